@@ -1,0 +1,3 @@
+import { backupPost } from './index.js';
+
+await backupPost();

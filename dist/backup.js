@@ -1,0 +1,3 @@
+import { backup } from './index.js';
+
+await backup();

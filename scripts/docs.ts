@@ -1,0 +1,148 @@
+// Writes the tables of README.md that have their truth elsewhere: inputs and outputs from action.yml, exit codes from
+// src/failure.ts. Each lies between `<!-- NAME:start -->` and `<!-- NAME:end -->`.
+//
+//   node scripts/docs.ts           rewrites README.md
+//   node scripts/docs.ts --check   changes nothing; exit 1 and the first difference when README.md is out of date
+
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { parse } from 'yaml';
+import { type ExitName, exitCodes } from '../src/failure.ts';
+
+const root = join(import.meta.dirname, '..');
+
+/** An input as action.yml declares it, with its description taken apart. */
+export interface Input {
+  readonly name: string;
+  /** What it is, without the sentences about default and emptiness. */
+  readonly text: string;
+  /** As a person types it; undefined: there is none. */
+  readonly fallback: string | undefined;
+  /** What an empty value means: `Empty means every table.` */
+  readonly empty: string;
+  readonly required: boolean;
+}
+
+const meanings: Record<ExitName, string> = {
+  badInput: 'An input is wrong. All problems of all inputs are listed at once.',
+  connect: 'The server cannot be reached: name, network, TLS, or it is not up.',
+  authentication: 'The server refused the user, password or certificate.',
+  privilege: 'The role may not read something, or row-level security would hide rows. The GRANT to run is printed.',
+  version: 'No PostgreSQL programs fit this server, or the server is too old or too new.',
+  timeLimit: 'A lock or a time limit: `lock-wait-timeout`, `stall-timeout`, `timeout`, or DDL given way to.',
+  pooler: 'The connection goes through a pooler that a dump must not use.',
+  disk: 'A disk is full or cannot be written.',
+  store: 'The store failed: unreachable, not writable, or the stored file is not what was sent.',
+  storeCredentials: 'The store refused the credentials.',
+  exists: 'Something of that name is already there. Nothing was overwritten.',
+  verification: 'The proof failed: counts, checksums, a damaged or altered file. Nothing was published.',
+  wrongKey: 'The key does not open this backup.',
+  restore: 'The restore failed or the target is not empty.',
+  cancelled: 'Cancelled. Nothing was published.',
+};
+
+if (import.meta.main) {
+  const args = process.argv.slice(2);
+  if (args.length > 1 || (args[0] !== undefined && args[0] !== '--check')) {
+    console.error('docs: the only argument is --check');
+    process.exit(2);
+  }
+  const path = join(root, 'README.md');
+  const before = readFileSync(path, 'utf8');
+  const after = filled(before, readFileSync(join(root, 'action.yml'), 'utf8'));
+  if (after === before) console.log('README.md agrees with action.yml and src/failure.ts');
+  else if (args[0] === '--check') {
+    console.error(`README.md does not agree with action.yml and src/failure.ts\n${firstDifference(before, after)}`);
+    console.error('run `npm run docs` and commit README.md with the change');
+    process.exit(1);
+  } else {
+    writeFileSync(path, after);
+    console.log('README.md rewritten');
+  }
+}
+
+/** `readme` with its tables made anew from `action` (the text of an action.yml). Throws when a marker is missing. */
+export function filled(readme: string, action: string): string {
+  const tables = { inputs: inputTable(inputsOf(action)), outputs: outputTable(action), 'exit-codes': exitTable() };
+  let text = readme;
+  for (const [name, table] of Object.entries(tables)) {
+    const [start, end] = [`<!-- ${name}:start -->`, `<!-- ${name}:end -->`];
+    const [head, rest, ...more] = text.split(start);
+    const [old, tail, ...again] = rest?.split(end) ?? [];
+    if (head === undefined || old === undefined || tail === undefined || more.length > 0 || again.length > 0) {
+      throw new Error(`README.md needs exactly one ${start} … ${end}`);
+    }
+    text = `${head}${start}\n\n${table}\n\n${end}${tail}`;
+  }
+  return text;
+}
+
+/**
+ * The inputs of an action.yml, in its order. Throws, naming the input, when a description does not end with what an empty
+ * value means, or names another default than the one declared.
+ */
+export function inputsOf(action: string): Input[] {
+  const declared = record(record(parse(action)).inputs);
+  return Object.entries(declared).map(([name, value]) => {
+    const { description, default: fallback, required = false } = record(value);
+    const wrong = (what: string): Error => new Error(`action.yml: ${name}: ${what}`);
+    if (typeof description !== 'string') throw wrong('has no description');
+    if (fallback !== undefined && typeof fallback !== 'string') throw wrong('its default must be a quoted string');
+    const parts = /^(?<text>.+?)\s(?:No default|Default: (?<said>none|`[^`]+`))\.\s(?<empty>Empty .+\.)$/s.exec(
+      description.trim(),
+    )?.groups;
+    if (parts?.text === undefined || parts.empty === undefined) {
+      throw wrong('its description must end with "Default: `x`." (or "Default: none.", "No default.") and "Empty …."');
+    }
+    const { text, said, empty } = parts;
+    if (said !== (required ? undefined : fallback === undefined ? 'none' : `\`${fallback}\``)) {
+      throw wrong(`its description says ${said ?? 'no default'}, but it declares ${fallback ?? 'none'}`);
+    }
+    return { name, text, fallback, empty, required: required === true };
+  });
+}
+
+function inputTable(inputs: readonly Input[]): string {
+  const rows = inputs.map(({ name, text, fallback, empty, required }) => {
+    const shown = required ? '**required**' : fallback === undefined ? '' : `\`${fallback}\``;
+    // "Empty means the default" is said once, above the table.
+    const rest = /^Empty (means the default|is an error)\.$/.test(empty) ? '' : ` ${empty}`;
+    return [`\`${name}\``, shown, `${text}${rest}`];
+  });
+  return table(['Input', 'Default', 'What it is'], rows);
+}
+
+function outputTable(action: string): string {
+  const rows = Object.entries(record(record(parse(action)).outputs)).map(([name, value]) => {
+    const { description } = record(value);
+    if (typeof description !== 'string') throw new Error(`action.yml: ${name}: has no description`);
+    return [`\`${name}\``, description];
+  });
+  return table(['Output', 'What it is'], rows);
+}
+
+function exitTable(): string {
+  const rows = (Object.keys(exitCodes) as ExitName[])
+    .toSorted((a, b) => exitCodes[a] - exitCodes[b])
+    .map((name) => [String(exitCodes[name]), meanings[name]]);
+  return table(['Code', 'What happened'], [['0', 'Done.'], ...rows]);
+}
+
+function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  const line = (cells: readonly string[]): string =>
+    `| ${cells.map((cell) => cell.replace(/\s+/g, ' ').replaceAll('|', '\\|').trim()).join(' | ')} |`;
+  return [line(head), line(head.map(() => '---')), ...rows.map(line)].join('\n');
+}
+
+function firstDifference(before: string, after: string): string {
+  const [old, now] = [before.split('\n'), after.split('\n')];
+  const length = Math.max(old.length, now.length);
+  const at = Array.from({ length }).findIndex((_, index) => old[index] !== now[index]);
+  const show = (line: string | undefined): string => line ?? '(nothing)';
+  return `  line ${at + 1}\n  - ${show(old[at])}\n  + ${show(now[at])}`;
+}
+
+function record(value: unknown): Record<string, unknown> {
+  if (typeof value !== 'object' || value === null) throw new Error('action.yml: expected a mapping');
+  return value as Record<string, unknown>;
+}

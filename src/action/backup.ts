@@ -1,0 +1,139 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import * as core from '@actions/core';
+import { type BackupConfig, type BackupResult, backup } from '../backup.ts';
+import { idPattern, namePattern } from '../backup-id.ts';
+import { backupInputs, laterInputs, readBackupConfig } from '../backup-inputs.ts';
+import { machineOf, readHiding, sourceOf, withPemFiles } from '../environment.ts';
+import { Failure } from '../failure.ts';
+import { Inputs, nearest } from '../inputs.ts';
+import type { Log } from '../log.ts';
+import { formatBytes, formatCount } from '../numbers.ts';
+import { publicWordsOf, secretsOf } from '../postgres/url.ts';
+import { backupSummary } from '../report/summary.ts';
+import type { Secrets } from '../secrets.ts';
+import { openStore, parseStoreAddress } from '../store/open.ts';
+import { maskAll, type Run, runAction } from './run.ts';
+
+/** The action `pgassay/pgassay`: takes one backup. */
+export function runBackup(): Promise<void> {
+  return runAction(async (run) => {
+    if (process.platform === 'win32')
+      throw new Failure('input', 'badInput', 'Windows runners are not supported', {
+        hint: 'use runs-on: ubuntu-latest',
+      });
+    reportUnknown(run.log);
+    const temporary = await mkdtemp(join(machineOf(process.env).temporary, 'pgassay-'));
+    core.saveState('temporary', temporary);
+    try {
+      const config = readConfig(run.secrets, temporary);
+      for (const notice of config.target.notices) run.log.notice(notice);
+      const { password } = config.target;
+      if (password !== undefined && !run.secrets.forms().includes(password))
+        run.log.warn(
+          'the password is too short to be hidden in logs, or part of a host, user, database or folder name: choose another',
+        );
+      core.saveState('store', input('store') ?? '');
+      core.saveState('name', config.name);
+      const result = await backup(config, { ...run, began: (id) => core.saveState('id', id) });
+      await report(result, run);
+    } finally {
+      await rm(temporary, { recursive: true, force: true });
+    }
+  });
+}
+
+function input(name: string): string | undefined {
+  return process.env[`INPUT_${name.toUpperCase()}`];
+}
+
+/** Reads the inputs and hides the secrets among them, before anything is logged, also when they are wrong. */
+function readConfig(secrets: Secrets, temporary: string): BackupConfig {
+  const url = input('database-url') ?? '';
+  const key = input('tls-client-key');
+  if (key?.includes('-----BEGIN ')) secrets.add(key);
+  try {
+    const inputs = new Inputs(input);
+    const read = withPemFiles(input, inputs);
+    const surroundings = {
+      machine: { ...machineOf(process.env), temporary },
+      source: sourceOf(process.env),
+      event: process.env.GITHUB_EVENT_NAME,
+    };
+    const config = readHiding(secrets, url, () => readBackupConfig(read, surroundings, inputs.problems));
+    for (const secret of secretsOf(url, config.target)) secrets.add(secret);
+    for (const word of [...publicWordsOf(config.target), config.name, config.label, config.store.root])
+      secrets.spare(word);
+    return config;
+  } finally {
+    maskAll(secrets);
+  }
+}
+
+async function report(result: BackupResult, { log }: Run): Promise<void> {
+  if (result.kind === 'dry-run') {
+    const tables = formatCount(result.tables, 'table');
+    log.info(
+      `dry run: ${tables} would be dumped from PostgreSQL ${result.server} with pg_dump ${result.client}; nothing was stored`,
+    );
+    return writeSummary(`### Dry run\n\nEverything is in place. ${tables} would be dumped; nothing was stored.\n`, log);
+  }
+  const { manifest } = result;
+  const dump = manifest.files[0];
+  const outputs: Record<string, string> = {
+    'backup-id': manifest.id,
+    location: result.location,
+    sha256: dump?.sha256 ?? '',
+    'size-bytes': String(dump?.bytes ?? 0),
+    'database-bytes': String(manifest.database.sizeBytes),
+    tables: String(manifest.totals.tables),
+    rows: String(manifest.totals.rows),
+    'server-version': manifest.database.serverVersion,
+    'duration-seconds': String(manifest.timings.total ?? 0),
+    pruned: '[]',
+    'restore-command': result.restoreCommand,
+  };
+  for (const [name, value] of Object.entries(outputs)) core.setOutput(name, value);
+  for (const warning of manifest.warnings) log.warn(warning);
+  const { tables, rows } = manifest.totals;
+  log.info(
+    `backup ${manifest.name}/${manifest.id} is whole and stored: ${formatCount(tables, 'table')}, ${formatCount(rows, 'row')}, ${formatBytes(dump?.bytes ?? 0)}; restore it with\n  ${result.restoreCommand}`,
+  );
+  await writeSummary(backupSummary(result), log);
+}
+
+/** A summary that cannot be written changes nothing about the backup. */
+async function writeSummary(markdown: string, log: Log): Promise<void> {
+  if (!process.env.GITHUB_STEP_SUMMARY) return;
+  try {
+    await core.summary.addRaw(markdown).write();
+  } catch {
+    log.warn('the job summary could not be written; the backup itself is stored');
+  }
+}
+
+/** The runner only warns about an input it does not know; a misspelt one may be the important one. */
+function reportUnknown(log: Log): void {
+  const known = [...backupInputs, ...laterInputs];
+  for (const variable of Object.keys(process.env)) {
+    if (!variable.startsWith('INPUT_')) continue;
+    const name = variable.slice(6).toLowerCase();
+    if (known.includes(name)) continue;
+    const meant = nearest(name, known);
+    log.warn(`there is no input ${name}${meant === undefined ? '' : `; did you mean ${meant}?`}`);
+  }
+}
+
+/** After the job: removes what a killed run left. Never fails the job. */
+export async function runBackupPost(): Promise<void> {
+  try {
+    const temporary = core.getState('temporary');
+    if (basename(temporary).startsWith('pgassay-')) await rm(temporary, { recursive: true, force: true });
+    const [store, name, id] = [core.getState('store'), core.getState('name'), core.getState('id')];
+    if (!namePattern.test(name) || !idPattern.test(id)) return;
+    const parsed = parseStoreAddress(store);
+    if ('address' in parsed) await openStore(parsed.address).discard(name, id);
+  } catch (error) {
+    core.warning(`cleaning up after the backup failed: ${(error as Error).message}`);
+  }
+}

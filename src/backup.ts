@@ -1,0 +1,373 @@
+import { randomBytes } from 'node:crypto';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { newId } from './backup-id.ts';
+import { readRecent } from './catalog.ts';
+import { cancelled, Failure } from './failure.ts';
+import type { Log } from './log.ts';
+import type { Machine } from './machine.ts';
+import { fileNames, type Manifest, type Source } from './manifest.ts';
+import { formatBytes, formatCount, formatSeconds } from './numbers.ts';
+import { type Captured, captureSnapshot } from './postgres/capture.ts';
+import { childEnvironment } from './postgres/child-environment.ts';
+import { findPrograms, type Programs } from './postgres/client.ts';
+import { connect, type Session } from './postgres/connect.ts';
+import { chooseCompression, type Sink } from './postgres/dump.ts';
+import { displayWord } from './postgres/names.ts';
+import { dumpRoles } from './postgres/roles.ts';
+import { resolveScope, type ScopeRequest } from './postgres/scope.ts';
+import {
+  detectPooling,
+  type Pooling,
+  prepareSession,
+  readServerFacts,
+  requirePrivileges,
+  type ServerFacts,
+} from './postgres/server.ts';
+import type { ConnectionTarget } from './postgres/url.ts';
+import { dumpSecurityWarning, formatVersion } from './postgres/version.ts';
+import { endSessions } from './postgres/watch.ts';
+import { judgePooling, judgeServer, refuseEmpty, requirePrevious } from './preflight.ts';
+import { censusDocument, manifestOf, Publisher, requireEqual, restoreCommand, shellWord } from './publish.ts';
+import { openStore, type StoreAddress } from './store/open.ts';
+import type { Store, Upload } from './store/store.ts';
+
+/** Everything one backup needs to know, read and judged by an edge. Durations are milliseconds. */
+export interface BackupConfig {
+  readonly target: ConnectionTarget;
+  readonly store: StoreAddress;
+  readonly name: string;
+  readonly label: string;
+  readonly scope: ScopeRequest;
+  readonly roles: boolean;
+  /** `auto`, `zstd:N`, `gzip:N`, `lz4`, `none` */
+  readonly compression: string;
+  readonly census: 'rows' | 'content' | 'stream';
+  readonly allowEmpty: boolean;
+  readonly allowPooler: boolean;
+  readonly acceptNewDatabase: boolean;
+  readonly lockWaitMs: number;
+  readonly onBlockedDdl: 'warn' | 'abort';
+  readonly maxReplicaLagMs: number;
+  readonly verifyUpload: 'checksum' | 'read-back';
+  readonly dryRun: boolean;
+  readonly clientBin: string | undefined;
+  readonly installClient: boolean;
+  readonly timeoutMs: number;
+  readonly retries: number;
+  readonly stallMs: number;
+  readonly version: string;
+  readonly source: Source | null;
+  readonly machine: Machine;
+}
+
+export type BackupResult =
+  | {
+      readonly kind: 'stored';
+      readonly manifest: Manifest;
+      readonly location: string;
+      /** The same as a shell names it. */
+      readonly folder: string;
+      readonly restoreCommand: string;
+      /** This backup and those before it of its name and series, oldest first, 30 at most. */
+      readonly history: readonly Manifest[];
+    }
+  | { readonly kind: 'dry-run'; readonly tables: number; readonly server: string; readonly client: string };
+
+export interface BackupIo {
+  readonly log: Log;
+  readonly signal: AbortSignal;
+  /** Called with the id before anything is written under it. */
+  readonly began?: (id: string) => void;
+}
+
+/**
+ * Takes one backup. Resolves only when it is whole, proven and stored; every other end throws a `Failure` and leaves
+ * nothing that is listed. Transient failures are tried again until something has been published.
+ */
+export async function backup(config: BackupConfig, io: BackupIo): Promise<BackupResult> {
+  const { log, signal } = io;
+  const deadline = new AbortController();
+  const timer = setTimeout(() => {
+    deadline.abort(
+      new Failure('dump', 'timeLimit', `the backup was not done within ${formatSeconds(config.timeoutMs / 1000)}`, {
+        hint: 'give it more with timeout, or less to do with exclude-table-data; nothing was published',
+      }),
+    );
+  }, config.timeoutMs);
+  const stop = AbortSignal.any([signal, deadline.signal]);
+  try {
+    for (let attempt = 0; ; attempt++) {
+      try {
+        return await new Attempt(config, { ...io, signal: stop }).run();
+      } catch (error) {
+        if (stop.aborted) throw reasonOf(stop);
+        if (!(error instanceof Failure) || !error.transient || attempt >= config.retries) throw error;
+        const seconds = 2 ** attempt * 2;
+        log.warn(
+          `${error.stage}: ${error.message}; trying again in ${seconds} s (${attempt + 1} of ${config.retries})`,
+        );
+        await pause(seconds * 1000, stop);
+      }
+    }
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function reasonOf(signal: AbortSignal): Failure {
+  return signal.reason instanceof Failure ? signal.reason : cancelled('dump');
+}
+
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(done, ms);
+    const onAbort = (): void => {
+      clearTimeout(timer);
+      reject(reasonOf(signal));
+    };
+    function done(): void {
+      signal.removeEventListener('abort', onAbort);
+      resolve();
+    }
+    signal.addEventListener('abort', onAbort, { once: true });
+  });
+}
+
+/** A server or a store that does not answer this soon is left to itself. */
+const cleanUpMs = 2000;
+
+async function within<T>(ms: number, work: Promise<T>): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`no answer within ${ms / 1000} s`)), ms);
+  });
+  try {
+    return await Promise.race([work, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** One try, from the first connection to the manifest. Whatever it opens, it closes. */
+class Attempt {
+  readonly #config: BackupConfig;
+  readonly #io: BackupIo;
+  readonly #log: Log;
+  readonly #signal: AbortSignal;
+  readonly #store: Store;
+  readonly #started = Date.now();
+  readonly #timings: Record<string, number> = {};
+  readonly #sessions: Session[] = [];
+  readonly #cleanups: (() => Promise<void>)[] = [];
+  readonly #application = `pgassay ${randomBytes(3).toString('hex')}`;
+
+  constructor(config: BackupConfig, io: BackupIo) {
+    this.#config = config;
+    this.#io = io;
+    this.#log = io.log;
+    this.#signal = io.signal;
+    this.#store = openStore(config.store);
+  }
+
+  async run(): Promise<BackupResult> {
+    // A query that waits on the server ends only with its session.
+    const closeSessions = async (): Promise<void> => {
+      await Promise.all(this.#sessions.map((session) => session.close()));
+    };
+    this.#signal.addEventListener('abort', closeSessions, { once: true });
+    try {
+      return await this.#run();
+    } finally {
+      this.#signal.removeEventListener('abort', closeSessions);
+      await closeSessions();
+      await this.#cleanUp();
+    }
+  }
+
+  async #run(): Promise<BackupResult> {
+    const config = this.#config;
+    const control = await this.#open('control');
+    const warnings = judgePooling(await this.#pooling(control), config, this.#log);
+    await prepareSession(control);
+    const facts = await readServerFacts(control);
+    judgeServer(facts, config, this.#log);
+    const preview = await resolveScope(control, config.scope, {
+      standby: facts.standby,
+      database: facts.database.name,
+    });
+    await requirePrivileges(control, preview, facts);
+    refuseEmpty(preview, config);
+    const previous = await requirePrevious(this.#store, config, facts);
+    const programs = await this.#programs(facts);
+    const temporary = await this.#privateFolder();
+    const compression = await chooseCompression(config.compression, programs);
+    this.#lap('preflight');
+    this.#log.info(
+      `${displayWord(facts.database.name)}: PostgreSQL ${formatVersion(facts.version)}${facts.standby ? ' (standby)' : ''}, ${formatBytes(facts.database.sizeBytes)}, ${formatCount(preview.tables.length, 'table')}; pg_dump ${formatVersion(programs.version)} from ${programs.origin}, ${compression.name}`,
+    );
+    if (config.dryRun)
+      return {
+        kind: 'dry-run',
+        tables: preview.tables.length,
+        server: formatVersion(facts.version),
+        client: `${formatVersion(programs.version)} from ${programs.origin}`,
+      };
+
+    const environment = await childEnvironment(config.target, control.server, temporary, {
+      applicationName: `${this.#application} pg_dump`,
+      ...(programs.libraryPath === undefined ? {} : { libraryPath: programs.libraryPath }),
+    });
+    // Before hours are spent on the dump: some providers hide roles.
+    const roles = config.roles ? await dumpRoles(programs, environment, this.#signal) : undefined;
+    const id = newId(await this.#store.now(), await this.#store.ids(config.name));
+    const folder = `${config.name}/${id}`;
+    this.#io.began?.(id);
+    this.#cleanups.push(() => this.#store.discard(config.name, id));
+    let upload: Upload | undefined;
+    const begin = async (): Promise<Sink> => {
+      await upload?.abort();
+      const begun = await this.#store.begin(`${folder}/${fileNames.dump}`);
+      upload = begun;
+      this.#cleanups.push(() => begun.abort());
+      return (chunk) => begun.write(chunk);
+    };
+    const captured = await this.#log.group('Dump', () =>
+      this.#capture(
+        {
+          control,
+          open: (purpose) => this.#openPrepared(purpose, control),
+          application: this.#application,
+          programs,
+          environment,
+          privateDirectory: temporary,
+          compress: compression.word,
+          server: { standby: facts.standby, database: facts.database.name },
+        },
+        config,
+        { begin, log: this.#log, signal: this.#signal },
+      ),
+    );
+    this.#lap('dump');
+    requireEqual(captured);
+    const publisher = new Publisher(this.#store, folder, this.#signal);
+    await publisher.completeDump(upload, captured, compression.name, config.verifyUpload);
+    if (roles !== undefined) await publisher.put(fileNames.roles, roles);
+    await publisher.put(fileNames.census, censusDocument(captured));
+    this.#lap('publish');
+    const manifest = manifestOf({
+      id,
+      config,
+      store: this.#store,
+      facts,
+      captured,
+      previous,
+      pgDump: formatVersion(programs.version),
+      files: publisher.files,
+      warnings,
+      timings: { ...this.#timings, total: seconds(this.#started) },
+    });
+    await publisher.publish(manifest);
+    const location = `${this.#store.uri}/${folder}`;
+    return {
+      kind: 'stored',
+      manifest,
+      location,
+      folder: shellWord(this.#store.pathFor(folder)),
+      restoreCommand: restoreCommand(this.#store, manifest),
+      history: await this.#history(manifest),
+    };
+  }
+
+  /** For the report only: whatever goes wrong here, the backup is published. */
+  async #history(manifest: Manifest): Promise<Manifest[]> {
+    const recent = await readRecent(this.#store, manifest.name, 30).catch(() => []);
+    return recent.map((backup) => backup.manifest).filter((each) => each.series === manifest.series);
+  }
+
+  /** A session that every end of this attempt closes; nothing is set in it yet. */
+  async #open(purpose: string, sameServerAs?: Session): Promise<Session> {
+    const session = await connect(this.#config.target, {
+      applicationName: `${this.#application} ${purpose}`,
+      signal: this.#signal,
+      onRunner: this.#config.machine.onRunner,
+      ...(sameServerAs === undefined ? {} : { pinned: sameServerAs.server }),
+    });
+    this.#sessions.push(session);
+    return session;
+  }
+
+  async #openPrepared(purpose: string, sameServerAs: Session): Promise<Session> {
+    const session = await this.#open(purpose, sameServerAs);
+    await prepareSession(session);
+    return session;
+  }
+
+  /** A pg_dump that had to be killed leaves its server session behind, with its locks, until the server notices. */
+  async #capture(...args: Parameters<typeof captureSnapshot>): Promise<Captured> {
+    try {
+      return await captureSnapshot(...args);
+    } catch (error) {
+      await this.#endServerSessions(args[0].control).catch(() => {});
+      throw error;
+    }
+  }
+
+  async #endServerSessions(control: Session): Promise<void> {
+    const session = await connect(this.#config.target, {
+      applicationName: 'pgassay clean-up',
+      signal: AbortSignal.timeout(cleanUpMs),
+      pinned: control.server,
+    });
+    try {
+      await within(cleanUpMs, endSessions(session, this.#application));
+    } finally {
+      await session.close();
+    }
+  }
+
+  #pooling(control: Session): Promise<Pooling> {
+    return detectPooling(control, () => this.#open('probe', control));
+  }
+
+  async #programs(facts: ServerFacts): Promise<Programs> {
+    const { machine, clientBin, installClient } = this.#config;
+    const programs = await findPrograms(
+      { server: facts.version, use: 'dump' },
+      {
+        clientBin,
+        install: installClient,
+        toolCache: machine.toolCache,
+        path: machine.path,
+        log: this.#log,
+        signal: this.#signal,
+        packages: machine.packages,
+      },
+    );
+    const warning = dumpSecurityWarning(programs.version);
+    if (warning !== undefined) this.#log.warn(warning);
+    return programs;
+  }
+
+  async #privateFolder(): Promise<string> {
+    const folder = await mkdtemp(join(this.#config.machine.temporary, 'pgassay-'));
+    this.#cleanups.push(() => rm(folder, { recursive: true, force: true }));
+    return folder;
+  }
+
+  #lap(stage: string): void {
+    const before = Object.values(this.#timings).reduce((sum, time) => sum + time, 0);
+    this.#timings[stage] = Math.max(0, Math.round((seconds(this.#started) - before) * 10) / 10);
+  }
+
+  async #cleanUp(): Promise<void> {
+    for (let next = this.#cleanups.pop(); next !== undefined; next = this.#cleanups.pop())
+      await within(cleanUpMs, next()).catch((error: unknown) =>
+        this.#log.warn(`cleaning up failed: ${(error as Error).message}`),
+      );
+  }
+}
+
+function seconds(since: number): number {
+  return Math.round((Date.now() - since) / 100) / 10;
+}

@@ -1,0 +1,188 @@
+import { createHash } from 'node:crypto';
+import { timeOfId } from './backup-id.ts';
+import { Failure } from './failure.ts';
+import { fileNames, type Manifest, parseManifest, UnreadableDocument } from './manifest.ts';
+import type { Store } from './store/store.ts';
+
+/** A backup that has a manifest, and the digest of that manifest's bytes. */
+export interface Backup {
+  readonly manifest: Manifest;
+  readonly manifestSha256: string;
+}
+
+/** What a folder with a backup's id turned out to be. */
+export type Entry =
+  | { readonly kind: 'backup'; readonly backup: Backup }
+  /** There is a manifest, but it cannot be used, or a file it names is missing or has another size. */
+  | { readonly kind: 'damaged'; readonly name: string; readonly id: string; readonly reason: string }
+  /** No manifest: an upload that is running, or one that was cut off. Not a backup. */
+  | { readonly kind: 'unfinished'; readonly name: string; readonly id: string };
+
+export interface Catalog {
+  /** Newest first. */
+  readonly backups: readonly Backup[];
+  readonly damaged: readonly Extract<Entry, { kind: 'damaged' }>[];
+  readonly unfinished: readonly Extract<Entry, { kind: 'unfinished' }>[];
+}
+
+const atOnce = 16;
+
+export async function readBackup(store: Store, name: string, id: string): Promise<Entry> {
+  const bytes = await store.read(`${name}/${id}/${fileNames.manifest}`);
+  if (bytes === undefined) return { kind: 'unfinished', name, id };
+  try {
+    const manifest = parseManifest(bytes, { name, id });
+    for (const file of manifest.files) {
+      const size = await store.size(`${name}/${id}/${file.name}`);
+      if (size === undefined) return { kind: 'damaged', name, id, reason: `${file.name} is missing` };
+      if (size !== file.bytes)
+        return { kind: 'damaged', name, id, reason: `${file.name} has ${size} bytes instead of ${file.bytes}` };
+    }
+    return { kind: 'backup', backup: { manifest, manifestSha256: createHash('sha256').update(bytes).digest('hex') } };
+  } catch (error) {
+    if (!(error instanceof UnreadableDocument)) throw error;
+    return { kind: 'damaged', name, id, reason: error.message };
+  }
+}
+
+/** Everything under one name, or under every name of the store. */
+export async function readCatalog(store: Store, name?: string): Promise<Catalog> {
+  const names = name === undefined ? await store.names() : [name];
+  const places = (
+    await Promise.all(names.map(async (each) => (await store.ids(each)).map((id) => ({ name: each, id }))))
+  ).flat();
+  const entries: Entry[] = [];
+  for (let from = 0; from < places.length; from += atOnce)
+    entries.push(
+      ...(await Promise.all(places.slice(from, from + atOnce).map((place) => readBackup(store, place.name, place.id)))),
+    );
+  return {
+    backups: entries
+      .flatMap((entry) => (entry.kind === 'backup' ? [entry.backup] : []))
+      .sort((a, b) => compareText(b.manifest.id, a.manifest.id)),
+    damaged: entries.filter((entry) => entry.kind === 'damaged'),
+    unfinished: entries.filter((entry) => entry.kind === 'unfinished'),
+  };
+}
+
+/** The last whole backups of a name, oldest first. */
+export async function readRecent(store: Store, name: string, most: number): Promise<Backup[]> {
+  const ids = (await store.ids(name)).slice(-most);
+  const entries = await Promise.all(ids.map((id) => readBackup(store, name, id)));
+  return entries.flatMap((entry) => (entry.kind === 'backup' ? [entry.backup] : []));
+}
+
+function compareText(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}
+
+/** The name asked for, else the only one of the store. Throws a `Failure` that lists them. */
+export async function requireName(store: Store, name: string | undefined): Promise<string> {
+  const names = await store.names();
+  if (name !== undefined) {
+    if (names.includes(name)) return name;
+    throw new Failure('locate', 'badInput', `${store.uri} has no backups named ${name}`, { hint: hintOf(names) });
+  }
+  const [only, ...others] = names;
+  if (only === undefined)
+    throw new Failure('locate', 'badInput', `${store.uri} holds no backups`, { hint: hintOf([]) });
+  if (others.length > 0)
+    throw new Failure('locate', 'badInput', `${store.uri} holds backups of ${names.length} names`, {
+      hint: hintOf(names),
+    });
+  return only;
+}
+
+function hintOf(names: readonly string[]): string {
+  return names.length === 0
+    ? 'check the store address; it must be the one the backup job writes to'
+    : `say which with name: ${names.join(', ')}`;
+}
+
+/** Which backup: `latest`, an id, the unambiguous beginning of one, `label:<label>`, `before:<ISO time>`. */
+export type Selector =
+  | { readonly by: 'latest' }
+  | { readonly by: 'id'; readonly prefix: string }
+  | { readonly by: 'label'; readonly label: string }
+  | { readonly by: 'before'; readonly time: number };
+
+/** The sentence after "backup", when the text is no selector. */
+export function parseSelector(text: string): { readonly selector: Selector } | { readonly problem: string } {
+  if (text === 'latest') return { selector: { by: 'latest' } };
+  if (text.startsWith('label:') && text.length > 6) return { selector: { by: 'label', label: text.slice(6) } };
+  if (text.startsWith('before:')) {
+    const time = Date.parse(text.slice(7));
+    if (Number.isNaN(time)) return { problem: `${text} names no time; write before:2026-11-21T02:00:00Z` };
+    return { selector: { by: 'before', time } };
+  }
+  if (/^\d{4,8}(?:T\d{0,6}(?:Z(?:-[0-9a-f]{0,6})?)?)?$/.test(text)) return { selector: { by: 'id', prefix: text } };
+  return { problem: `${text} is neither latest, an id (20261121T020004Z-3f9a1c), label:<label> nor before:<ISO time>` };
+}
+
+/** Clocks may differ by this much before a backup counts as made in the future. */
+export const futureMs = 5 * 60 * 1000;
+
+/**
+ * Picks one backup. Safety backups (label `pre-restore`) and backups dated in the future are picked by id only, and
+ * series never mix: `full` unless the name has only one other. Throws a `Failure` that lists the candidates.
+ */
+export function select(catalog: Catalog, selector: Selector, now: Date): Backup {
+  if (selector.by === 'id') return selectId(catalog, selector.prefix);
+  const series = seriesToUse(catalog.backups);
+  const wanted = catalog.backups.filter(({ manifest }) => {
+    const created = Date.parse(manifest.createdAt);
+    if (manifest.series !== series || created > now.getTime() + futureMs || idTime(manifest) > now.getTime() + futureMs)
+      return false;
+    if (selector.by === 'label') return manifest.label === selector.label;
+    if (manifest.label === 'pre-restore') return false;
+    return selector.by === 'latest' || created <= selector.time;
+  });
+  const [newest] = wanted;
+  if (newest !== undefined) return newest;
+  const what =
+    selector.by === 'latest'
+      ? 'there is no backup yet'
+      : selector.by === 'label'
+        ? `no backup has the label ${selector.label}`
+        : `no backup is from ${new Date(selector.time).toISOString()} or earlier`;
+  throw new Failure('locate', 'badInput', what, { hint: candidates(catalog) });
+}
+
+function seriesToUse(backups: readonly Backup[]): string {
+  const series = new Set(backups.map(({ manifest }) => manifest.series));
+  const [only] = series;
+  return series.size === 1 && only !== undefined ? only : 'full';
+}
+
+function idTime(manifest: Manifest): number {
+  return timeOfId(manifest.id) ?? 0;
+}
+
+function selectId(catalog: Catalog, prefix: string): Backup {
+  const matches = catalog.backups.filter(({ manifest }) => manifest.id.startsWith(prefix));
+  const [first, second] = matches;
+  if (first !== undefined && second === undefined) return first;
+  const broken = catalog.damaged.find((entry) => entry.id.startsWith(prefix));
+  if (first === undefined && broken !== undefined)
+    throw new Failure('locate', 'verification', `${broken.name}/${broken.id} is damaged: ${broken.reason}`, {
+      hint: candidates(catalog),
+    });
+  const what =
+    first === undefined ? `there is no backup ${prefix}` : `${prefix} is the beginning of ${matches.length} ids`;
+  throw new Failure('locate', 'badInput', what, { hint: candidates(catalog) });
+}
+
+function candidates({ backups, damaged, unfinished }: Catalog): string {
+  const lines = backups
+    .slice(0, 5)
+    .map(
+      ({ manifest }) =>
+        `  ${manifest.name}/${manifest.id}  ${manifest.createdAt}  ${manifest.series}  ${manifest.label}`,
+    );
+  if (lines.length === 0) lines.push('  no usable backup');
+  if (backups.length > 5) lines.push(`  and ${backups.length - 5} older`);
+  if (damaged.length > 0)
+    lines.push(`  damaged: ${damaged.map((entry) => `${entry.id} (${entry.reason})`).join(', ')}`);
+  if (unfinished.length > 0) lines.push(`  without a manifest: ${unfinished.map((entry) => entry.id).join(', ')}`);
+  return `this is what there is:\n${lines.join('\n')}`;
+}

@@ -1,0 +1,94 @@
+import type { Backup } from '../catalog.ts';
+import { formatAge, formatBytes, formatCount, formatNumber, formatSeconds, formatTime } from '../numbers.ts';
+import { displayName, displayWord } from '../postgres/names.ts';
+import { table } from '../report/table.ts';
+import { readCensus } from '../verify.ts';
+import { answer, type Command } from './command.ts';
+import { backupArgument, openBackup, openCatalog, storeFlags } from './shared-flags.ts';
+
+export const listCommand: Command = {
+  name: 'list',
+  summary: 'Lists the backups of a store, newest first.',
+  flags: storeFlags,
+  async run(terminal) {
+    const { store, catalog } = await openCatalog(terminal);
+    for (const { name, id, reason } of catalog.damaged) terminal.log.warn(`${name}/${id} is damaged: ${reason}`);
+    if (catalog.unfinished.length > 0)
+      terminal.log.notice(
+        `${formatCount(catalog.unfinished.length, 'upload')} without a manifest: running, or cut off; not a backup`,
+      );
+    const now = await store.now();
+    answer(
+      terminal,
+      { backups: catalog.backups.map(listed) },
+      catalog.backups.length === 0
+        ? `no backups in ${store.uri}`
+        : table(
+            ['name', 'id', 'age', 'label', 'size', 'tables', 'rows', 'server', 'verified'],
+            catalog.backups.map(({ manifest }) => [
+              manifest.name,
+              manifest.id,
+              formatAge(manifest.createdAt, now),
+              manifest.label,
+              formatBytes(manifest.files[0]?.bytes ?? 0),
+              formatNumber(manifest.totals.tables),
+              formatNumber(manifest.totals.rows),
+              manifest.database.serverVersion,
+              'at backup',
+            ]),
+            [4, 5, 6],
+          ),
+    );
+  },
+};
+
+/** What `list --json` says of a backup. */
+function listed({ manifest }: Backup): Record<string, unknown> {
+  return {
+    id: manifest.id,
+    name: manifest.name,
+    label: manifest.label,
+    series: manifest.series,
+    createdAt: manifest.createdAt,
+    sizeBytes: manifest.files[0]?.bytes ?? 0,
+    tables: manifest.totals.tables,
+    rows: manifest.totals.rows,
+    serverVersion: manifest.database.serverVersion,
+    encrypted: manifest.files.some((file) => file.encryption !== null),
+    signed: manifest.signing !== null,
+    proof: null,
+  };
+}
+
+export const showCommand: Command = {
+  name: 'show',
+  summary: 'Shows what one backup holds, table by table.',
+  argument: backupArgument,
+  flags: storeFlags,
+  async run(terminal) {
+    const { store, backup } = await openBackup(terminal);
+    const { manifest } = backup;
+    const census = await readCensus(store, manifest);
+    const { totals, database } = manifest;
+    answer(
+      terminal,
+      { manifest, census },
+      [
+        `${manifest.name}/${manifest.id}`,
+        `  taken     ${formatTime(manifest.createdAt)} (${formatAge(manifest.createdAt, await store.now())}), label ${manifest.label}, series ${manifest.series}`,
+        `  database  ${displayWord(database.name)}, PostgreSQL ${database.serverVersion}, ${database.encoding}, ${database.collation}, ${formatBytes(database.sizeBytes)}`,
+        `  holds     ${formatCount(totals.tables, 'table')}, ${formatCount(totals.rows, 'row')}, ${formatCount(census.sequences.length, 'sequence')}${totals.largeObjects === null ? '' : `, ${formatCount(totals.largeObjects, 'large object')}`}`,
+        `  needs     roles ${census.roles.map(displayWord).join(', ') || 'none'}; extensions ${census.extensions.map((each) => `${displayWord(each.name)} ${each.version}`).join(', ') || 'none'}`,
+        `  took      ${formatSeconds(manifest.timings.total ?? 0)} with pg_dump ${manifest.tools.pgDump}`,
+        ...manifest.files.map((file) => `  file      ${file.name}  ${formatBytes(file.bytes)}  sha256 ${file.sha256}`),
+        ...manifest.warnings.map((warning) => `  warning   ${warning}`),
+        '',
+        table(
+          ['table', 'rows', ''],
+          census.tables.map((each) => [displayName(each), formatNumber(each.rows), each.data ? '' : 'structure only']),
+          [1],
+        ),
+      ].join('\n'),
+    );
+  },
+};

@@ -1,0 +1,88 @@
+import { accessSync, constants, readFileSync } from 'node:fs';
+import { homedir, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Inputs, ReadInput } from './inputs.ts';
+import type { Machine } from './machine.ts';
+import type { Source } from './manifest.ts';
+import { packageAccess } from './postgres/install.ts';
+import { secretsOf } from './postgres/url.ts';
+import type { Secrets } from './secrets.ts';
+
+type Variables = Readonly<Record<string, string | undefined>>;
+
+/** Reads the machine out of an edge's environment; nothing below the edges does. */
+export function machineOf(variables: Variables): Machine {
+  return {
+    temporary: variables.RUNNER_TEMP || tmpdir(),
+    toolCache: variables.RUNNER_TOOL_CACHE || join(variables.XDG_CACHE_HOME || join(homedir(), '.cache'), 'pgassay'),
+    path: variables.PATH ?? '',
+    onRunner: variables.GITHUB_ACTIONS === 'true',
+    packages: packageAccess(variables),
+  };
+}
+
+/** The run on GitHub; null elsewhere. */
+export function sourceOf(variables: Variables): Source | null {
+  const { GITHUB_REPOSITORY: repository, GITHUB_RUN_ID: runId } = variables;
+  if (variables.GITHUB_ACTIONS !== 'true' || !repository || !runId) return null;
+  return {
+    repository,
+    workflow: variables.GITHUB_WORKFLOW ?? '',
+    runId,
+    runAttempt: variables.GITHUB_RUN_ATTEMPT ?? '1',
+    runUrl: `${variables.GITHUB_SERVER_URL ?? 'https://github.com'}/${repository}/actions/runs/${runId}`,
+    sha: variables.GITHUB_SHA ?? '',
+  };
+}
+
+const pemInputs = ['tls-ca', 'tls-client-cert', 'tls-client-key'];
+
+/** Inputs that are PEM text or the path of a file: the rest of the program sees the text. */
+export function withPemFiles(read: ReadInput, inputs: Inputs): ReadInput {
+  const texts = new Map<string, string>();
+  for (const name of pemInputs) {
+    const value = read(name);
+    if (value === undefined || value.trim() === '') continue;
+    if (value.includes('-----BEGIN ')) texts.set(name, value);
+    else {
+      try {
+        accessSync(value.trim(), constants.R_OK);
+        texts.set(name, readFileSync(value.trim(), 'utf8'));
+      } catch {
+        inputs.problem(name, 'is neither PEM text nor the path of a file that can be read');
+      }
+    }
+  }
+  return (name) => (pemInputs.includes(name) ? texts.get(name) : read(name));
+}
+
+/**
+ * Reads a URL's configuration. Of a URL that cannot be read every piece may be a secret and is hidden; of a good one
+ * that would hide whatever public word a piece of the password happens to equal.
+ */
+export function readHiding<T>(secrets: Secrets, url: string, read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    for (const secret of secretsOf(url)) secrets.add(secret);
+    throw error;
+  }
+}
+
+/** Aborts on SIGINT or SIGTERM, and ends the process if what it does then takes too long for the runner's patience. */
+export function cancelOnSignals(reason: () => Error): AbortSignal {
+  const controller = new AbortController();
+  const cancel = (): void => {
+    if (controller.signal.aborted) return;
+    controller.abort(reason());
+    setTimeout(() => process.exit(130), 6500).unref();
+  };
+  process.on('SIGINT', cancel);
+  process.on('SIGTERM', cancel);
+  return controller.signal;
+}
+
+/** All is said: a write that hangs on a dead disk must not keep the process. Does nothing when it can end by itself. */
+export function exitEvenIfBusy(): void {
+  setTimeout(() => process.exit(), 5000).unref();
+}

@@ -1,0 +1,61 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Failure } from './failure.ts';
+import type { Log } from './log.ts';
+import type { Manifest } from './manifest.ts';
+import { findPrograms, type Programs } from './postgres/client.ts';
+import type { PackageAccess } from './postgres/install.ts';
+import { parseVersion } from './postgres/version.ts';
+
+/** What of this machine a run may use, read once by an edge. */
+export interface Machine {
+  /** Where a private folder can be made; it is removed when the run ends. */
+  readonly temporary: string;
+  readonly toolCache: string;
+  /** The text of PATH. */
+  readonly path: string;
+  /** True on GitHub's runner, where localhost is the runner itself. */
+  readonly onRunner: boolean;
+  /** Proxies and mirrors for installing programs. */
+  readonly packages?: PackageAccess | undefined;
+}
+
+/** Which PostgreSQL programs a run uses. */
+export interface ProgramChoice {
+  readonly clientBin: string | undefined;
+  readonly installClient: boolean;
+}
+
+/** Programs that read the archive of this backup. */
+export function programsFor(
+  manifest: Manifest,
+  choice: ProgramChoice,
+  machine: Machine,
+  { log, signal }: { readonly log: Log; readonly signal: AbortSignal },
+): Promise<Programs> {
+  const version = parseVersion(manifest.tools.pgDump);
+  if (version === undefined)
+    throw new Failure('client', 'verification', `the manifest names no version of pg_dump: ${manifest.tools.pgDump}`);
+  return findPrograms(
+    { server: version, use: 'restore' },
+    {
+      clientBin: choice.clientBin,
+      install: choice.installClient,
+      toolCache: machine.toolCache,
+      path: machine.path,
+      log,
+      signal,
+      packages: machine.packages,
+    },
+  );
+}
+
+/** Runs `work` with a private folder (0700) that is removed whatever happens. */
+export async function withPrivateFolder<T>(machine: Machine, work: (folder: string) => Promise<T>): Promise<T> {
+  const folder = await mkdtemp(join(machine.temporary, 'pgassay-'));
+  try {
+    return await work(folder);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}

@@ -1,0 +1,108 @@
+import { Failure } from '../failure.ts';
+import type { Census, Manifest } from '../manifest.ts';
+import type { Session } from './connect.ts';
+import { displayName, displayWord } from './names.ts';
+import { readServerFacts } from './server.ts';
+import { formatVersion, parseVersion } from './version.ts';
+
+/** What a server must have before anything is created there. Throws a `Failure` that says what it lacks. */
+export async function requireServer(
+  session: Session,
+  source: Manifest['database'],
+  extensions: Census['extensions'],
+): Promise<void> {
+  const { version } = await readServerFacts(session);
+  const archived = parseVersion(source.serverVersion);
+  if (archived !== undefined && version.major < archived.major)
+    throw new Failure(
+      'restore',
+      'version',
+      `the backup is from PostgreSQL ${formatVersion(archived)} and the target is ${formatVersion(version)}: an older server cannot take it`,
+      { hint: `restore into PostgreSQL ${archived.major} or later` },
+    );
+  const available = await session.query<{ name: string }>('SELECT name FROM pg_catalog.pg_available_extensions');
+  const names = new Set(available.map((row) => row.name));
+  const missing = extensions.filter((extension) => !names.has(extension.name));
+  if (missing.length === 0) return;
+  throw new Failure(
+    'restore',
+    'restore',
+    `the target server does not have ${missing.map((each) => `${displayWord(each.name)} ${displayWord(each.version)}`).join(', ')}`,
+    { hint: 'install the extension there, or restore into a server or image that has it' },
+  );
+}
+
+/** Catalogs of objects in schemas: what they are called, the catalog, its name and schema columns, a condition. */
+const inSchemas = [
+  ['', 'pg_class', 'relname', 'relnamespace', "o.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')"],
+  ['function ', 'pg_proc', 'proname', 'pronamespace', 'true'],
+  [
+    'type ',
+    'pg_type',
+    'typname',
+    'typnamespace',
+    "(o.typtype IN ('d', 'e', 'r') OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = o.typrelid AND c.relkind = 'c'))",
+  ],
+  ['operator ', 'pg_operator', 'oprname', 'oprnamespace', 'true'],
+  ['collation ', 'pg_collation', 'collname', 'collnamespace', 'true'],
+  ['conversion ', 'pg_conversion', 'conname', 'connamespace', 'true'],
+  ['text search configuration ', 'pg_ts_config', 'cfgname', 'cfgnamespace', 'true'],
+  ['text search dictionary ', 'pg_ts_dict', 'dictname', 'dictnamespace', 'true'],
+] as const;
+
+/** The same for objects outside of schemas. */
+const elsewhere = [
+  ['schema ', 'pg_namespace', 'o.nspname', `o.nspname NOT IN ('public', 'information_schema') AND o.nspname !~ '^pg_'`],
+  ['large object ', 'pg_largeobject_metadata', 'o.oid', 'true'],
+  ['foreign-data wrapper ', 'pg_foreign_data_wrapper', 'o.fdwname', 'true'],
+  ['foreign server ', 'pg_foreign_server', 'o.srvname', 'true'],
+  ['publication ', 'pg_publication', 'o.pubname', 'true'],
+  ['event trigger ', 'pg_event_trigger', 'o.evtname', 'true'],
+  ['language ', 'pg_language', 'o.lanname', 'true'],
+  ['cast ', 'pg_cast', "pg_catalog.format('%s as %s', o.castsource::regtype, o.casttarget::regtype)", 'true'],
+] as const;
+
+/** Objects that initdb makes have lower ids, and extensions' own objects go with their extension. */
+const made = (catalog: string): string =>
+  `o.oid >= 16384 AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+     WHERE d.classid = 'pg_catalog.${catalog}'::regclass AND d.objid = o.oid AND d.objsubid = 0 AND d.deptype IN ('e', 'i'))`;
+
+const objectsQuery = [
+  ...inSchemas.map(
+    ([kind, catalog, name, schema, condition]) =>
+      `SELECT '${kind}' AS kind, n.nspname::text AS schema, o.${name}::text AS name
+       FROM pg_catalog.${catalog} o JOIN pg_catalog.pg_namespace n ON n.oid = o.${schema}
+       WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND ${condition} AND ${made(catalog)}`,
+  ),
+  ...elsewhere.map(
+    ([kind, catalog, name, condition]) =>
+      `SELECT '${kind}', NULL, (${name})::text FROM pg_catalog.${catalog} o WHERE ${condition} AND ${made(catalog)}`,
+  ),
+  `SELECT 'subscription ', NULL, o.subname::text FROM pg_catalog.pg_subscription o
+   WHERE o.subdbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())`,
+].join('\nUNION ALL ');
+
+/** Throws a `Failure` unless the database holds no object that somebody made. */
+export async function requireEmpty(session: Session, name: string): Promise<void> {
+  const objects = await session.query<{ kind: string; schema: string | null; name: string }>(
+    `SELECT kind, schema, name FROM (${objectsQuery}) o ORDER BY kind COLLATE "C", schema COLLATE "C", name COLLATE "C"`,
+  );
+  if (objects.length === 0) return;
+  const shown = objects
+    .slice(0, 5)
+    .map((each) => {
+      const { kind, schema } = each;
+      if (schema !== null) return `${kind}${displayName({ schema, name: each.name })}`;
+      return `${kind}${kind === 'large object ' || kind === 'cast ' ? each.name : displayWord(each.name)}`;
+    })
+    .join(', ');
+  const more = objects.length > 5 ? ` and ${objects.length - 5} more` : '';
+  throw new Failure(
+    'restore',
+    'badInput',
+    `the database ${displayWord(name)} is not empty: it has ${shown}${more}; nothing was changed`,
+    {
+      hint: 'restore into a database that does not exist yet (it is created) or an empty one, look at it, then switch over',
+    },
+  );
+}

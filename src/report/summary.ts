@@ -1,0 +1,107 @@
+import type { Manifest } from '../manifest.ts';
+import { formatBytes, formatCount, formatSeconds, formatTime } from '../numbers.ts';
+
+/** A stored backup, and what to say about it. */
+export interface BackupReport {
+  readonly manifest: Manifest;
+  /** Its folder, as a shell would name it. */
+  readonly folder: string;
+  readonly restoreCommand: string;
+  /** Earlier backups of its name and series, oldest first, and itself. */
+  readonly history: readonly Manifest[];
+}
+
+/** The job summary of a stored backup: the verdict in the first line, how to restore in the first fold-out. */
+export function backupSummary({ manifest, folder, restoreCommand, history }: BackupReport): string {
+  const { totals, database, timings } = manifest;
+  const dump = manifest.files[0];
+  const lines = [
+    `### Backup of ${markdown(manifest.name)} is whole and stored`,
+    '',
+    `${formatCount(totals.tables, 'table')}, ${formatCount(totals.rows, 'row')}, ${formatBytes(database.sizeBytes)} → ${formatBytes(dump?.bytes ?? 0)} in ${formatSeconds(timings.total ?? 0)} · PostgreSQL ${database.serverVersion} · snapshot ${formatTime(manifest.createdAt)}`,
+    '',
+    '| store | object | checked |',
+    '|---|---|---|',
+    `| ${cell(manifest.store)} | ${cell(`${manifest.name}/${manifest.id}`)} | size, every row, SHA-256 |`,
+    '',
+    `Not encrypted · not signed · label ${markdown(manifest.label)}`,
+    '',
+    ...warnings(manifest.warnings),
+    ...chart(history),
+    '<details><summary>Restore it</summary>',
+    '',
+    "With PostgreSQL's own programs, into an empty database:",
+    '',
+    fenced('sh', [
+      `cd ${folder}`,
+      'psql -d "$TARGET_URL" -f roles.sql   # roles that exist already only print an error',
+      restoreCommand,
+    ]),
+    '',
+    'Or with pgassay, which creates the database and the missing roles and compares every table afterwards:',
+    '',
+    fenced('sh', [
+      `TARGET_URL=postgresql://… pgassay restore ${manifest.id} --store ${manifest.store} --name ${manifest.name}`,
+    ]),
+    '',
+    '</details>',
+    '',
+    '<details><summary>Details</summary>',
+    '',
+    '| file | bytes | SHA-256 |',
+    '|---|---:|---|',
+    ...manifest.files.map((file) => `| ${file.name} | ${file.bytes} | \`${file.sha256}\` |`),
+    '',
+    `Timings: ${Object.entries(timings)
+      .map(([stage, seconds]) => `${stage} ${formatSeconds(seconds)}`)
+      .join(
+        ' · ',
+      )}. Series ${manifest.series}; pg_dump ${manifest.tools.pgDump}; pgassay ${manifest.tools.pgassay}. Retention did nothing: pgassay deletes nothing in this release.`,
+    '',
+    '</details>',
+    '',
+  ];
+  return lines.join('\n');
+}
+
+/** Sizes over time say more than one size: a dump that shrank overnight is worth a look. */
+function chart(history: readonly Manifest[]): string[] {
+  if (history.length < 2) return [];
+  const sizes = history.map((manifest) => manifest.files[0]?.bytes ?? 0);
+  const [unit, divisor] =
+    Math.max(...sizes) >= 1e9 ? ['GB', 1e9] : Math.max(...sizes) >= 1e6 ? ['MB', 1e6] : ['kB', 1e3];
+  return [
+    fenced('mermaid', [
+      'xychart-beta',
+      `  title "Size of the last ${history.length} backups"`,
+      `  x-axis [${history.map((manifest) => `"${manifest.createdAt.slice(5, 10)}"`).join(', ')}]`,
+      `  y-axis "${unit}" 0 --> ${(Math.max(...sizes) / divisor).toPrecision(3)}`,
+      `  bar [${sizes.map((bytes) => (bytes / divisor).toPrecision(3)).join(', ')}]`,
+    ]),
+    '',
+  ];
+}
+
+function warnings(texts: readonly string[]): string[] {
+  if (texts.length === 0) return [];
+  return ['pg_dump warned:', '', ...texts.map((text) => `- ${markdown(text)}`), ''];
+}
+
+/** A fence longer than any run of backticks inside. */
+function fenced(language: string, lines: readonly string[]): string {
+  const text = lines.join('\n');
+  const longest = Math.max(2, ...[...text.matchAll(/`+/g)].map((match) => match[0].length));
+  const fence = '`'.repeat(longest + 1);
+  return `${fence}${language}\n${text}\n${fence}`;
+}
+
+/** Names come from databases and may be anything: no markup, no mention, no link. */
+export function markdown(text: string): string {
+  return text
+    .replace(/[\r\n]+/g, ' ')
+    .replace(/[\\`*_{}[\]<>()#+!|@~&]/g, (character) => `&#${character.charCodeAt(0)};`);
+}
+
+function cell(text: string): string {
+  return `\`${text.replace(/[\r\n`|]+/g, ' ')}\``;
+}

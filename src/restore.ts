@@ -1,0 +1,323 @@
+import { randomBytes } from 'node:crypto';
+import type { Backup } from './catalog.ts';
+import { type CheckedArchive, checkedArchive } from './checked-archive.ts';
+import { cancelled, Failure } from './failure.ts';
+import type { Log } from './log.ts';
+import { type Machine, type ProgramChoice, programsFor, withPrivateFolder } from './machine.ts';
+import type { Census, Manifest } from './manifest.ts';
+import { formatSeconds } from './numbers.ts';
+import { childEnvironment } from './postgres/child-environment.ts';
+import type { Programs } from './postgres/client.ts';
+import type { Session } from './postgres/connect.ts';
+import { applyToDatabase, databaseStatements } from './postgres/database-settings.ts';
+import { isDatabaseError, reduceMessage } from './postgres/messages.ts';
+import { displayName, displayWord, nameKey } from './postgres/names.ts';
+import { readRestored, type Unread } from './postgres/read-back.ts';
+import { type OwnerChoice, restoreArchive } from './postgres/restore.ts';
+import { Target } from './postgres/target.ts';
+import { requireEmpty, requireServer } from './postgres/target-checks.ts';
+import { TargetRoles } from './postgres/target-roles.ts';
+import type { ConnectionTarget } from './postgres/url.ts';
+import { restoreSecurityWarning } from './postgres/version.ts';
+import { endSessions } from './postgres/watch.ts';
+import type { Store } from './store/store.ts';
+import { compareRestored, describeFindings, type Recorded } from './verdict.ts';
+import { readCensus } from './verify.ts';
+
+export interface RestoreConfig extends ProgramChoice {
+  readonly target: ConnectionTarget;
+  readonly jobs: number;
+  readonly owners: OwnerChoice;
+  readonly timeoutMs: number;
+  readonly machine: Machine;
+}
+
+export interface Restored {
+  readonly manifest: Manifest;
+  readonly tables: number;
+  readonly rows: number;
+  /** Each table as recorded and as found in the target, both by the server's own count. */
+  readonly compared: readonly Recorded[];
+  /** Tables that the server would not let this role count: `found` is undefined for them. */
+  readonly uncounted: number;
+  readonly seconds: number;
+  readonly createdDatabase: boolean;
+  readonly createdRoles: readonly string[];
+}
+
+interface Io {
+  readonly log: Log;
+  readonly signal: AbortSignal;
+}
+
+const neverTargets = ['postgres', 'template0', 'template1'];
+
+/** A cancelled process is killed soon; an hour's work that failed may take its time to be cleaned up. */
+const undoMs = { cancelled: 2000, failed: 60_000 };
+
+/**
+ * Restores a whole backup into a database that is empty, or does not exist yet and is created as the source was. Checks
+ * every byte of the archive first, stops at the first error, and counts every table afterwards. Throws a `Failure` that
+ * says what the target holds now; a database and roles that were created here are dropped again unless pg_restore was done.
+ */
+export async function restore(store: Store, backup: Backup, config: RestoreConfig, io: Io): Promise<Restored> {
+  requireRestorable(backup.manifest, config.target.database, io.log);
+  const deadline = new AbortController();
+  const timer = setTimeout(() => {
+    deadline.abort(
+      new Failure('restore', 'timeLimit', `the restore was not done within ${formatSeconds(config.timeoutMs / 1000)}`, {
+        hint: 'give it more with --timeout, or more --jobs',
+      }),
+    );
+  }, config.timeoutMs);
+  const signal = AbortSignal.any([io.signal, deadline.signal]);
+  try {
+    return await new Restoration(store, backup.manifest, config, { log: io.log, signal }).run();
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** Before anybody connects. */
+function requireRestorable(manifest: Manifest, database: string, log: Log): void {
+  if (neverTargets.includes(database))
+    throw new Failure('restore', 'badInput', `${database} is the server's own database and is never restored into`, {
+      hint: 'name another database in the target URL; one that does not exist is created',
+    });
+  if (manifest.series === 'data-only' || manifest.scope.mode === 'data-only')
+    throw new Failure(
+      'restore',
+      'badInput',
+      `${manifest.name}/${manifest.id} holds rows only, and no definitions of the tables they belong to`,
+      {
+        hint: 'restore a full or schema-only backup first, then load the rows with the stock pg_restore --data-only (pgassay fetch gives the archive)',
+      },
+    );
+  if (!manifest.selfContained)
+    log.warn(
+      'this backup holds a part of its database: objects that need something outside of it cannot be restored alone',
+    );
+}
+
+class Restoration {
+  readonly #store: Store;
+  readonly #manifest: Manifest;
+  readonly #config: RestoreConfig;
+  readonly #io: Io;
+  readonly #target: Target;
+  readonly #roles = new TargetRoles();
+  readonly #started = Date.now();
+  readonly #application = `pgassay ${randomBytes(3).toString('hex')}`;
+  #state: 'before' | 'restoring' | 'restored' | 'equal' = 'before';
+
+  constructor(store: Store, manifest: Manifest, config: RestoreConfig, io: Io) {
+    this.#store = store;
+    this.#manifest = manifest;
+    this.#config = config;
+    this.#io = io;
+    this.#target = new Target({
+      connection: config.target,
+      applicationName: `${this.#application} restore`,
+      onRunner: config.machine.onRunner,
+      log: io.log,
+      signal: io.signal,
+    });
+  }
+
+  async run(): Promise<Restored> {
+    const { signal } = this.#io;
+    const closeSessions = (): void => void this.#target.closeAll();
+    signal.addEventListener('abort', closeSessions, { once: true });
+    try {
+      return await withPrivateFolder(this.#config.machine, (folder) => this.#run(folder));
+    } catch (error) {
+      throw this.#told(error, await this.#leave());
+    } finally {
+      signal.removeEventListener('abort', closeSessions);
+      await this.#target.closeAll();
+    }
+  }
+
+  async #run(folder: string): Promise<Restored> {
+    const { log, signal } = this.#io;
+    const census = await readCensus(this.#store, this.#manifest);
+    const programs = await programsFor(this.#manifest, this.#config, this.#config.machine, this.#io);
+    const warning = restoreSecurityWarning(programs.version);
+    if (warning !== undefined) log.warn(warning);
+    const archive = await checkedArchive(this.#store, this.#manifest, folder, signal);
+    try {
+      const keepOwners = await this.#prepare(census);
+      this.#state = 'restoring';
+      await this.#restore(programs, folder, archive, census, keepOwners);
+      this.#state = 'restored';
+      const session = await this.#target.reopen();
+      await this.#roles.settle(session, log);
+      const { compared, unread } = await this.#compare(session, census);
+      this.#state = 'equal';
+      await this.#finishDatabase(session, archive, keepOwners);
+      return {
+        manifest: this.#manifest,
+        tables: compared.length,
+        rows: compared.reduce((rows, table) => rows + (table.found ?? 0), 0),
+        compared,
+        uncounted: unread.filter((each) => each.kind === 'table').length,
+        seconds: (Date.now() - this.#started) / 1000,
+        createdDatabase: this.#target.created,
+        createdRoles: this.#roles.created,
+      };
+    } finally {
+      await archive.file.close();
+    }
+  }
+
+  /** Everything that can be known to fail is found out here. No session of ours is left idle while pg_restore runs. */
+  async #prepare(census: Census): Promise<boolean> {
+    const { database } = this.#manifest;
+    const session = await this.#target.open(database, (each) => requireServer(each, database, census.extensions));
+    if (!this.#target.created) await requireEmpty(session, this.#config.target.database);
+    const keepOwners = await this.#roles.prepare(session, census, this.#config.owners, this.#io.log);
+    await this.#target.close(session);
+    return keepOwners;
+  }
+
+  async #restore(
+    programs: Programs,
+    folder: string,
+    archive: CheckedArchive,
+    census: Census,
+    keepOwners: boolean,
+  ): Promise<void> {
+    const environment = await childEnvironment(this.#config.target, this.#target.server, folder, {
+      applicationName: `${this.#application} pg_restore`,
+      ...(programs.libraryPath === undefined ? {} : { libraryPath: programs.libraryPath }),
+    });
+    await restoreArchive(
+      {
+        programs,
+        environment,
+        database: this.#config.target.database,
+        archive,
+        jobs: this.#config.jobs,
+        keepOwners,
+        oneTransaction: this.#atomic,
+        names: census.contents.flatMap((entry) => [entry.tag, entry.schema ?? '']),
+      },
+      this.#io,
+    );
+  }
+
+  /** A database that was created here can be dropped, so its restore need not be one transaction. */
+  get #atomic(): boolean {
+    return !this.#target.created && this.#config.jobs === 1;
+  }
+
+  async #compare(
+    session: Session,
+    census: Census,
+  ): Promise<{ readonly compared: readonly Recorded[]; readonly unread: readonly Unread[] }> {
+    const { state, unread } = await readRestored(session, census);
+    const without = new Set(unread.map((each) => `${each.kind} ${nameKey(each)}`));
+    const { compared, findings } = compareRestored(
+      {
+        ...census,
+        tables: census.tables.filter((table) => !without.has(`table ${nameKey(table)}`)),
+        sequences: census.sequences.filter((sequence) => !without.has(`sequence ${nameKey(sequence)}`)),
+      },
+      state,
+    );
+    if (findings.length > 0)
+      throw new Failure(
+        'restore',
+        'restore',
+        `the restored database is not what was backed up\n${describeFindings(findings)}`,
+        {
+          hint: `${displayWord(this.#config.target.database)} is kept: do not use it before you have looked at it; verify the backup (pgassay verify) and look for triggers or rules that change rows`,
+        },
+      );
+    if (unread.length > 0) {
+      const lines = unread.slice(0, 10).map((each) => `  ${each.kind} ${displayName(each)}: ${each.reason}`);
+      if (unread.length > 10) lines.push(`  and ${unread.length - 10} more`);
+      this.#io.log.warn(`restored, but this role may not read them to compare:\n${lines.join('\n')}`);
+    }
+    const uncounted = census.tables
+      .filter((table) => without.has(`table ${nameKey(table)}`))
+      .map(({ schema, name, rows }): Recorded => {
+        return { schema, name, object: displayName({ schema, name }), recorded: rows, found: undefined };
+      });
+    return { compared: [...compared, ...uncounted], unread };
+  }
+
+  /** Settings, grants and comment of the database itself: applied to one created here, told for one that was there. */
+  async #finishDatabase(session: Session, { toc }: CheckedArchive, keepOwners: boolean): Promise<void> {
+    const statements = databaseStatements(toc);
+    const wanted = statements.filter((each) => keepOwners || !each.grants);
+    const left = this.#target.created
+      ? await applyToDatabase(session, this.#config.target.database, wanted)
+      : statements.map((each) => each.title);
+    if (left.length === 0) return;
+    const why = this.#target.created
+      ? 'this role may not set them'
+      : 'the database was there before, and these belong to whoever made it';
+    this.#io.log.warn(
+      `of the database itself, these are not as in the backup: ${[...new Set(left)].join(', ')} (${why})`,
+    );
+  }
+
+  /** Cleans up after a failure and says, in half a sentence, what the target holds now. */
+  async #leave(): Promise<string> {
+    const { log, signal } = this.#io;
+    const name = displayWord(this.#config.target.database);
+    if (this.#state === 'equal') return `${name} is restored and every table compared`;
+    if (this.#state === 'restored') this.#roles.remind(log);
+    if (this.#state === 'restored') return `${name} is kept: pg_restore was done, and the comparison was not`;
+    const budget = signal.aborted ? undoMs.cancelled : undoMs.failed;
+    const began = this.#state === 'restoring';
+    if (!began && !this.#target.created && !this.#roles.hasTraces) return this.#target.untouched();
+    const told = await this.#target.undo(budget, async (session) => {
+      // A pg_restore that had to be killed leaves its sessions behind until the server notices.
+      if (began) await endSessions(session, `${this.#application} pg_restore`).catch(() => {});
+      await this.#roles.drop(session, log);
+    });
+    if (told !== '') return told;
+    if (!began) return 'nothing was restored';
+    return this.#atomic
+      ? `it was rolled back, ${name} is as empty as before`
+      : `${name} now holds part of the backup: empty it, or use another database, before trying again`;
+  }
+
+  /** The error with what is left of the restore; row values are in none of them. */
+  #told(error: unknown, left: string): Failure {
+    const { signal } = this.#io;
+    if (signal.aborted) {
+      const reason = signal.reason instanceof Failure ? signal.reason : cancelled('restore');
+      const message = reason.exit === 'cancelled' ? 'cancelled' : reason.message;
+      const hint = reason.exit === 'cancelled' ? 'run it again when you are ready' : reason.hint;
+      return new Failure('restore', reason.exit, `${message}; ${left}`, { hint, cause: error });
+    }
+    if (this.#state === 'restored' && !(error instanceof Failure && error.exit === 'restore'))
+      return new Failure('restore', 'restore', `the restored database could not be compared: ${said(error)}`, {
+        hint: `${left}; do not use it before you have counted its tables, or restore again into another database`,
+        cause: error,
+      });
+    if (error instanceof Failure) {
+      if (error.hint !== undefined || error.stage !== 'restore') {
+        if (this.#target.created) this.#io.log.info(left);
+        return error;
+      }
+      return new Failure('restore', error.exit, error.message, {
+        hint: `${left}; correct the cause and run it again`,
+        cause: error.cause,
+      });
+    }
+    if (!isDatabaseError(error)) throw error;
+    return new Failure('restore', 'restore', `the target server refused a statement: ${said(error)}`, {
+      hint: left,
+      cause: error,
+    });
+  }
+}
+
+function said(error: unknown): string {
+  if (error instanceof Failure) return error.message;
+  return isDatabaseError(error) ? reduceMessage(error.message) : 'the connection broke';
+}

@@ -1,0 +1,248 @@
+import { randomBytes } from 'node:crypto';
+import {
+  type FileHandle,
+  link,
+  mkdir,
+  open,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  rmdir,
+  stat,
+  statfs,
+  unlink,
+} from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { idPattern, namePattern } from '../backup-id.ts';
+import { Failure, type Stage } from '../failure.ts';
+import type { Store, StoredFile, Upload } from './store.ts';
+
+const largestRead = 256 * 1024 * 1024;
+/** What link(2) answers on FAT, some network and some FUSE file systems. */
+const noHardLinks = ['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS'];
+const partial = /^\.partial-[0-9a-f]{12}$/;
+
+/**
+ * A folder of this machine: `file:///absolute/folder`. A file is written under a temporary name, synced, given its own
+ * name with link(2), which never replaces anything, and the folder is synced, so a crash leaves a whole file or none
+ * (on a file system without links: a whole one, none, or an empty one, which no reader takes for a backup).
+ */
+export class FolderStore implements Store {
+  readonly uri: string;
+  readonly #root: string;
+
+  /** `root` is an absolute path. */
+  constructor(root: string) {
+    this.#root = root;
+    this.uri = pathToFileURL(root).href;
+  }
+
+  names(): Promise<string[]> {
+    return this.#folders('locate', this.#root, namePattern);
+  }
+
+  ids(name: string): Promise<string[]> {
+    return this.#folders('locate', join(this.#root, name), idPattern);
+  }
+
+  async read(path: string): Promise<Buffer | undefined> {
+    const bytes = await this.size(path);
+    if (bytes === undefined) return undefined;
+    if (bytes > largestRead)
+      throw new Failure('download', 'verification', `${this.#path(path)} has ${bytes} bytes, too many for what it is`);
+    return readFile(this.#path(path)).catch((error: unknown) => {
+      if (isCode(error, 'ENOENT')) return undefined;
+      throw this.#failure('download', path, error);
+    });
+  }
+
+  async open(path: string): Promise<StoredFile | undefined> {
+    const file = await this.openLocal(path);
+    if (file === undefined) return undefined;
+    const { size } = await file.stat();
+    return { bytes: size, stream: file.createReadStream({ highWaterMark: 256 * 1024 }) };
+  }
+
+  async openLocal(path: string): Promise<FileHandle | undefined> {
+    try {
+      return await open(this.#path(path), 'r');
+    } catch (error) {
+      if (isCode(error, 'ENOENT')) return undefined;
+      throw this.#failure('download', path, error);
+    }
+  }
+
+  async size(path: string): Promise<number | undefined> {
+    try {
+      return (await stat(this.#path(path))).size;
+    } catch (error) {
+      if (isCode(error, 'ENOENT') || isCode(error, 'ENOTDIR')) return undefined;
+      throw this.#failure('locate', path, error);
+    }
+  }
+
+  async begin(path: string): Promise<Upload> {
+    const final = this.#path(path);
+    const folder = dirname(final);
+    const temporary = join(folder, `.partial-${randomBytes(6).toString('hex')}`);
+    try {
+      const made = await mkdir(folder, { recursive: true });
+      if (made !== undefined) await syncUpwards(folder, dirname(made));
+      const file = await open(temporary, 'wx', 0o600);
+      return new FolderUpload(file, temporary, final, (error) => this.#failure('upload', path, error));
+    } catch (error) {
+      throw this.#failure('upload', path, error);
+    }
+  }
+
+  async discard(name: string, id: string): Promise<void> {
+    const folder = join(this.#root, name, id);
+    const files = await readdir(folder).catch((): string[] => []);
+    const whole = files.includes('manifest.json');
+    // Killed between a file's two names, a run leaves the temporary one beside a whole backup.
+    const ours = files.filter((file) => partial.test(file) || (!whole && /^(?:database|roles|census)\./.test(file)));
+    await Promise.all(ours.map((file) => rm(join(folder, file), { force: true })));
+    if (whole) return;
+    // Only folders that are empty now go; somebody else's file keeps its folder.
+    await rmdir(folder).catch(() => {});
+    await rmdir(dirname(folder)).catch(() => {});
+  }
+
+  pathFor(path: string): string {
+    return this.#path(path);
+  }
+
+  async freeBytes(): Promise<number | undefined> {
+    for (let folder = this.#root; ; folder = dirname(folder)) {
+      try {
+        const { bavail, bsize } = await statfs(folder);
+        return bavail * bsize;
+      } catch (error) {
+        if (!isCode(error, 'ENOENT') || folder === dirname(folder)) return undefined;
+      }
+    }
+  }
+
+  async now(): Promise<Date> {
+    return new Date();
+  }
+
+  async #folders(stage: Stage, folder: string, pattern: RegExp): Promise<string[]> {
+    try {
+      const entries = await readdir(folder, { withFileTypes: true });
+      return entries
+        .filter((entry) => entry.isDirectory() && pattern.test(entry.name))
+        .map((entry) => entry.name)
+        .sort();
+    } catch (error) {
+      if (isCode(error, 'ENOENT')) return [];
+      throw this.#failure(stage, folder, error);
+    }
+  }
+
+  #path(path: string): string {
+    return join(this.#root, ...path.split('/'));
+  }
+
+  #failure(stage: Stage, path: string, error: unknown): Failure {
+    if (error instanceof Failure) return error;
+    const where = path.startsWith('/') ? path : this.#path(path);
+    const code = (error as { code?: string }).code;
+    if (code === 'ENOSPC' || code === 'EDQUOT')
+      return new Failure(stage, 'disk', `no space is left where ${where} is`, {
+        hint: 'free space or move the store to a larger disk; nothing was published',
+        cause: error,
+      });
+    if (code === 'EACCES' || code === 'EPERM' || code === 'EROFS')
+      return new Failure(stage, 'storeCredentials', `this user may not write or read ${where} (${code})`, {
+        hint: `give the user that runs pgassay the folder: chown -R "$USER" ${JSON.stringify(this.#root)}`,
+        cause: error,
+      });
+    if (code === 'EEXIST')
+      return new Failure(stage, 'exists', `${where} is already there and is never overwritten`, { cause: error });
+    return new Failure(stage, 'store', `${where} cannot be used (${code ?? 'unknown error'})`, {
+      hint: 'the store must be a folder on a disk that is mounted',
+      cause: error,
+    });
+  }
+}
+
+class FolderUpload implements Upload {
+  readonly #file: FileHandle;
+  readonly #temporary: string;
+  readonly #final: string;
+  readonly #failure: (error: unknown) => Failure;
+  #open = true;
+
+  constructor(file: FileHandle, temporary: string, final: string, failure: (error: unknown) => Failure) {
+    this.#file = file;
+    this.#temporary = temporary;
+    this.#final = final;
+    this.#failure = failure;
+  }
+
+  async write(chunk: Buffer): Promise<void> {
+    try {
+      for (let at = 0; at < chunk.length; ) at += (await this.#file.write(chunk, at)).bytesWritten;
+    } catch (error) {
+      throw this.#failure(error);
+    }
+  }
+
+  async complete(): Promise<{ readonly bytes: number }> {
+    try {
+      await this.#file.sync();
+      await this.#close();
+      await this.#publish();
+      await syncUpwards(dirname(this.#final), dirname(this.#final));
+      return { bytes: (await stat(this.#final)).size };
+    } catch (error) {
+      throw this.#failure(error);
+    }
+  }
+
+  async abort(): Promise<void> {
+    await this.#close().catch(() => {});
+    await unlink(this.#temporary).catch(() => {});
+  }
+
+  async #close(): Promise<void> {
+    if (!this.#open) return;
+    this.#open = false;
+    await this.#file.close();
+  }
+
+  async #publish(): Promise<void> {
+    try {
+      await link(this.#temporary, this.#final);
+      await unlink(this.#temporary);
+    } catch (error) {
+      if (!noHardLinks.some((code) => isCode(error, code))) throw error;
+      // Claim the name, so that nobody else's file is replaced, then put the whole file over the claim.
+      await (await open(this.#final, 'wx', 0o600)).close();
+      await rename(this.#temporary, this.#final).catch(async (failed: unknown) => {
+        await unlink(this.#final);
+        throw failed;
+      });
+    }
+  }
+}
+
+/** A new name is only durable once its folder is synced: `folder`, its parent and so on up to `last`. */
+async function syncUpwards(folder: string, last: string): Promise<void> {
+  for (let path = folder; ; path = dirname(path)) {
+    const handle = await open(path, 'r');
+    try {
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+    if (path === last || path === dirname(path)) return;
+  }
+}
+
+function isCode(error: unknown, code: string): boolean {
+  return (error as { code?: unknown } | undefined)?.code === code;
+}

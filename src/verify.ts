@@ -1,0 +1,197 @@
+import { createHash } from 'node:crypto';
+import type { Backup } from './catalog.ts';
+import { cancelled, Failure } from './failure.ts';
+import type { Log } from './log.ts';
+import { type Machine, type ProgramChoice, programsFor } from './machine.ts';
+import {
+  type Census,
+  fileNames,
+  type Manifest,
+  type ManifestFile,
+  parseCensus,
+  UnreadableDocument,
+} from './manifest.ts';
+import { type Archive, ArchiveDecoder } from './postgres/archive.ts';
+import { displayName, nameKey } from './postgres/names.ts';
+import type { Store } from './store/store.ts';
+import { describeFindings, type Finding } from './verdict.ts';
+
+export interface Verified {
+  readonly manifest: Manifest;
+  readonly census: Census;
+  /** Bytes read back from the store. */
+  readonly bytes: number;
+}
+
+/**
+ * Reads a backup back from its store, every byte: sizes and SHA-256 of all files against the manifest, the dump through
+ * pg_restore to its end, its rows and sequences against the census. Throws a `Failure` (exit 40) that names what is wrong.
+ */
+export async function verify(
+  store: Store,
+  { manifest }: Backup,
+  choice: ProgramChoice,
+  machine: Machine,
+  io: { readonly log: Log; readonly signal: AbortSignal },
+): Promise<Verified> {
+  const programs = await programsFor(manifest, choice, machine, io);
+  const census = await readCensus(store, manifest);
+  let bytes = 0;
+  for (const file of manifest.files) {
+    if (file.name === fileNames.dump) continue;
+    bytes += await readWhole(store, manifest, file, io.signal, async () => {});
+  }
+  const decoder = new ArchiveDecoder(programs);
+  const stop = (): void => void decoder.stop();
+  io.signal.addEventListener('abort', stop, { once: true });
+  try {
+    let trouble: unknown;
+    bytes += await readWhole(store, manifest, fileOf(manifest, fileNames.dump), io.signal, async (chunk) => {
+      // A changed byte shows in the checksum too, which says more: read on to the end for it.
+      if (trouble === undefined) await decoder.write(chunk).catch((error: unknown) => (trouble = error));
+    });
+    if (trouble !== undefined) throw trouble;
+    requireSame(manifest, await decoder.finish(), census);
+  } catch (error) {
+    if (io.signal.aborted) throw cancelled('verify');
+    throw error;
+  } finally {
+    io.signal.removeEventListener('abort', stop);
+    await decoder.stop();
+  }
+  return { manifest, census, bytes };
+}
+
+/** The census of a backup, its checksum checked. Throws a `Failure` (exit 40). */
+export async function readCensus(store: Store, manifest: Manifest): Promise<Census> {
+  const file = fileOf(manifest, fileNames.census);
+  const bytes = await store.read(`${manifest.name}/${manifest.id}/${file.name}`);
+  if (bytes === undefined) throw damaged(manifest, file.name, 'is missing');
+  requireChecksum(manifest, file, bytes.length, createHash('sha256').update(bytes).digest('hex'));
+  try {
+    return parseCensus(bytes);
+  } catch (error) {
+    if (error instanceof UnreadableDocument) throw damaged(manifest, file.name, `cannot be used: ${error.message}`);
+    throw error;
+  }
+}
+
+export function fileOf(manifest: Manifest, name: string): ManifestFile {
+  const file = manifest.files.find((each) => each.name === name);
+  if (file === undefined) throw damaged(manifest, name, 'is not in the manifest');
+  return file;
+}
+
+/** Streams a stored file through `take` and requires its size and SHA-256; returns its size. */
+export async function readWhole(
+  store: Store,
+  manifest: Manifest,
+  file: ManifestFile,
+  signal: AbortSignal,
+  take: (chunk: Buffer) => Promise<void>,
+): Promise<number> {
+  const stored = await store.open(`${manifest.name}/${manifest.id}/${file.name}`);
+  if (stored === undefined) throw damaged(manifest, file.name, 'is missing');
+  return checkStream(stored.stream, manifest, file, signal, take);
+}
+
+/** The same for bytes that are already at hand. */
+export async function checkStream(
+  stream: AsyncIterable<Buffer>,
+  manifest: Manifest,
+  file: ManifestFile,
+  signal: AbortSignal,
+  take: (chunk: Buffer) => Promise<void>,
+): Promise<number> {
+  const hash = createHash('sha256');
+  let bytes = 0;
+  for await (const chunk of stream) {
+    if (signal.aborted) throw cancelled('download');
+    bytes += chunk.length;
+    hash.update(chunk);
+    await take(chunk);
+  }
+  requireChecksum(manifest, file, bytes, hash.digest('hex'));
+  return bytes;
+}
+
+function requireChecksum(manifest: Manifest, file: ManifestFile, bytes: number, sha256: string): void {
+  if (bytes !== file.bytes) throw damaged(manifest, file.name, `has ${bytes} bytes; ${file.bytes} were stored`);
+  if (sha256 !== file.sha256)
+    throw damaged(manifest, file.name, 'does not have the SHA-256 it was stored with: its bytes have changed');
+}
+
+function damaged(manifest: Manifest, file: string, what: string): Failure {
+  return new Failure('verify', 'verification', `${manifest.name}/${manifest.id}: ${file} ${what}`, {
+    hint: 'this backup cannot be trusted; take a new one, and use an older one to recover (pgassay list)',
+  });
+}
+
+function requireSame(manifest: Manifest, archive: Archive, census: Census): void {
+  const findings = [...compareArchive(archive, census), ...compareTotals(manifest, census)];
+  if (findings.length === 0) return;
+  throw new Failure(
+    'verify',
+    'verification',
+    `${manifest.name}/${manifest.id}: the archive is not what its census says\n${describeFindings(findings)}`,
+    { hint: 'the census and the dump are not of one backup; take a new one' },
+  );
+}
+
+/** The manifest's totals are what lists and summaries show; they must be the census's sums. */
+function compareTotals({ totals }: Manifest, census: Census): Finding[] {
+  const findings: Finding[] = [];
+  const compare = (object: string, expected: number | null, found: number | null): void => {
+    if (expected !== found) findings.push({ object, expected: `${found} as in the census`, found: `${expected}` });
+  };
+  compare("the manifest's total of tables", totals.tables, census.tables.length);
+  compare(
+    "the manifest's total of rows",
+    totals.rows,
+    census.tables.reduce((rows, table) => rows + table.rows, 0),
+  );
+  compare("the manifest's total of large objects", totals.largeObjects, census.largeObjects);
+  return findings;
+}
+
+/** What differs between an archive that was read and the census beside it. */
+export function compareArchive(archive: Archive, census: Census): Finding[] {
+  const findings: Finding[] = [];
+  const held = new Map([...archive.tables.values()].map((table) => [nameKey(table), table]));
+  for (const table of census.tables) {
+    const object = displayName(table);
+    const rows = held.get(nameKey(table))?.rows;
+    held.delete(nameKey(table));
+    if (table.rows !== table.archiveRows)
+      findings.push({ object, expected: `${table.rows} rows in the snapshot`, found: `${table.archiveRows} recorded` });
+    if (table.data && rows !== table.archiveRows)
+      findings.push({
+        object,
+        expected: `${table.archiveRows} rows`,
+        found: rows === undefined ? 'nothing' : `${rows} rows`,
+      });
+    if (!table.data && rows !== undefined) findings.push({ object, expected: 'structure only', found: `${rows} rows` });
+  }
+  for (const table of held.values())
+    findings.push({ object: displayName(table), expected: 'nothing', found: `${table.rows} rows` });
+  const positions = new Map(archive.sequences.map((each) => [nameKey(each), `${each.value}, ${each.called}`]));
+  for (const sequence of census.sequences) {
+    const object = displayName(sequence);
+    const expected = `${sequence.value}, ${sequence.called}`;
+    const found = positions.get(nameKey(sequence)) ?? 'nothing';
+    if (found !== expected) findings.push({ object: `sequence ${object}`, expected, found });
+  }
+  if (census.largeObjects !== null && census.largeObjects !== archive.largeObjects)
+    findings.push({ object: 'large objects', expected: `${census.largeObjects}`, found: `${archive.largeObjects}` });
+  if (archive.privateOption)
+    findings.push({ object: 'definitions', expected: 'what a server accepts', found: 'the private option pg_attver' });
+  const kinds = (entries: Census['contents']): string =>
+    JSON.stringify(entries.map(({ kind, schema, tag, owner }) => [kind, schema, tag, owner]));
+  if (kinds(archive.contents) !== kinds(census.contents))
+    findings.push({
+      object: 'table of contents',
+      expected: `${census.contents.length} entries`,
+      found: `${archive.contents.length} entries, not the same`,
+    });
+  return findings;
+}
