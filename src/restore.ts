@@ -13,7 +13,7 @@ import { applyToDatabase, databaseStatements } from './postgres/database-setting
 import { isDatabaseError, reduceMessage } from './postgres/messages.ts';
 import { displayName, displayWord, nameKey } from './postgres/names.ts';
 import { readRestored, type Unread } from './postgres/read-back.ts';
-import { type OwnerChoice, restoreArchive } from './postgres/restore.ts';
+import { JobsDeadlocked, type OwnerChoice, restoreArchive } from './postgres/restore.ts';
 import { Target } from './postgres/target.ts';
 import { requireEmpty, requireServer } from './postgres/target-checks.ts';
 import { TargetRoles } from './postgres/target-roles.ts';
@@ -48,6 +48,15 @@ export interface Restored {
 interface Io {
   readonly log: Log;
   readonly signal: AbortSignal;
+}
+
+/** What is restored, and with what. */
+interface Source {
+  readonly programs: Programs;
+  /** Private: the password file is written there. */
+  readonly folder: string;
+  readonly archive: CheckedArchive;
+  readonly census: Census;
 }
 
 const neverTargets = ['postgres', 'template0', 'template1'];
@@ -146,9 +155,7 @@ class Restoration {
     if (warning !== undefined) log.warn(warning);
     const archive = await checkedArchive(this.#store, this.#manifest, folder, signal);
     try {
-      const keepOwners = await this.#prepare(census);
-      this.#state = 'restoring';
-      await this.#restore(programs, folder, archive, census, keepOwners);
+      const keepOwners = await this.#fill({ programs, folder, archive, census });
       this.#state = 'restored';
       const session = await this.#target.reopen();
       await this.#roles.settle(session, log);
@@ -170,6 +177,28 @@ class Restoration {
     }
   }
 
+  /** Prepares the target and runs pg_restore, once more with one job when several got into each other's way. */
+  async #fill(source: Source): Promise<boolean> {
+    try {
+      return await this.#fillOnce(source, this.#config.jobs);
+    } catch (error) {
+      if (!(error instanceof JobsDeadlocked) || !this.#target.created) throw error;
+      const left = await this.#leave();
+      if (!this.#target.restart()) throw error;
+      this.#io.signal.throwIfAborted();
+      this.#io.log.notice(`${error.message}: two of its jobs waited for each other; ${left}, once more with one job`);
+      this.#state = 'before';
+      return this.#fillOnce(source, 1);
+    }
+  }
+
+  async #fillOnce(source: Source, jobs: number): Promise<boolean> {
+    const keepOwners = await this.#prepare(source.census);
+    this.#state = 'restoring';
+    await this.#restore(source, jobs, keepOwners);
+    return keepOwners;
+  }
+
   /** Everything that can be known to fail is found out here. No session of ours is left idle while pg_restore runs. */
   async #prepare(census: Census): Promise<boolean> {
     const { database } = this.#manifest;
@@ -180,13 +209,7 @@ class Restoration {
     return keepOwners;
   }
 
-  async #restore(
-    programs: Programs,
-    folder: string,
-    archive: CheckedArchive,
-    census: Census,
-    keepOwners: boolean,
-  ): Promise<void> {
+  async #restore({ programs, folder, archive, census }: Source, jobs: number, keepOwners: boolean): Promise<void> {
     const environment = await childEnvironment(this.#config.target, this.#target.server, folder, {
       applicationName: `${this.#application} pg_restore`,
       ...(programs.libraryPath === undefined ? {} : { libraryPath: programs.libraryPath }),
@@ -197,7 +220,7 @@ class Restoration {
         environment,
         database: this.#config.target.database,
         archive,
-        jobs: this.#config.jobs,
+        jobs,
         keepOwners,
         oneTransaction: this.#atomic,
         names: census.contents.flatMap((entry) => [entry.tag, entry.schema ?? '']),
@@ -304,8 +327,10 @@ class Restoration {
         if (this.#target.created) this.#io.log.info(left);
         return error;
       }
+      const next =
+        error instanceof JobsDeadlocked ? 'run it again with --jobs 1' : 'correct the cause and run it again';
       return new Failure('restore', error.exit, error.message, {
-        hint: `${left}; correct the cause and run it again`,
+        hint: `${left}; ${next}`,
         cause: error.cause,
       });
     }

@@ -34,6 +34,7 @@ export class Target {
   #server: PinnedServer | undefined;
   #database: DatabaseIdentity | undefined;
   #created = false;
+  #dropped = false;
   #creationUnknown = false;
 
   constructor(options: TargetOptions) {
@@ -104,6 +105,15 @@ export class Target {
     await Promise.all([...this.#sessions].map((session) => this.close(session)));
   }
 
+  /** Begins anew when {@link undo} has dropped the database; false when there is something left of it. */
+  restart(): boolean {
+    if (!this.#dropped) return false;
+    this.#dropped = false;
+    this.#created = false;
+    this.#database = undefined;
+    return true;
+  }
+
   /** What to say when there is nothing to undo. */
   untouched(): string {
     if (!this.#creationUnknown) return 'nothing was changed';
@@ -129,6 +139,7 @@ export class Target {
       }
       const session = await this.#connect(maintenanceDatabase, limit);
       const outcome = await dropDatabase(session, this.#database);
+      this.#dropped = outcome !== 'another';
       await onServer(session);
       if (outcome === 'another')
         return `another database is called ${name} now than the one created here; nothing was dropped`;

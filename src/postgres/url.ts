@@ -119,7 +119,7 @@ export function parseDatabaseUrl(text: string, context: UrlContext): ParsedUrl {
   } = readParameters(pairs, {
     authorityIsEmpty: parts.hosts.length === 1 && parts.hosts[0]?.host === '',
     authorityHasPort: parts.hosts.some(({ port }) => port !== undefined && port !== ''),
-    mayName: !authority.suspect,
+    mayName: user !== '' && !authority.suspect,
   });
   mistakes.push(...wrong);
 

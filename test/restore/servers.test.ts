@@ -81,3 +81,35 @@ describe('a restore that fails drops nothing but what it made', () => {
     assert.ok((await databasesOf(cluster)).includes('there'));
   });
 });
+
+describe('two jobs of pg_restore that wait for each other', () => {
+  let cluster: Cluster;
+  let backup: Taken;
+  before(async () => {
+    cluster = await Cluster.start();
+    const indexed = (table: string, [first, second]: readonly [number, number]): string =>
+      `CREATE TABLE ${table} AS SELECT 1 AS x;
+       CREATE FUNCTION ${table}_key(x int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$BEGIN
+         PERFORM pg_advisory_xact_lock(${first}); PERFORM pg_sleep(1); PERFORM pg_advisory_xact_lock(${second}); RETURN x;
+       END$$;
+       CREATE INDEX ON ${table} (${table}_key(x));`;
+    backup = await backupOf(cluster, 'crossing', indexed('a', [1, 2]) + indexed('b', [2, 1]));
+  });
+  after(() => cluster.stop());
+
+  test('are followed by one job, in a database that was created for them', async () => {
+    const result = await tryRestore(cluster, backup, cluster.url('crossed'), ['--jobs', '2']);
+    assert.equal(result.exitCode, 0, result.stderr);
+    assert.match(result.stderr, /deadlock detected.*crossed, created here, was dropped again, once more with one job/);
+    assert.match(await cluster.log(), /deadlock detected/);
+    assert.equal((await cluster.query('crossed', 'SELECT x FROM a UNION ALL SELECT x FROM b')).length, 2);
+  });
+
+  test('end the restore of a database that was there, and one job is advised', async () => {
+    await cluster.createDatabase('there');
+    const result = await tryRestore(cluster, backup, cluster.url('there'), ['--jobs', '2']);
+    assert.equal(result.exitCode, 50, result.stderr);
+    assert.match(result.stderr, /deadlock detected/);
+    assert.match(result.stderr, /there now holds part of the backup.*run it again with --jobs 1/);
+  });
+});
