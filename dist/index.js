@@ -44966,6 +44966,10 @@ async function prepareSession(session) {
         ...outputSettings,
     ].join(';\n'));
 }
+/** The role's own limits would end it while it waits for the other session; they are as before after its COMMIT. */
+const patientTransaction = `BEGIN;
+SELECT pg_catalog.set_config(name, '0', true) FROM pg_catalog.pg_settings
+WHERE name IN ('idle_in_transaction_session_timeout', 'statement_timeout', 'transaction_timeout')`;
 /**
  * A pooler gives a session another backend than the one it announced. It pools transactions when two sessions are ever
  * seen on one backend, or one session on two: the sessions take turns, one of them pins a backend in a transaction, so
@@ -44983,7 +44987,7 @@ async function detectPooling(session, openAnother) {
         const theirs = new Set([another]);
         const shared = () => mine.size > 1 || theirs.size > 1 || !mine.isDisjointFrom(theirs);
         for (let turn = 0; turn < 4 && !shared(); turn++) {
-            await session.query('BEGIN');
+            await session.query(patientTransaction);
             mine.add(await backendOf(session));
             // Who waits for a backend that it had a moment ago has to share it.
             const pinned = await patiently(backendOf(other));

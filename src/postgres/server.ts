@@ -48,6 +48,11 @@ export async function prepareSession(session: Session): Promise<void> {
   );
 }
 
+/** The role's own limits would end it while it waits for the other session; they are as before after its COMMIT. */
+const patientTransaction = `BEGIN;
+SELECT pg_catalog.set_config(name, '0', true) FROM pg_catalog.pg_settings
+WHERE name IN ('idle_in_transaction_session_timeout', 'statement_timeout', 'transaction_timeout')`;
+
 /** What kind of connection pooler is in between, if any. Changes nothing in the sessions. */
 export type Pooling = 'direct' | 'session' | 'transaction';
 
@@ -67,7 +72,7 @@ export async function detectPooling(session: Session, openAnother: () => Promise
     const theirs = new Set([another]);
     const shared = (): boolean => mine.size > 1 || theirs.size > 1 || !mine.isDisjointFrom(theirs);
     for (let turn = 0; turn < 4 && !shared(); turn++) {
-      await session.query('BEGIN');
+      await session.query(patientTransaction);
       mine.add(await backendOf(session));
       // Who waits for a backend that it had a moment ago has to share it.
       const pinned = await patiently(backendOf(other));

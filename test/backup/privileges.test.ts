@@ -142,13 +142,16 @@ line" (v) VALUES (1);
     await cluster.createDatabase('limited');
     await cluster.query(
       'limited',
-      `CREATE TABLE t (id int, note text); INSERT INTO t SELECT g, repeat('x', 1000) FROM generate_series(1, 20000) g;
-       GRANT SELECT ON t TO app; ALTER ROLE app SET statement_timeout = '5ms'; ALTER ROLE app SET lock_timeout = '1ms';
-       ALTER ROLE app SET idle_in_transaction_session_timeout = '5ms'; ALTER ROLE app SET app.jwt_secret = 'canary-4711';
+      `CREATE TABLE t (id int, note text); INSERT INTO t SELECT g, repeat('x', 1000) FROM generate_series(1, 100000) g;
+       GRANT SELECT ON t TO app; ALTER ROLE app SET statement_timeout = '50ms'; ALTER ROLE app SET lock_timeout = '1ms';
+       ALTER ROLE app SET idle_in_transaction_session_timeout = '1ms'; ALTER ROLE app SET app.jwt_secret = 'canary-4711';
        ALTER ROLE app SET default_transaction_isolation = 'serializable'; ALTER ROLE app SET row_security = off`,
     );
-    const { folder, manifest } = await takeBackup(cluster, 'limited', inputsOf('limited', 'app'));
-    assert.equal(manifest.totals.rows, 20_000);
+    const { folder, manifest } = await takeBackup(cluster, 'limited', {
+      ...inputsOf('limited', 'app'),
+      census: 'content',
+    });
+    assert.equal(manifest.totals.rows, 100_000);
     const roles = await readFile(`${folder}/roles.sql`, 'utf8');
     assert.match(roles, /^CREATE ROLE app;$/m);
     assert.match(roles, /^GRANT pg_read_all_data TO reader/m);
