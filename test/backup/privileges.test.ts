@@ -5,6 +5,7 @@ import type { ActionResult } from '../support/action.ts';
 import { type Inputs, recordedRows, takeBackup, tryBackup } from '../support/backup.ts';
 import { errorOf } from '../support/faults.ts';
 import { Cluster } from '../support/postgres.ts';
+import { TcpProxy } from '../support/tcp-proxy.ts';
 
 const password = 'correct horse';
 
@@ -147,8 +148,17 @@ line" (v) VALUES (1);
        ALTER ROLE app SET idle_in_transaction_session_timeout = '1ms'; ALTER ROLE app SET app.jwt_secret = 'canary-4711';
        ALTER ROLE app SET default_transaction_isolation = 'serializable'; ALTER ROLE app SET row_security = off`,
     );
+    // A network that takes longer than the role may be idle.
+    await using far = await TcpProxy.start(cluster, {
+      onChunk(chunk, direction, proxy) {
+        if (direction === 'up') proxy.stall('up');
+        if (direction === 'up') setTimeout(() => proxy.resume('up'), 10);
+        return chunk;
+      },
+    });
     const { folder, manifest } = await takeBackup(cluster, 'limited', {
       ...inputsOf('limited', 'app'),
+      'database-url': far.through(cluster.url('limited', 'app', password)),
       census: 'content',
     });
     assert.equal(manifest.totals.rows, 100_000);
