@@ -41652,8 +41652,10 @@ async function pump(program, decoder, sink, meter, observe) {
         meter.waitingFor = 'server';
     }
 }
+/** Its standard output is a socket here: closed with bytes in it, that is a reset and not a broken pipe. */
 function endedByUs(exit) {
-    return exit.signal === 'SIGTERM' || exit.signal === 'SIGPIPE' || /terminated by user|Broken pipe/.test(exit.stderr);
+    const lostItsReader = /terminated by user|could not write to [^:]*: (?:Broken pipe|Connection reset by peer)/;
+    return exit.signal === 'SIGTERM' || exit.signal === 'SIGPIPE' || lostItsReader.test(exit.stderr);
 }
 async function dumpArguments(plan) {
     const args = [

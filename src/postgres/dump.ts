@@ -123,8 +123,10 @@ async function pump(
   }
 }
 
+/** Its standard output is a socket here: closed with bytes in it, that is a reset and not a broken pipe. */
 function endedByUs(exit: Exit): boolean {
-  return exit.signal === 'SIGTERM' || exit.signal === 'SIGPIPE' || /terminated by user|Broken pipe/.test(exit.stderr);
+  const lostItsReader = /terminated by user|could not write to [^:]*: (?:Broken pipe|Connection reset by peer)/;
+  return exit.signal === 'SIGTERM' || exit.signal === 'SIGPIPE' || lostItsReader.test(exit.stderr);
 }
 
 async function dumpArguments(plan: DumpPlan): Promise<string[]> {
