@@ -40956,7 +40956,213 @@ function readReports(stderr, isName = () => false) {
     return reports;
 }
 
+;// CONCATENATED MODULE: ./build/postgres/version.js
+
+/** The majors pgassay dumps and restores, and the first of them. */
+const supportedMajors = [14, 15, 16, 17, 18];
+const oldestMajor = 14;
+/**
+ * The first minor of each major whose pg_dump leaves out the private column option of servers since November 2026
+ * (15.20 measured, 15.18 and 17.11 measured to write `SET (pg_attver=…)`), and whose pg_restore survives a crafted
+ * archive (CVE-2026-116314). From here on a client may be older than its server.
+ */
+const fixedMinors = new Map([
+    [14, 25],
+    [15, 20],
+    [16, 16],
+    [17, 12],
+    [18, 7],
+]);
+/** The first minors whose pg_dump a hostile server cannot overwrite through `lo_read`: CVE-2026-6477. */
+const safeDumpMinors = new Map([
+    [14, 23],
+    [15, 18],
+    [16, 14],
+    [17, 10],
+    [18, 4],
+]);
+/** Reads `SHOW server_version_num`: `170011`, and `90624` (9.6.24) as 9.6. Undefined when it is not such a number. */
+function parseServerVersionNum(text) {
+    const digits = String(text).trim();
+    if (!/^\d{5,7}$/.test(digits))
+        return undefined;
+    const number = Number(digits);
+    if (number < 100_000)
+        return { major: Math.floor(number / 10_000), minor: Math.floor(number / 100) % 100 };
+    return { major: Math.floor(number / 10_000), minor: number % 10_000 };
+}
+/** Reads the first line of `pg_dump --version` and its siblings: `pg_dump (PostgreSQL) 17.11 (Debian 17.11-0+deb13u1)`, `… 18beta1`. */
+function parseProgramVersion(line) {
+    const match = /^\S+ \(PostgreSQL\) (\d+)(?:\.(\d+)|beta\d+|rc\d+|devel)?(?:[ \n.]|$)/.exec(line);
+    if (match === null)
+        return undefined;
+    return { major: Number(match[1]), minor: Number(match[2] ?? 0) };
+}
+/** Reads `17.11`, `17` and `18beta1`, as manifests and people write them. */
+function parseVersion(text) {
+    return parseProgramVersion(`version (PostgreSQL) ${text.trim()}`);
+}
+function formatVersion(version) {
+    return `${version.major}.${version.minor}`;
+}
+/** Negative when `a` is older than `b`, zero when they are equal. */
+function compareVersions(a, b) {
+    return a.major - b.major || a.minor - b.minor;
+}
+/** The oldest minor of the server's own major that may dump it. */
+function oldestFittingMinor(server) {
+    return Math.min(server.minor, fixedMinors.get(server.major) ?? server.minor);
+}
+/** Whether `client` may dump `server`: the same major, and a minor that is not older or does not need to be newer. */
+function fitsServer(client, server) {
+    return client.major === server.major && client.minor >= oldestFittingMinor(server);
+}
+/** Whether a pg_restore of `client` reads an archive that pg_dump of `archive` wrote. */
+function readsArchive(client, archive) {
+    return client.major >= archive.major;
+}
+/** Throws exit 13 for a server of a major that pgassay does not dump. */
+function requireSupported(server) {
+    if (supportedMajors.includes(server.major))
+        return;
+    const [first, last] = [supportedMajors.at(0), supportedMajors.at(-1)];
+    const older = server.major < oldestMajor;
+    throw new Failure('client', 'version', `the server is PostgreSQL ${formatVersion(server)}; this release of pgassay works with ${first} to ${last}`, {
+        hint: older
+            ? `PostgreSQL ${formatVersion(server)} gets no fixes any more: upgrade the server (https://www.postgresql.org/support/versioning/)`
+            : 'use a newer release of pgassay',
+    });
+}
+/** Why it is a risk to dump a server one does not trust with this client; undefined when none is known. */
+function dumpSecurityWarning(client) {
+    const safe = safeDumpMinors.get(client.major);
+    if (safe === undefined || client.minor >= safe)
+        return undefined;
+    return `pg_dump ${formatVersion(client)} can be taken over by the server it dumps (CVE-2026-6477); ${client.major}.${safe} and later are safe`;
+}
+/** Why it is a risk to read an archive one does not trust with this client; undefined when none is known. */
+function restoreSecurityWarning(client) {
+    const safe = fixedMinors.get(client.major);
+    if (safe === undefined || client.minor >= safe)
+        return undefined;
+    return `pg_restore ${formatVersion(client)} can be taken over by a crafted archive (CVE-2026-116314); ${client.major}.${safe} and later are safe`;
+}
+
+;// CONCATENATED MODULE: ./build/postgres/programs.js
+
+
+
+
+const clientPrograms = ['pg_dump', 'pg_restore', 'pg_dumpall'];
+const serverOnly = ['initdb', 'postgres', 'pg_ctl'];
+/**
+ * Runs every program of `place` with `--version`. Debian's pg_wrapper is no set of programs: it starts another version
+ * for every cluster and connection, so a folder whose pg_dump is one counts as absent.
+ */
+async function probe(place, serverPrograms, signal) {
+    const pgDump = (0,external_node_path_namespaceObject.join)(place.bin, 'pg_dump');
+    if (!(await executable(pgDump)) || (await isWrapper(pgDump)))
+        return { kind: 'absent', place };
+    const names = [...clientPrograms, ...(serverPrograms ? serverOnly : [])];
+    let version;
+    for (const name of names) {
+        const answer = await versionOf((0,external_node_path_namespaceObject.join)(place.bin, name), place.libraryPath, signal);
+        if (typeof answer === 'string')
+            return { kind: 'unusable', place, version, says: `${name} ${answer}` };
+        if (version !== undefined && compareVersions(version, answer) !== 0) {
+            const says = `pg_dump is ${formatVersion(version)} but ${name} is ${formatVersion(answer)}`;
+            return { kind: 'unusable', place, version, says };
+        }
+        version = answer;
+    }
+    if (version === undefined)
+        return { kind: 'absent', place };
+    const psql = (0,external_node_path_namespaceObject.join)(place.bin, 'psql');
+    return {
+        kind: 'programs',
+        programs: {
+            version,
+            bin: place.bin,
+            pgDump,
+            pgRestore: (0,external_node_path_namespaceObject.join)(place.bin, 'pg_restore'),
+            pgDumpall: (0,external_node_path_namespaceObject.join)(place.bin, 'pg_dumpall'),
+            ...((await executable(psql)) ? { psql } : {}),
+            libraryPath: place.libraryPath,
+            origin: place.origin,
+        },
+    };
+}
+/** The programs inside an unpacked tree: Debian's and Alpine's layout. Undefined when it has none. */
+async function placeInTree(tree, origin) {
+    const found = [];
+    for (const name of await names((0,external_node_path_namespaceObject.join)(tree, 'usr/lib/postgresql')))
+        found.push((0,external_node_path_namespaceObject.join)(tree, 'usr/lib/postgresql', name, 'bin'));
+    for (const name of await names((0,external_node_path_namespaceObject.join)(tree, 'usr/libexec'))) {
+        if (/^postgresql\d+$/.test(name))
+            found.push((0,external_node_path_namespaceObject.join)(tree, 'usr/libexec', name));
+    }
+    const [bin] = found;
+    if (bin === undefined)
+        return undefined;
+    const libraries = [];
+    for (const lib of ['usr/lib', 'lib']) {
+        const folders = ['.', ...(await names((0,external_node_path_namespaceObject.join)(tree, lib))).filter((name) => /^[\w]+-linux-\w+$/.test(name))];
+        for (const folder of folders) {
+            const path = (0,external_node_path_namespaceObject.join)(tree, lib, folder);
+            if ((await names(path)).some((name) => /\.so(\.|$)/.test(name)))
+                libraries.push(path);
+        }
+    }
+    return { bin, origin, libraryPath: libraries.length === 0 ? undefined : libraries.join(':') };
+}
+async function versionOf(path, libraryPath, signal) {
+    if (!(await executable(path)))
+        return 'is missing';
+    const env = bareEnvironment(libraryPath);
+    let output;
+    try {
+        output = await run({ path, args: ['--version'], env }, { timeoutMs: 30_000, ...(signal === undefined ? {} : { signal }) });
+    }
+    catch (error) {
+        signal?.throwIfAborted();
+        return `does not start (${error instanceof Error ? error.message : String(error)})`;
+    }
+    if (output.code !== 0)
+        return `does not start (${lastLine(output.stderr) ?? `exit ${output.code ?? output.signal}`})`;
+    return (parseProgramVersion(output.stdout) ?? `is not PostgreSQL's (it says ${JSON.stringify(output.stdout.slice(0, 60))})`);
+}
+/** A program that connects to nothing gets nothing of ours, not even a home. */
+function bareEnvironment(libraryPath) {
+    const variable = process.platform === 'darwin' ? 'DYLD_LIBRARY_PATH' : 'LD_LIBRARY_PATH';
+    return { PATH: '/usr/bin:/bin', LC_ALL: 'C', ...(libraryPath === undefined ? {} : { [variable]: libraryPath }) };
+}
+/** /usr/bin/pg_dump is a symbolic link to ../share/postgresql-common/pg_wrapper, a Perl script, on Debian and Ubuntu. */
+async function isWrapper(path) {
+    return (0,external_node_path_namespaceObject.basename)(await (0,promises_namespaceObject.realpath)(path)) === 'pg_wrapper';
+}
+async function executable(path) {
+    try {
+        await (0,promises_namespaceObject.access)(path, promises_namespaceObject.constants.X_OK);
+        return true;
+    }
+    catch {
+        return false;
+    }
+}
+async function names(folder) {
+    try {
+        return await (0,promises_namespaceObject.readdir)(folder);
+    }
+    catch {
+        return [];
+    }
+}
+function lastLine(text) {
+    return text.trim().split('\n').at(-1) || undefined;
+}
+
 ;// CONCATENATED MODULE: ./build/postgres/archive.js
+
 
 
 
@@ -40980,7 +41186,7 @@ class ArchiveDecoder {
         this.#program = start({
             path: programs.pgRestore,
             args: ['--data-only', '--verbose', '--file=-'],
-            env: readerEnvironment(programs),
+            env: bareEnvironment(programs.libraryPath),
         });
         this.#program.onStderrLine((line) => {
             const table = /^pg_restore: processing data for table "(.*)"?$/.exec(line)?.[1];
@@ -41075,14 +41281,6 @@ class ArchiveDecoder {
 }
 function damaged(what, cause) {
     return new Failure('validate', 'verification', `the archive cannot be read to its end: ${what}`, { cause });
-}
-/** Programs that only read a stream get nothing of ours, not even a home. */
-function readerEnvironment(programs) {
-    return {
-        PATH: '/usr/bin:/bin',
-        LC_ALL: 'C',
-        ...(programs.libraryPath === undefined ? {} : { LD_LIBRARY_PATH: programs.libraryPath }),
-    };
 }
 function assemble(toc, text) {
     const tables = new Map();
@@ -41568,6 +41766,7 @@ async function snapshotTime(control, standby) {
 
 
 
+
 /** What a running dump is doing; read by progress lines and by the stall watchdog. */
 class DumpMeter {
     bytes = 0;
@@ -41802,12 +42001,7 @@ async function canCompress(word, programs) {
     const { stderr } = await run({
         path: programs.pgDump,
         args: ['--format=custom', `--compress=${word}`, '--no-password'],
-        env: {
-            PATH: '/usr/bin:/bin',
-            LC_ALL: 'C',
-            PGHOST: '/nonexistent',
-            ...(programs.libraryPath === undefined ? {} : { LD_LIBRARY_PATH: programs.libraryPath }),
-        },
+        env: { ...bareEnvironment(programs.libraryPath), PGHOST: '/nonexistent' },
     });
     return /connection to server/.test(stderr);
 }
@@ -42375,6 +42569,7 @@ function tlsOptions(mode, files) {
 
 
 
+
 /**
  * The whole environment for a libpq program that is to reach `server`, the one our own session reached, and nothing
  * else. Password and certificates go as files of mode 0600 into `privateDirectory`, which exists, belongs to us (0700)
@@ -42394,9 +42589,8 @@ async function childEnvironment(target, server, privateDirectory, { applicationN
     const rootCert = target.tls.rootCert ?? (verifies ? defaultAuthorities() : undefined);
     const { cert, key } = target.tls;
     const environment = {
-        PATH: '/usr/bin:/bin',
+        ...bareEnvironment(libraryPath),
         HOME: privateDirectory,
-        LC_ALL: 'C',
         PGHOST: server.host,
         PGPORT: String(server.port),
         PGUSER: target.user,
@@ -42419,9 +42613,6 @@ async function childEnvironment(target, server, privateDirectory, { applicationN
         environment.PGHOSTADDR = server.address;
     if (target.options !== undefined)
         environment.PGOPTIONS = target.options;
-    if (libraryPath !== undefined) {
-        environment[process.platform === 'darwin' ? 'DYLD_LIBRARY_PATH' : 'LD_LIBRARY_PATH'] = libraryPath;
-    }
     if (target.password !== undefined) {
         // A line of a password file cannot hold a line break, and libpq cuts a carriage return off its end: no escape exists.
         // The environment of a process can be read only by its own user and root, like the file.
@@ -42431,6 +42622,10 @@ async function childEnvironment(target, server, privateDirectory, { applicationN
             environment.PGPASSFILE = await keep('pgpass', passwordFile(target.user, target.password, server));
     }
     return environment;
+}
+/** A database's name for `-d` and `-l`: a plain name with a = in it would be taken for a connection string. */
+function databaseArgument(name) {
+    return `dbname='${name.replace(/[\\']/g, '\\$&')}'`;
 }
 /** What our own session found out settles the modes that leave it open: a child must not fall back to plain text. */
 function modeFor(mode, { host, encrypted }) {
@@ -42953,210 +43148,6 @@ async function installWithHomebrew(brew, order) {
     const prefix = await manage({ path: brew, args: ['--prefix', formula], env }, 1, order.signal);
     const bin = (0,external_node_path_namespaceObject.join)(prefix.stdout.trim(), 'bin');
     return { bin, libraryPath: undefined, origin: `Homebrew's ${bin}` };
-}
-
-;// CONCATENATED MODULE: ./build/postgres/version.js
-
-/** The majors pgassay dumps and restores, and the first of them. */
-const supportedMajors = [14, 15, 16, 17, 18];
-const oldestMajor = 14;
-/**
- * The first minor of each major whose pg_dump leaves out the private column option of servers since November 2026
- * (15.20 measured, 15.18 and 17.11 measured to write `SET (pg_attver=…)`), and whose pg_restore survives a crafted
- * archive (CVE-2026-116314). From here on a client may be older than its server.
- */
-const fixedMinors = new Map([
-    [14, 25],
-    [15, 20],
-    [16, 16],
-    [17, 12],
-    [18, 7],
-]);
-/** The first minors whose pg_dump a hostile server cannot overwrite through `lo_read`: CVE-2026-6477. */
-const safeDumpMinors = new Map([
-    [14, 23],
-    [15, 18],
-    [16, 14],
-    [17, 10],
-    [18, 4],
-]);
-/** Reads `SHOW server_version_num`: `170011`, and `90624` (9.6.24) as 9.6. Undefined when it is not such a number. */
-function parseServerVersionNum(text) {
-    const digits = String(text).trim();
-    if (!/^\d{5,7}$/.test(digits))
-        return undefined;
-    const number = Number(digits);
-    if (number < 100_000)
-        return { major: Math.floor(number / 10_000), minor: Math.floor(number / 100) % 100 };
-    return { major: Math.floor(number / 10_000), minor: number % 10_000 };
-}
-/** Reads the first line of `pg_dump --version` and its siblings: `pg_dump (PostgreSQL) 17.11 (Debian 17.11-0+deb13u1)`, `… 18beta1`. */
-function parseProgramVersion(line) {
-    const match = /^\S+ \(PostgreSQL\) (\d+)(?:\.(\d+)|beta\d+|rc\d+|devel)?(?:[ \n.]|$)/.exec(line);
-    if (match === null)
-        return undefined;
-    return { major: Number(match[1]), minor: Number(match[2] ?? 0) };
-}
-/** Reads `17.11`, `17` and `18beta1`, as manifests and people write them. */
-function parseVersion(text) {
-    return parseProgramVersion(`version (PostgreSQL) ${text.trim()}`);
-}
-function formatVersion(version) {
-    return `${version.major}.${version.minor}`;
-}
-/** Negative when `a` is older than `b`, zero when they are equal. */
-function compareVersions(a, b) {
-    return a.major - b.major || a.minor - b.minor;
-}
-/** The oldest minor of the server's own major that may dump it. */
-function oldestFittingMinor(server) {
-    return Math.min(server.minor, fixedMinors.get(server.major) ?? server.minor);
-}
-/** Whether `client` may dump `server`: the same major, and a minor that is not older or does not need to be newer. */
-function fitsServer(client, server) {
-    return client.major === server.major && client.minor >= oldestFittingMinor(server);
-}
-/** Whether a pg_restore of `client` reads an archive that pg_dump of `archive` wrote. */
-function readsArchive(client, archive) {
-    return client.major >= archive.major;
-}
-/** Throws exit 13 for a server of a major that pgassay does not dump. */
-function requireSupported(server) {
-    if (supportedMajors.includes(server.major))
-        return;
-    const [first, last] = [supportedMajors.at(0), supportedMajors.at(-1)];
-    const older = server.major < oldestMajor;
-    throw new Failure('client', 'version', `the server is PostgreSQL ${formatVersion(server)}; this release of pgassay works with ${first} to ${last}`, {
-        hint: older
-            ? `PostgreSQL ${formatVersion(server)} gets no fixes any more: upgrade the server (https://www.postgresql.org/support/versioning/)`
-            : 'use a newer release of pgassay',
-    });
-}
-/** Why it is a risk to dump a server one does not trust with this client; undefined when none is known. */
-function dumpSecurityWarning(client) {
-    const safe = safeDumpMinors.get(client.major);
-    if (safe === undefined || client.minor >= safe)
-        return undefined;
-    return `pg_dump ${formatVersion(client)} can be taken over by the server it dumps (CVE-2026-6477); ${client.major}.${safe} and later are safe`;
-}
-/** Why it is a risk to read an archive one does not trust with this client; undefined when none is known. */
-function restoreSecurityWarning(client) {
-    const safe = fixedMinors.get(client.major);
-    if (safe === undefined || client.minor >= safe)
-        return undefined;
-    return `pg_restore ${formatVersion(client)} can be taken over by a crafted archive (CVE-2026-116314); ${client.major}.${safe} and later are safe`;
-}
-
-;// CONCATENATED MODULE: ./build/postgres/programs.js
-
-
-
-
-const clientPrograms = ['pg_dump', 'pg_restore', 'pg_dumpall'];
-const serverOnly = ['initdb', 'postgres', 'pg_ctl'];
-/**
- * Runs every program of `place` with `--version`. Debian's pg_wrapper is no set of programs: it starts another version
- * for every cluster and connection, so a folder whose pg_dump is one counts as absent.
- */
-async function probe(place, serverPrograms, signal) {
-    const pgDump = (0,external_node_path_namespaceObject.join)(place.bin, 'pg_dump');
-    if (!(await executable(pgDump)) || (await isWrapper(pgDump)))
-        return { kind: 'absent', place };
-    const names = [...clientPrograms, ...(serverPrograms ? serverOnly : [])];
-    let version;
-    for (const name of names) {
-        const answer = await versionOf((0,external_node_path_namespaceObject.join)(place.bin, name), place.libraryPath, signal);
-        if (typeof answer === 'string')
-            return { kind: 'unusable', place, version, says: `${name} ${answer}` };
-        if (version !== undefined && compareVersions(version, answer) !== 0) {
-            const says = `pg_dump is ${formatVersion(version)} but ${name} is ${formatVersion(answer)}`;
-            return { kind: 'unusable', place, version, says };
-        }
-        version = answer;
-    }
-    if (version === undefined)
-        return { kind: 'absent', place };
-    const psql = (0,external_node_path_namespaceObject.join)(place.bin, 'psql');
-    return {
-        kind: 'programs',
-        programs: {
-            version,
-            bin: place.bin,
-            pgDump,
-            pgRestore: (0,external_node_path_namespaceObject.join)(place.bin, 'pg_restore'),
-            pgDumpall: (0,external_node_path_namespaceObject.join)(place.bin, 'pg_dumpall'),
-            ...((await executable(psql)) ? { psql } : {}),
-            libraryPath: place.libraryPath,
-            origin: place.origin,
-        },
-    };
-}
-/** The programs inside an unpacked tree: Debian's and Alpine's layout. Undefined when it has none. */
-async function placeInTree(tree, origin) {
-    const found = [];
-    for (const name of await names((0,external_node_path_namespaceObject.join)(tree, 'usr/lib/postgresql')))
-        found.push((0,external_node_path_namespaceObject.join)(tree, 'usr/lib/postgresql', name, 'bin'));
-    for (const name of await names((0,external_node_path_namespaceObject.join)(tree, 'usr/libexec'))) {
-        if (/^postgresql\d+$/.test(name))
-            found.push((0,external_node_path_namespaceObject.join)(tree, 'usr/libexec', name));
-    }
-    const [bin] = found;
-    if (bin === undefined)
-        return undefined;
-    const libraries = [];
-    for (const lib of ['usr/lib', 'lib']) {
-        const folders = ['.', ...(await names((0,external_node_path_namespaceObject.join)(tree, lib))).filter((name) => /^[\w]+-linux-\w+$/.test(name))];
-        for (const folder of folders) {
-            const path = (0,external_node_path_namespaceObject.join)(tree, lib, folder);
-            if ((await names(path)).some((name) => /\.so(\.|$)/.test(name)))
-                libraries.push(path);
-        }
-    }
-    return { bin, origin, libraryPath: libraries.length === 0 ? undefined : libraries.join(':') };
-}
-async function versionOf(path, libraryPath, signal) {
-    if (!(await executable(path)))
-        return 'is missing';
-    const env = {
-        LC_ALL: 'C',
-        PATH: '/usr/bin:/bin',
-        ...(libraryPath === undefined ? {} : { LD_LIBRARY_PATH: libraryPath }),
-    };
-    let output;
-    try {
-        output = await run({ path, args: ['--version'], env }, { timeoutMs: 30_000, ...(signal === undefined ? {} : { signal }) });
-    }
-    catch (error) {
-        signal?.throwIfAborted();
-        return `does not start (${error instanceof Error ? error.message : String(error)})`;
-    }
-    if (output.code !== 0)
-        return `does not start (${lastLine(output.stderr) ?? `exit ${output.code ?? output.signal}`})`;
-    return (parseProgramVersion(output.stdout) ?? `is not PostgreSQL's (it says ${JSON.stringify(output.stdout.slice(0, 60))})`);
-}
-/** /usr/bin/pg_dump is a symbolic link to ../share/postgresql-common/pg_wrapper, a Perl script, on Debian and Ubuntu. */
-async function isWrapper(path) {
-    return (0,external_node_path_namespaceObject.basename)(await (0,promises_namespaceObject.realpath)(path)) === 'pg_wrapper';
-}
-async function executable(path) {
-    try {
-        await (0,promises_namespaceObject.access)(path, promises_namespaceObject.constants.X_OK);
-        return true;
-    }
-    catch {
-        return false;
-    }
-}
-async function names(folder) {
-    try {
-        return await (0,promises_namespaceObject.readdir)(folder);
-    }
-    catch {
-        return [];
-    }
-}
-function lastLine(text) {
-    return text.trim().split('\n').at(-1) || undefined;
 }
 
 ;// CONCATENATED MODULE: ./build/postgres/install.js
@@ -44271,10 +44262,6 @@ function secretsOf(text, target) {
 function publicWordsOf(target) {
     return [...new Set([...target.hosts.map(({ host }) => host), target.user, target.database])];
 }
-/** `shop at db.example.com:5432 as backup`. */
-function describeTarget(target) {
-    return `${target.database} at ${target.hosts.map(describePlace).join(', ')} as ${target.user}`;
-}
 /** `db.example.com:5432`, `[::1]:5432`, `/run/postgresql (port 5432)`. */
 function describePlace({ host, port }) {
     if (host.startsWith('/'))
@@ -44880,15 +44867,15 @@ function endsConnection(error) {
 
 
 
+
 const trailer = '-- PostgreSQL database cluster dump complete\n--';
 /**
  * The cluster's role definitions as SQL: no passwords, and no `ALTER ROLE … SET`, whose values may be secrets.
  * Throws a `Failure` when pg_dumpall does not exit 0.
  */
 async function dumpRoles(programs, environment, signal) {
-    // Without -l it would connect to the database postgres, which need not exist. A conninfo string, because a plain
-    // name with a = in it would be taken for one.
-    const database = `dbname='${(environment.PGDATABASE ?? '').replace(/[\\']/g, '\\$&')}'`;
+    // Without -l it would connect to the database postgres, which need not exist.
+    const database = databaseArgument(environment.PGDATABASE ?? '');
     const exit = await run({
         path: programs.pgDumpall,
         args: ['--roles-only', '--no-role-passwords', '--no-password', '-l', database],
@@ -44968,10 +44955,11 @@ async function prepareSession(session) {
         ...outputSettings,
     ].join(';\n'));
 }
-/** The role's own limits would end it while it waits for the other session; they are as before after its COMMIT. */
-const patientTransaction = `BEGIN;
-SELECT pg_catalog.set_config(name, '0', true) FROM pg_catalog.pg_settings
-WHERE name IN ('idle_in_transaction_session_timeout', 'statement_timeout', 'transaction_timeout')`;
+/**
+ * The role's own limits would end it while it waits for the other session; after its COMMIT they are as before. Nothing
+ * in it looks up a function or an operator: the session's search_path is still whatever the database's owner made it.
+ */
+const patientTransaction = `BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL statement_timeout = 0`;
 /**
  * A pooler gives a session another backend than the one it announced. It pools transactions when two sessions are ever
  * seen on one backend, or one session on two: the sessions take turns, one of them pins a backend in a transaction, so
@@ -45664,8 +45652,7 @@ class FolderUpload {
     }
     async write(chunk) {
         try {
-            for (let at = 0; at < chunk.length;)
-                at += (await this.#file.write(chunk, at)).bytesWritten;
+            await this.#file.writeFile(chunk);
         }
         catch (error) {
             throw this.#failure(error);
@@ -47225,8 +47212,7 @@ async function fetchArchive(store, { manifest }, path, signal) {
         let bytes;
         try {
             bytes = await readWhole(store, manifest, fileOf(manifest, fileNames.dump), signal, async (chunk) => {
-                for (let at = 0; at < chunk.length;)
-                    at += (await file.write(chunk, at)).bytesWritten;
+                await file.writeFile(chunk);
             });
             await file.sync();
         }
@@ -47557,8 +47543,7 @@ async function checkedArchive(store, manifest, folder, signal) {
     try {
         await readWhole(store, manifest, entry, signal, async (chunk) => {
             look(chunk);
-            for (let at = 0; at < chunk.length;)
-                at += (await file.write(chunk, at)).bytesWritten;
+            await file.writeFile(chunk);
         });
         if (process.platform === 'linux')
             await (0,promises_namespaceObject.unlink)(copy);
@@ -47712,6 +47697,7 @@ function nameOf({ schema, name }) {
 
 
 
+
 /**
  * The server ended a wait of pg_restore's own jobs for each other. It happens with partitions of partitions: attaching an
  * index and checking a foreign key of the same tree are given to two jobs (seen with 17.11, 2 of 100 with eight jobs).
@@ -47721,7 +47707,6 @@ class JobsDeadlocked extends Failure {
 /** Runs pg_restore, stopping at the first error. Throws a `Failure` without a hint that names the entry, and no row value. */
 async function restoreArchive(plan, { log, signal }) {
     signal.throwIfAborted();
-    const database = `dbname='${plan.database.replace(/[\\']/g, '\\$&')}'`;
     const program = start({
         path: plan.programs.pgRestore,
         args: [
@@ -47729,7 +47714,7 @@ async function restoreArchive(plan, { log, signal }) {
             '--no-password',
             '--verbose',
             '-d',
-            database,
+            databaseArgument(plan.database),
             ...(plan.oneTransaction ? ['--single-transaction'] : [`--jobs=${plan.jobs}`]),
             ...(plan.keepOwners ? [] : ['--no-owner', '--no-privileges']),
             // Every job opens the archive anew; on Linux /proc does that even for a file without a name.

@@ -4,7 +4,7 @@ import { ArchiveTextReader, type SequencePosition, UnreadableArchiveText } from 
 import { NotAnArchive, type Toc, type TocEntry, TocReader } from './archive-toc.ts';
 import { readReports } from './messages.ts';
 import type { QualifiedName } from './names.ts';
-import type { Programs } from './programs.ts';
+import { bareEnvironment, type Programs } from './programs.ts';
 
 /** What a whole archive was found to hold, once every byte of it has been read. */
 export interface Archive {
@@ -55,7 +55,7 @@ export class ArchiveDecoder {
     this.#program = start({
       path: programs.pgRestore,
       args: ['--data-only', '--verbose', '--file=-'],
-      env: readerEnvironment(programs),
+      env: bareEnvironment(programs.libraryPath),
     });
     this.#program.onStderrLine((line) => {
       const table = /^pg_restore: processing data for table "(.*)"?$/.exec(line)?.[1];
@@ -146,15 +146,6 @@ export class ArchiveDecoder {
 
 function damaged(what: string, cause?: unknown): Failure {
   return new Failure('validate', 'verification', `the archive cannot be read to its end: ${what}`, { cause });
-}
-
-/** Programs that only read a stream get nothing of ours, not even a home. */
-export function readerEnvironment(programs: Programs): Record<string, string> {
-  return {
-    PATH: '/usr/bin:/bin',
-    LC_ALL: 'C',
-    ...(programs.libraryPath === undefined ? {} : { LD_LIBRARY_PATH: programs.libraryPath }),
-  };
 }
 
 function assemble(toc: Toc, text: ReturnType<ArchiveTextReader['end']>): Archive {

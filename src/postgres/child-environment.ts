@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { PinnedServer } from './connect.ts';
+import { bareEnvironment } from './programs.ts';
 import { defaultAuthorities, type SslMode } from './tls.ts';
 import type { ConnectionTarget } from './url.ts';
 
@@ -36,9 +37,8 @@ export async function childEnvironment(
   const { cert, key } = target.tls;
 
   const environment: Record<string, string> = {
-    PATH: '/usr/bin:/bin',
+    ...bareEnvironment(libraryPath),
     HOME: privateDirectory,
-    LC_ALL: 'C',
     PGHOST: server.host,
     PGPORT: String(server.port),
     PGUSER: target.user,
@@ -59,9 +59,6 @@ export async function childEnvironment(
   };
   if (server.address !== undefined) environment.PGHOSTADDR = server.address;
   if (target.options !== undefined) environment.PGOPTIONS = target.options;
-  if (libraryPath !== undefined) {
-    environment[process.platform === 'darwin' ? 'DYLD_LIBRARY_PATH' : 'LD_LIBRARY_PATH'] = libraryPath;
-  }
   if (target.password !== undefined) {
     // A line of a password file cannot hold a line break, and libpq cuts a carriage return off its end: no escape exists.
     // The environment of a process can be read only by its own user and root, like the file.
@@ -69,6 +66,11 @@ export async function childEnvironment(
     else environment.PGPASSFILE = await keep('pgpass', passwordFile(target.user, target.password, server));
   }
   return environment;
+}
+
+/** A database's name for `-d` and `-l`: a plain name with a = in it would be taken for a connection string. */
+export function databaseArgument(name: string): string {
+  return `dbname='${name.replace(/[\\']/g, '\\$&')}'`;
 }
 
 /** What our own session found out settles the modes that leave it open: a child must not fall back to plain text. */

@@ -5,7 +5,7 @@ import { Failure } from '../failure.ts';
 import { type Exit, type Running, run, start } from '../program.ts';
 import { type Archive, ArchiveDecoder } from './archive.ts';
 import { readReports } from './messages.ts';
-import type { Programs } from './programs.ts';
+import { bareEnvironment, type Programs } from './programs.ts';
 import type { Scope, ScopeRequest } from './scope.ts';
 import { outOfLocks } from './snapshot.ts';
 
@@ -290,12 +290,7 @@ async function canCompress(word: string, programs: Programs): Promise<boolean> {
   const { stderr } = await run({
     path: programs.pgDump,
     args: ['--format=custom', `--compress=${word}`, '--no-password'],
-    env: {
-      PATH: '/usr/bin:/bin',
-      LC_ALL: 'C',
-      PGHOST: '/nonexistent',
-      ...(programs.libraryPath === undefined ? {} : { LD_LIBRARY_PATH: programs.libraryPath }),
-    },
+    env: { ...bareEnvironment(programs.libraryPath), PGHOST: '/nonexistent' },
   });
   return /connection to server/.test(stderr);
 }

@@ -12,7 +12,7 @@ export interface Programs {
   readonly pgRestore: string;
   readonly pgDumpall: string;
   readonly psql?: string;
-  /** LD_LIBRARY_PATH for an unpacked tree; undefined where the system's own libraries serve. */
+  /** Where an unpacked tree has its libraries; undefined where the system's own libraries serve. */
   readonly libraryPath: string | undefined;
   /** Where they are from, for the log: `Debian's /usr/lib/postgresql/17/bin`. */
   readonly origin: string;
@@ -97,11 +97,7 @@ async function versionOf(
   signal: AbortSignal | undefined,
 ): Promise<PgVersion | string> {
   if (!(await executable(path))) return 'is missing';
-  const env = {
-    LC_ALL: 'C',
-    PATH: '/usr/bin:/bin',
-    ...(libraryPath === undefined ? {} : { LD_LIBRARY_PATH: libraryPath }),
-  };
+  const env = bareEnvironment(libraryPath);
   let output: Output;
   try {
     output = await run(
@@ -116,6 +112,12 @@ async function versionOf(
   return (
     parseProgramVersion(output.stdout) ?? `is not PostgreSQL's (it says ${JSON.stringify(output.stdout.slice(0, 60))})`
   );
+}
+
+/** A program that connects to nothing gets nothing of ours, not even a home. */
+export function bareEnvironment(libraryPath: string | undefined): Record<string, string> {
+  const variable = process.platform === 'darwin' ? 'DYLD_LIBRARY_PATH' : 'LD_LIBRARY_PATH';
+  return { PATH: '/usr/bin:/bin', LC_ALL: 'C', ...(libraryPath === undefined ? {} : { [variable]: libraryPath }) };
 }
 
 /** /usr/bin/pg_dump is a symbolic link to ../share/postgresql-common/pg_wrapper, a Perl script, on Debian and Ubuntu. */

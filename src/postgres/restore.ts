@@ -2,6 +2,7 @@ import type { FileHandle } from 'node:fs/promises';
 import { cancelled, Failure } from '../failure.ts';
 import type { Log } from '../log.ts';
 import { start } from '../program.ts';
+import { databaseArgument } from './child-environment.ts';
 import { readReports } from './messages.ts';
 import type { Programs } from './programs.ts';
 
@@ -34,7 +35,6 @@ export async function restoreArchive(
   { log, signal }: { readonly log: Log; readonly signal: AbortSignal },
 ): Promise<void> {
   signal.throwIfAborted();
-  const database = `dbname='${plan.database.replace(/[\\']/g, '\\$&')}'`;
   const program = start({
     path: plan.programs.pgRestore,
     args: [
@@ -42,7 +42,7 @@ export async function restoreArchive(
       '--no-password',
       '--verbose',
       '-d',
-      database,
+      databaseArgument(plan.database),
       ...(plan.oneTransaction ? ['--single-transaction'] : [`--jobs=${plan.jobs}`]),
       ...(plan.keepOwners ? [] : ['--no-owner', '--no-privileges']),
       // Every job opens the archive anew; on Linux /proc does that even for a file without a name.

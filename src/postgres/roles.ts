@@ -1,5 +1,6 @@
 import { Failure } from '../failure.ts';
 import { run, TooMuchOutput } from '../program.ts';
+import { databaseArgument } from './child-environment.ts';
 import { readReports } from './messages.ts';
 import type { Programs } from './programs.ts';
 
@@ -14,9 +15,8 @@ export async function dumpRoles(
   environment: Readonly<Record<string, string>>,
   signal: AbortSignal,
 ): Promise<Buffer> {
-  // Without -l it would connect to the database postgres, which need not exist. A conninfo string, because a plain
-  // name with a = in it would be taken for one.
-  const database = `dbname='${(environment.PGDATABASE ?? '').replace(/[\\']/g, '\\$&')}'`;
+  // Without -l it would connect to the database postgres, which need not exist.
+  const database = databaseArgument(environment.PGDATABASE ?? '');
   const exit = await run(
     {
       path: programs.pgDumpall,

@@ -48,10 +48,11 @@ export async function prepareSession(session: Session): Promise<void> {
   );
 }
 
-/** The role's own limits would end it while it waits for the other session; they are as before after its COMMIT. */
-const patientTransaction = `BEGIN;
-SELECT pg_catalog.set_config(name, '0', true) FROM pg_catalog.pg_settings
-WHERE name IN ('idle_in_transaction_session_timeout', 'statement_timeout', 'transaction_timeout')`;
+/**
+ * The role's own limits would end it while it waits for the other session; after its COMMIT they are as before. Nothing
+ * in it looks up a function or an operator: the session's search_path is still whatever the database's owner made it.
+ */
+const patientTransaction = `BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL statement_timeout = 0`;
 
 /** What kind of connection pooler is in between, if any. Changes nothing in the sessions. */
 export type Pooling = 'direct' | 'session' | 'transaction';

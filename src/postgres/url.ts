@@ -327,11 +327,6 @@ export function publicWordsOf(target: ConnectionTarget): string[] {
   return [...new Set([...target.hosts.map(({ host }) => host), target.user, target.database])];
 }
 
-/** `shop at db.example.com:5432 as backup`. */
-export function describeTarget(target: ConnectionTarget): string {
-  return `${target.database} at ${target.hosts.map(describePlace).join(', ')} as ${target.user}`;
-}
-
 /** `db.example.com:5432`, `[::1]:5432`, `/run/postgresql (port 5432)`. */
 export function describePlace({ host, port }: Place): string {
   if (host.startsWith('/')) return `${host} (port ${port})`;

@@ -185,7 +185,7 @@ class FolderUpload implements Upload {
 
   async write(chunk: Buffer): Promise<void> {
     try {
-      for (let at = 0; at < chunk.length; ) at += (await this.#file.write(chunk, at)).bytesWritten;
+      await this.#file.writeFile(chunk);
     } catch (error) {
       throw this.#failure(error);
     }

@@ -7,7 +7,6 @@ import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import {
   type ConnectionTarget,
-  describeTarget,
   parseDatabaseUrl,
   publicWordsOf,
   secretsOf,
@@ -60,15 +59,6 @@ describe('a good URL', () => {
       poolerHint: undefined,
       notices: [],
     });
-  });
-
-  test('is described without its password', () => {
-    assert.equal(describeTarget(accepted(`postgresql://${place}/shop`)), 'shop at db.example.com:5432 as backup');
-    assert.equal(
-      describeTarget(accepted('postgresql://u:p@h1:1,[2001:db8::1]:2/d')),
-      'd at h1:1, [2001:db8::1]:2 as u',
-    );
-    assert.equal(describeTarget(accepted('postgresql://u@%2Frun%2Fpg/d')), 'd at /run/pg (port 5432) as u');
   });
 
   test('takes the settings that mean something to a connection', () => {
