@@ -45652,7 +45652,8 @@ class FolderUpload {
     }
     async write(chunk) {
         try {
-            await this.#file.writeFile(chunk);
+            for (let at = 0; at < chunk.length;)
+                at += (await this.#file.write(chunk, at)).bytesWritten;
         }
         catch (error) {
             throw this.#failure(error);
@@ -47212,7 +47213,8 @@ async function fetchArchive(store, { manifest }, path, signal) {
         let bytes;
         try {
             bytes = await readWhole(store, manifest, fileOf(manifest, fileNames.dump), signal, async (chunk) => {
-                await file.writeFile(chunk);
+                for (let at = 0; at < chunk.length;)
+                    at += (await file.write(chunk, at)).bytesWritten;
             });
             await file.sync();
         }
@@ -47543,7 +47545,8 @@ async function checkedArchive(store, manifest, folder, signal) {
     try {
         await readWhole(store, manifest, entry, signal, async (chunk) => {
             look(chunk);
-            await file.writeFile(chunk);
+            for (let at = 0; at < chunk.length;)
+                at += (await file.write(chunk, at)).bytesWritten;
         });
         if (process.platform === 'linux')
             await (0,promises_namespaceObject.unlink)(copy);

@@ -63,7 +63,7 @@ export async function checkedArchive(
   try {
     await readWhole(store, manifest, entry, signal, async (chunk) => {
       look(chunk);
-      await file.writeFile(chunk);
+      for (let at = 0; at < chunk.length; ) at += (await file.write(chunk, at)).bytesWritten;
     });
     if (process.platform === 'linux') await unlink(copy);
     return { file, path: process.platform === 'linux' ? undefined : copy, toc: tocOf() };

@@ -23,7 +23,7 @@ export async function fetchArchive(
     let bytes: number;
     try {
       bytes = await readWhole(store, manifest, fileOf(manifest, fileNames.dump), signal, async (chunk) => {
-        await file.writeFile(chunk);
+        for (let at = 0; at < chunk.length; ) at += (await file.write(chunk, at)).bytesWritten;
       });
       await file.sync();
     } finally {

@@ -185,7 +185,7 @@ class FolderUpload implements Upload {
 
   async write(chunk: Buffer): Promise<void> {
     try {
-      await this.#file.writeFile(chunk);
+      for (let at = 0; at < chunk.length; ) at += (await this.#file.write(chunk, at)).bytesWritten;
     } catch (error) {
       throw this.#failure(error);
     }
