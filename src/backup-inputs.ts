@@ -7,7 +7,8 @@ import type { Source } from './manifest.ts';
 import { patternProblems } from './postgres/scope.ts';
 import { type ConnectionTarget, parseDatabaseUrl } from './postgres/url.ts';
 import { release } from './release.ts';
-import { parseStoreAddress, type StoreAddress } from './store/open.ts';
+import type { IdentityService } from './store/s3-address.ts';
+import { readStore, storeInputs } from './store-inputs.ts';
 
 /** What an edge knows beyond the inputs. */
 export interface Surroundings {
@@ -15,11 +16,13 @@ export interface Surroundings {
   readonly source: Source | null;
   /** The event that started the run on GitHub; undefined elsewhere. */
   readonly event: string | undefined;
+  /** Where this job may ask GitHub for a token that says who it is. */
+  readonly identity?: IdentityService | undefined;
 }
 
 /** Every input of a backup; a test holds action.yml and the command line to this list. */
 export const backupInputs: readonly string[] = [
-  'store',
+  ...storeInputs,
   'name',
   'database-url',
   'mode',
@@ -54,20 +57,6 @@ export const backupInputs: readonly string[] = [
 
 /** Inputs of the contract that belong to later releases. Giving one is an error: a key that is ignored encrypts nothing. */
 export const laterInputs: readonly string[] = [
-  's3-endpoint',
-  's3-region',
-  's3-path-style',
-  's3-access-key-id',
-  's3-secret-access-key',
-  's3-session-token',
-  'aws-role-arn',
-  's3-storage-class',
-  's3-sse',
-  's3-sse-kms-key-id',
-  's3-object-lock-days',
-  's3-object-lock-confirm',
-  's3-object-lock-mode',
-  's3-checksums',
   'allow-plaintext-artifact',
   'github-token',
   'verify-key',
@@ -116,7 +105,7 @@ const strangersEvents = [
  */
 export function readBackupConfig(
   read: ReadInput,
-  { machine, source, event }: Surroundings,
+  { machine, source, event, identity }: Surroundings,
   known: readonly Problem[] = [],
 ): BackupConfig {
   const inputs = new Inputs(read);
@@ -136,7 +125,7 @@ export function readBackupConfig(
       `run backups on schedule, push or workflow_dispatch; allow-events: ${event} insists`,
     );
   const target = readTarget(inputs, 'database-url');
-  const store = readStore(inputs);
+  const store = readStore(inputs, identity);
   const allowPooler = inputs.flag('allow-pooler', false);
   if (target?.poolerHint !== undefined && !allowPooler)
     inputs.add([
@@ -210,15 +199,6 @@ export function readTarget(inputs: Inputs, name: string): ConnectionTarget | und
   });
   inputs.add(parsed.problems);
   return parsed.target;
-}
-
-export function readStore(inputs: Inputs): StoreAddress {
-  const [first = '', ...others] = inputs.lines('store');
-  if (others.length > 0) inputs.problem('store', 'several stores are not part of this release', 'give one');
-  const parsed = parseStoreAddress(first);
-  if ('address' in parsed) return parsed.address;
-  inputs.problem('store', parsed.problem);
-  return { kind: 'folder', root: '/nonexistent' };
 }
 
 const levels: Record<string, number> = { zstd: 22, gzip: 9, lz4: 12 };

@@ -29,13 +29,13 @@ import { dumpSecurityWarning, formatVersion } from './postgres/version.ts';
 import { endSessions } from './postgres/watch.ts';
 import { judgePooling, judgeServer, refuseEmpty, requirePrevious } from './preflight.ts';
 import { censusDocument, manifestOf, Publisher, requireEqual, restoreCommand, shellWord } from './publish.ts';
-import { openStore, type StoreAddress } from './store/open.ts';
+import { openStore, type StoreChoice } from './store/open.ts';
 import type { Store, Upload } from './store/store.ts';
 
 /** Everything one backup needs to know, read and judged by an edge. Durations are milliseconds. */
 export interface BackupConfig {
   readonly target: ConnectionTarget;
-  readonly store: StoreAddress;
+  readonly store: StoreChoice;
   readonly name: string;
   readonly label: string;
   readonly scope: ScopeRequest;
@@ -167,7 +167,7 @@ class Attempt {
     this.#io = io;
     this.#log = io.log;
     this.#signal = io.signal;
-    this.#store = openStore(config.store);
+    this.#store = openStore(config.store, { signal: io.signal, idleMs: Math.min(config.stallMs, 60_000) });
   }
 
   async run(): Promise<BackupResult> {
@@ -227,7 +227,7 @@ class Attempt {
     let upload: Upload | undefined;
     const begin = async (): Promise<Sink> => {
       await upload?.abort();
-      const begun = await this.#store.begin(`${folder}/${fileNames.dump}`);
+      const begun = await this.#store.begin(`${folder}/${fileNames.dump}`, facts.database.sizeBytes);
       upload = begun;
       this.#cleanups.push(() => begun.abort());
       return (chunk) => begun.write(chunk);

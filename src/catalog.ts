@@ -25,15 +25,24 @@ export interface Catalog {
   readonly unfinished: readonly Extract<Entry, { kind: 'unfinished' }>[];
 }
 
-const atOnce = 16;
+/** Manifests read at the same time. */
+const atOnce = 32;
 
-export async function readBackup(store: Store, name: string, id: string): Promise<Entry> {
+/** `files` is what the store has of it, where that is known already. */
+export async function readBackup(
+  store: Store,
+  name: string,
+  id: string,
+  files?: ReadonlyMap<string, number>,
+): Promise<Entry> {
+  const sizes = files ?? (await store.files(name, id)).get(id);
+  if (sizes?.has(fileNames.manifest) !== true) return { kind: 'unfinished', name, id };
   const bytes = await store.read(`${name}/${id}/${fileNames.manifest}`);
   if (bytes === undefined) return { kind: 'unfinished', name, id };
   try {
     const manifest = parseManifest(bytes, { name, id });
     for (const file of manifest.files) {
-      const size = await store.size(`${name}/${id}/${file.name}`);
+      const size = sizes.get(file.name);
       if (size === undefined) return { kind: 'damaged', name, id, reason: `${file.name} is missing` };
       if (size !== file.bytes)
         return { kind: 'damaged', name, id, reason: `${file.name} has ${size} bytes instead of ${file.bytes}` };
@@ -49,12 +58,16 @@ export async function readBackup(store: Store, name: string, id: string): Promis
 export async function readCatalog(store: Store, name?: string): Promise<Catalog> {
   const names = name === undefined ? await store.names() : [name];
   const places = (
-    await Promise.all(names.map(async (each) => (await store.ids(each)).map((id) => ({ name: each, id }))))
+    await Promise.all(
+      names.map(async (each) => [...(await store.files(each))].map(([id, files]) => ({ name: each, id, files }))),
+    )
   ).flat();
   const entries: Entry[] = [];
   for (let from = 0; from < places.length; from += atOnce)
     entries.push(
-      ...(await Promise.all(places.slice(from, from + atOnce).map((place) => readBackup(store, place.name, place.id)))),
+      ...(await Promise.all(
+        places.slice(from, from + atOnce).map((place) => readBackup(store, place.name, place.id, place.files)),
+      )),
     );
   return {
     backups: entries

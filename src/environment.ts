@@ -7,6 +7,7 @@ import type { Source } from './manifest.ts';
 import { packageAccess } from './postgres/install.ts';
 import { secretsOf } from './postgres/url.ts';
 import type { Secrets } from './secrets.ts';
+import type { IdentityService } from './store/s3-address.ts';
 
 type Variables = Readonly<Record<string, string | undefined>>;
 
@@ -33,6 +34,12 @@ export function sourceOf(variables: Variables): Source | null {
     runUrl: `${variables.GITHUB_SERVER_URL ?? 'https://github.com'}/${repository}/actions/runs/${runId}`,
     sha: variables.GITHUB_SHA ?? '',
   };
+}
+
+/** Where the runner lets a job with `id-token: write` ask for a token. */
+export function identityOf(variables: Variables): IdentityService | undefined {
+  const { ACTIONS_ID_TOKEN_REQUEST_URL: url, ACTIONS_ID_TOKEN_REQUEST_TOKEN: token } = variables;
+  return url && token ? { url, token } : undefined;
 }
 
 const pemInputs = ['tls-ca', 'tls-client-cert', 'tls-client-key'];

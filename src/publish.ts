@@ -182,8 +182,11 @@ function countedTables({ scope, counts, countedOnServer, archive }: Captured): C
 
 /** One line that needs nothing but PostgreSQL's own programs. */
 export function restoreCommand(store: Store, manifest: Manifest): string {
-  const file = store.pathFor(`${manifest.name}/${manifest.id}/${fileNames.dump}`);
-  return `pg_restore -1 --exit-on-error -d "$TARGET_URL" ${shellWord(file)}`;
+  const file = `${manifest.name}/${manifest.id}/${fileNames.dump}`;
+  const restore = 'pg_restore -1 --exit-on-error -d "$TARGET_URL"';
+  const read = store.commandToRead(file);
+  if (read === undefined) return `${restore} ${shellWord(store.pathFor(file))}`;
+  return `set -o pipefail; ${read.map(shellWord).join(' ')} | ${restore}`;
 }
 
 /** Fit to be pasted into a shell. */

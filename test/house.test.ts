@@ -45,7 +45,7 @@ describe('action.yml', () => {
 
   test('every input says its unit, its default and what empty means', () => {
     for (const input of inputsOf(text)) {
-      assert.match(input.name, /^[a-z]+(-[a-z]+)*$/);
+      assert.match(input.name, /^[a-z][a-z0-9]*(-[a-z]+)*$/);
       if (/^\d+(ms|s|m|h|d)$/.test(input.fallback ?? '')) assert.match(input.text, /number with a unit/, input.name);
       else if (/^\d+$/.test(input.fallback ?? '')) assert.match(input.text, /number|How many/i, input.name);
       else if (/^(true|false)$/.test(input.fallback ?? '')) {

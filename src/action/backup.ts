@@ -4,7 +4,7 @@ import * as core from '@actions/core';
 import { type BackupConfig, type BackupResult, backup } from '../backup.ts';
 import { idPattern, namePattern } from '../backup-id.ts';
 import { backupInputs, laterInputs, readBackupConfig } from '../backup-inputs.ts';
-import { machineOf, readHiding, sourceOf, withPemFiles } from '../environment.ts';
+import { identityOf, machineOf, readHiding, sourceOf, withPemFiles } from '../environment.ts';
 import { Failure } from '../failure.ts';
 import { Inputs, nearest } from '../inputs.ts';
 import type { Log } from '../log.ts';
@@ -12,7 +12,8 @@ import { formatBytes, formatCount } from '../numbers.ts';
 import { publicWordsOf, secretsOf } from '../postgres/url.ts';
 import { backupSummary } from '../report/summary.ts';
 import type { Secrets } from '../secrets.ts';
-import { openStore, parseStoreAddress } from '../store/open.ts';
+import { openStore, publicWordOf } from '../store/open.ts';
+import { readStore, storeSecrets } from '../store-inputs.ts';
 import { maskAll, type Run, runAction } from './run.ts';
 
 /** The action `pgassay/pgassay`: takes one backup. */
@@ -33,7 +34,6 @@ export function runBackup(): Promise<void> {
         run.log.warn(
           'the password is too short to be hidden in logs, or part of a host, user, database or folder name: choose another',
         );
-      core.saveState('store', input('store') ?? '');
       core.saveState('name', config.name);
       const result = await backup(config, { ...run, began: (id) => core.saveState('id', id) });
       await report(result, run);
@@ -52,6 +52,10 @@ function readConfig(secrets: Secrets, temporary: string): BackupConfig {
   const url = input('database-url') ?? '';
   const key = input('tls-client-key');
   if (key?.includes('-----BEGIN ')) secrets.add(key);
+  for (const name of storeSecrets) {
+    const value = input(name)?.trim();
+    if (value) secrets.add(value);
+  }
   try {
     const inputs = new Inputs(input);
     const read = withPemFiles(input, inputs);
@@ -59,10 +63,11 @@ function readConfig(secrets: Secrets, temporary: string): BackupConfig {
       machine: { ...machineOf(process.env), temporary },
       source: sourceOf(process.env),
       event: process.env.GITHUB_EVENT_NAME,
+      identity: identityOf(process.env),
     };
     const config = readHiding(secrets, url, () => readBackupConfig(read, surroundings, inputs.problems));
     for (const secret of secretsOf(url, config.target)) secrets.add(secret);
-    for (const word of [...publicWordsOf(config.target), config.name, config.label, config.store.root])
+    for (const word of [...publicWordsOf(config.target), config.name, config.label, publicWordOf(config.store)])
       secrets.spare(word);
     return config;
   } finally {
@@ -129,10 +134,11 @@ export async function runBackupPost(): Promise<void> {
   try {
     const temporary = core.getState('temporary');
     if (basename(temporary).startsWith('pgassay-')) await rm(temporary, { recursive: true, force: true });
-    const [store, name, id] = [core.getState('store'), core.getState('name'), core.getState('id')];
+    const [name, id] = [core.getState('name'), core.getState('id')];
     if (!namePattern.test(name) || !idPattern.test(id)) return;
-    const parsed = parseStoreAddress(store);
-    if ('address' in parsed) await openStore(parsed.address).discard(name, id);
+    const inputs = new Inputs(input);
+    const store = readStore(inputs, identityOf(process.env));
+    if (inputs.problems.length === 0) await openStore(store).discard(name, id);
   } catch (error) {
     core.warning(`cleaning up after the backup failed: ${(error as Error).message}`);
   }

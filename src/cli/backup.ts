@@ -1,17 +1,19 @@
 import { backup } from '../backup.ts';
 import { readBackupConfig } from '../backup-inputs.ts';
-import { readHiding, sourceOf, withPemFiles } from '../environment.ts';
+import { identityOf, readHiding, sourceOf, withPemFiles } from '../environment.ts';
 import { Inputs } from '../inputs.ts';
 import { formatBytes, formatCount, formatSeconds } from '../numbers.ts';
 import { publicWordsOf, secretsOf } from '../postgres/url.ts';
+import { publicWordOf } from '../store/open.ts';
 import { answer, type Command } from './command.ts';
-import { programFlags, storeFlags, tlsFlags } from './shared-flags.ts';
+import { hideStoreSecrets, programFlags, storeFlags, tlsFlags, writeFlags } from './shared-flags.ts';
 
 export const backupCommand: Command = {
   name: 'backup',
   summary: 'Takes one backup: dumps, proves the dump whole, stores it.',
   flags: [
     ...storeFlags,
+    ...writeFlags,
     {
       name: 'database-url',
       help: 'the database, postgresql://user:password@host/database',
@@ -64,11 +66,12 @@ export const backupCommand: Command = {
     const { flags, log, secrets, signal, machine, variables } = terminal;
     const inputs = new Inputs(flags.read);
     const read = withPemFiles(flags.read, inputs);
+    hideStoreSecrets(terminal);
     const url = flags.read('database-url') ?? '';
-    const surroundings = { machine, source: sourceOf(variables), event: undefined };
+    const surroundings = { machine, source: sourceOf(variables), event: undefined, identity: identityOf(variables) };
     const config = readHiding(secrets, url, () => readBackupConfig(read, surroundings, inputs.problems));
     for (const secret of secretsOf(url, config.target)) secrets.add(secret);
-    for (const word of [...publicWordsOf(config.target), config.name, config.label, config.store.root])
+    for (const word of [...publicWordsOf(config.target), config.name, config.label, publicWordOf(config.store)])
       secrets.spare(word);
     for (const notice of config.target.notices) log.notice(notice);
     const result = await backup(config, { log, signal });

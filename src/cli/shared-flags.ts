@@ -1,15 +1,42 @@
-import { readStore } from '../backup-inputs.ts';
 import { type Backup, type Catalog, parseSelector, readCatalog, requireName, select } from '../catalog.ts';
+import { identityOf } from '../environment.ts';
 import { Failure } from '../failure.ts';
 import { Inputs } from '../inputs.ts';
 import type { ProgramChoice } from '../machine.ts';
 import { openStore } from '../store/open.ts';
 import type { Store } from '../store/store.ts';
+import { readStore, storeSecrets } from '../store-inputs.ts';
 import type { Flag, Terminal } from './command.ts';
 
 export const storeFlags: readonly Flag[] = [
-  { name: 'store', value: 'ADDRESS', help: 'where backups live: file:///absolute/folder' },
+  { name: 'store', value: 'ADDRESS', help: 'where backups live: s3://bucket/prefix or file:///absolute/folder' },
   { name: 'name', value: 'NAME', help: "which database's backups; may be left out where the store has only one" },
+  { name: 's3-endpoint', value: 'URL', help: 'an S3 server other than AWS, https://host' },
+  { name: 's3-region', value: 'REGION', help: "the bucket's region (default us-east-1)" },
+  { name: 's3-path-style', value: 'true|false', help: 'the bucket in the path (default: true with an endpoint)' },
+  {
+    name: 's3-access-key-id',
+    value: 'ID',
+    help: 'an access key (default: what the AWS SDK finds: variables, profiles, roles)',
+  },
+  { name: 's3-secret-access-key', help: 'its secret', secret: { variable: 'PGASSAY_S3_SECRET_ACCESS_KEY' } },
+  { name: 's3-session-token', help: 'its session token', secret: { variable: 'PGASSAY_S3_SESSION_TOKEN' } },
+  { name: 'aws-role-arn', value: 'ARN', help: "a role to assume with GitHub's OIDC token, inside a workflow" },
+];
+
+/** How a backup is kept in S3. */
+export const writeFlags: readonly Flag[] = [
+  { name: 's3-storage-class', value: 'CLASS', help: 'STANDARD_IA, for instance' },
+  { name: 's3-sse', value: 'KIND', help: 'encryption by the store: AES256 or aws:kms' },
+  { name: 's3-sse-kms-key-id', value: 'ID', help: 'the key for aws:kms' },
+  { name: 's3-object-lock-days', value: 'DAYS', help: 'nobody deletes it for so long (1 to 400)' },
+  { name: 's3-object-lock-confirm', value: 'DAYS', help: 'the same number again, for more than 400 days' },
+  { name: 's3-object-lock-mode', value: 'MODE', help: 'governance (default) or compliance' },
+  {
+    name: 's3-checksums',
+    value: 'WHEN',
+    help: 'auto (default) or when-required, for servers that refuse checksum headers',
+  },
 ];
 
 export const programFlags: readonly Flag[] = [
@@ -33,12 +60,21 @@ export function readPrograms(inputs: Inputs): ProgramChoice {
   return { clientBin: inputs.optional('client-bin'), installClient: inputs.flag('install-client', true) };
 }
 
+/** Before anything is printed. */
+export function hideStoreSecrets({ flags, secrets }: Terminal): void {
+  for (const name of storeSecrets) {
+    const value = flags.read(name)?.trim();
+    if (value) secrets.add(value);
+  }
+}
+
 /** The store the flags name, and everything in it that they let in. */
 export async function openCatalog(terminal: Terminal): Promise<{ store: Store; catalog: Catalog }> {
   const inputs = new Inputs(terminal.flags.read);
-  const address = readStore(inputs);
+  hideStoreSecrets(terminal);
+  const choice = readStore(inputs, identityOf(terminal.variables));
   inputs.finish();
-  const store = openStore(address);
+  const store = openStore(choice, { signal: terminal.signal });
   const wanted = inputs.optional('name');
   const name = wanted === undefined ? undefined : await requireName(store, wanted);
   return { store, catalog: await readCatalog(store, name) };
@@ -47,12 +83,13 @@ export async function openCatalog(terminal: Terminal): Promise<{ store: Store; c
 /** The one backup the flags and the argument name. */
 export async function openBackup(terminal: Terminal): Promise<{ store: Store; backup: Backup }> {
   const inputs = new Inputs(terminal.flags.read);
-  const address = readStore(inputs);
+  hideStoreSecrets(terminal);
+  const choice = readStore(inputs, identityOf(terminal.variables));
   const parsed = parseSelector(terminal.flags.argument ?? 'latest');
   if ('problem' in parsed) inputs.problem('backup', parsed.problem);
   inputs.finish();
   if ('problem' in parsed) throw new Failure('input', 'badInput', parsed.problem);
-  const store = openStore(address);
+  const store = openStore(choice, { signal: terminal.signal });
   const name = await requireName(store, inputs.optional('name'));
   const catalog = await readCatalog(store, name);
   for (const entry of catalog.damaged) terminal.log.warn(`${entry.name}/${entry.id} is damaged: ${entry.reason}`);

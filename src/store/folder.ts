@@ -17,9 +17,8 @@ import { dirname, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { idPattern, namePattern } from '../backup-id.ts';
 import { Failure, type Stage } from '../failure.ts';
-import type { Store, StoredFile, Upload } from './store.ts';
+import { largestRead, type Store, type StoredFile, type Upload } from './store.ts';
 
-const largestRead = 256 * 1024 * 1024;
 /** What link(2) answers on FAT, some network and some FUSE file systems. */
 const noHardLinks = ['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS'];
 const partial = /^\.partial-[0-9a-f]{12}$/;
@@ -47,8 +46,16 @@ export class FolderStore implements Store {
     return this.#folders('locate', join(this.#root, name), idPattern);
   }
 
+  async files(name: string, id?: string): Promise<Map<string, Map<string, number>>> {
+    const ids = id === undefined ? await this.ids(name) : [id];
+    const folders = await Promise.all(
+      ids.map(async (each): Promise<[string, Map<string, number>]> => [each, await this.#sizes(`${name}/${each}`)]),
+    );
+    return new Map(folders);
+  }
+
   async read(path: string): Promise<Buffer | undefined> {
-    const bytes = await this.size(path);
+    const bytes = await this.#size(path);
     if (bytes === undefined) return undefined;
     if (bytes > largestRead)
       throw new Failure('download', 'verification', `${this.#path(path)} has ${bytes} bytes, too many for what it is`);
@@ -74,13 +81,17 @@ export class FolderStore implements Store {
     }
   }
 
-  async size(path: string): Promise<number | undefined> {
+  async #size(path: string): Promise<number | undefined> {
     try {
       return (await stat(this.#path(path))).size;
     } catch (error) {
       if (isCode(error, 'ENOENT') || isCode(error, 'ENOTDIR')) return undefined;
       throw this.#failure('locate', path, error);
     }
+  }
+
+  commandToRead(): undefined {
+    return undefined;
   }
 
   async begin(path: string): Promise<Upload> {
@@ -127,6 +138,19 @@ export class FolderStore implements Store {
 
   async now(): Promise<Date> {
     return new Date();
+  }
+
+  async #sizes(folder: string): Promise<Map<string, number>> {
+    const sizes = new Map<string, number>();
+    const files = await readdir(this.#path(folder)).catch((error: unknown) => {
+      if (isCode(error, 'ENOENT') || isCode(error, 'ENOTDIR')) return [];
+      throw this.#failure('locate', folder, error);
+    });
+    for (const file of files) {
+      const bytes = await this.#size(`${folder}/${file}`);
+      if (bytes !== undefined) sizes.set(file, bytes);
+    }
+    return sizes;
   }
 
   async #folders(stage: Stage, folder: string, pattern: RegExp): Promise<string[]> {

@@ -1,22 +1,32 @@
 import { isAbsolute, normalize } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { FolderStore } from './folder.ts';
+import { S3Store, type StoreUse } from './s3.ts';
+import { parseS3Address, type S3Options } from './s3-address.ts';
 import type { Store } from './store.ts';
 
 /** A store's address, judged but not touched. */
-export type StoreAddress = { readonly kind: 'folder'; readonly root: string };
+export type StoreAddress =
+  | { readonly kind: 'folder'; readonly root: string }
+  | { readonly kind: 's3'; readonly bucket: string; readonly prefix: string };
+
+/** All that is needed to open a store. */
+export type StoreChoice =
+  | Extract<StoreAddress, { kind: 'folder' }>
+  | (Extract<StoreAddress, { kind: 's3' }> & { readonly options: S3Options });
 
 /** Reads a `store` input. The problem, when there is one, is a sentence for the user. */
 export function parseStoreAddress(text: string): { readonly address: StoreAddress } | { readonly problem: string } {
   const value = text.trim();
-  if (value === '') return { problem: 'is empty; give a folder, file:///absolute/folder' };
-  if (value.startsWith('s3://') || value === 'artifact')
+  if (value === '') return { problem: 'is empty; give s3://bucket/prefix or file:///absolute/folder' };
+  if (value === 'artifact')
     return {
-      problem: `${value.startsWith('s3') ? 's3:// stores are' : 'the artifact store is'} not part of this release; use file:///absolute/folder`,
+      problem: 'the artifact store is not part of this release; use s3://bucket/prefix or file:///absolute/folder',
     };
+  if (/^s3:/i.test(value)) return parseS3Address(value);
   if (value.startsWith('file://')) return folderAddress(value);
   if (isAbsolute(value)) return { problem: `is a path; write it as an address: file://${value}` };
-  return { problem: 'is not an address of a store; use file:///absolute/folder' };
+  return { problem: 'is not an address of a store; use s3://bucket/prefix or file:///absolute/folder' };
 }
 
 function folderAddress(value: string): { readonly address: StoreAddress } | { readonly problem: string } {
@@ -35,6 +45,11 @@ function folderAddress(value: string): { readonly address: StoreAddress } | { re
   return { address: { kind: 'folder', root } };
 }
 
-export function openStore(address: StoreAddress): Store {
-  return new FolderStore(address.root);
+export function openStore(choice: StoreChoice, use: StoreUse = {}): Store {
+  return choice.kind === 'folder' ? new FolderStore(choice.root) : new S3Store(choice, use);
+}
+
+/** A word that names the store and must stay readable: the folder, or the bucket. */
+export function publicWordOf(choice: StoreChoice): string {
+  return choice.kind === 'folder' ? choice.root : choice.bucket;
 }

@@ -2,32 +2,40 @@ import type { FileHandle } from 'node:fs/promises';
 import type { Readable } from 'node:stream';
 import { Failure } from '../failure.ts';
 
+/** Manifests, censuses and role definitions; a file that is larger is none of them. Bytes. */
+export const largestRead = 256 * 1024 * 1024;
+
 /**
  * Where backups live. Paths are relative, with `/`, made of names this program chose itself:
  * `<name>/<id>/manifest.json`. Every method throws a `Failure` (stage `upload`, `publish`, `locate` or `download`)
  * whose exit code tells a full disk, missing rights and a missing store apart.
  */
 export interface Store {
-  /** Canonical, as manifests record it: `file:///srv/backups`. */
+  /** Canonical, as manifests record it: `file:///srv/backups`, `s3://bucket/prefix`. */
   readonly uri: string;
   /** Every name that has a folder here, sorted. */
   names(): Promise<string[]>;
   /** Every backup id under a name, whole or not, oldest first. */
   ids(name: string): Promise<string[]>;
+  /** The files of every backup under a name, with their sizes; or of one backup only. Oldest first. */
+  files(name: string, id?: string): Promise<ReadonlyMap<string, ReadonlyMap<string, number>>>;
   /** A small file, whole; undefined when it is not there. Files over 256 MiB are refused. */
   read(path: string): Promise<Buffer | undefined>;
   /** A file's bytes as a stream; undefined when it is not there. */
   open(path: string): Promise<StoredFile | undefined>;
   /** The same file opened for reading on this machine's own disk, where that is where it is; the caller closes it. */
   openLocal(path: string): Promise<FileHandle | undefined>;
-  /** Size in bytes; undefined when it is not there. */
-  size(path: string): Promise<number | undefined>;
-  /** Begins a create-only upload: nothing is visible at `path` until `complete`. */
-  begin(path: string): Promise<Upload>;
+  /**
+   * Begins a create-only upload: nothing is visible at `path` until `complete`. `expected` is a guess of its size in
+   * bytes, from which parts are sized; what comes may be larger.
+   */
+  begin(path: string, expected: number): Promise<Upload>;
   /** Takes away what an unsuccessful run has put into `<name>/<id>/`, except when a manifest is there. */
   discard(name: string, id: string): Promise<void>;
   /** What stock tools call the file: a path here, an address elsewhere. */
   pathFor(path: string): string;
+  /** The words of a shell command that writes the file to its standard output; undefined where the path itself will do. */
+  commandToRead(path: string): readonly string[] | undefined;
   /** Bytes that can still be stored; undefined where nobody knows. */
   freeBytes(): Promise<number | undefined>;
   /** The store's clock. */
@@ -50,7 +58,7 @@ export interface Upload {
 
 /** Writes a small file whole. */
 export async function put(store: Store, path: string, content: Buffer): Promise<void> {
-  const upload = await store.begin(path);
+  const upload = await store.begin(path, content.length);
   try {
     await upload.write(content);
     const { bytes } = await upload.complete();

@@ -1,0 +1,154 @@
+import { Agent as HttpAgent } from 'node:http';
+import { Agent as HttpsAgent } from 'node:https';
+import { S3Client, type S3ClientConfig } from '@aws-sdk/client-s3';
+import { fromWebToken } from '@aws-sdk/credential-provider-web-identity';
+import { Failure } from '../failure.ts';
+import type { IdentityService, S3Options } from './s3-address.ts';
+import { isMissing, type S3Action, s3Failure } from './s3-failure.ts';
+
+/** Parts in flight, a download, and the small questions beside them. */
+const sockets = 50;
+const attempts = 5;
+const connectMs = 10_000;
+
+/** A command of the SDK, whatever its input and output. */
+type Send = S3Client['send'];
+
+export interface Tuning {
+  /** A socket on which nothing moves for so long is given up, and the request tried again. Milliseconds. */
+  readonly idleMs: number;
+}
+
+/**
+ * One bucket and the way to it. Every request is retried where that can help (408, 429, 5xx, broken connections), and
+ * what remains is thrown as a `Failure` that names the permission, the bucket or the host at fault.
+ */
+export class S3Bucket {
+  readonly name: string;
+  readonly options: S3Options;
+  readonly #client: S3Client;
+  #clockAhead: number | undefined;
+
+  constructor(name: string, options: S3Options, { idleMs }: Tuning) {
+    this.name = name;
+    this.options = options;
+    const agent = { keepAlive: true, maxSockets: sockets };
+    const config: S3ClientConfig = {
+      region: options.region,
+      forcePathStyle: options.pathStyle,
+      maxAttempts: attempts,
+      // We send the checksums that we computed, and check what we read against the manifest.
+      requestChecksumCalculation: 'WHEN_REQUIRED',
+      responseChecksumValidation: 'WHEN_REQUIRED',
+      requestHandler: {
+        connectionTimeout: connectMs,
+        socketTimeout: idleMs,
+        httpAgent: new HttpAgent(agent),
+        httpsAgent: new HttpsAgent(agent),
+      },
+      ...(options.endpoint === undefined ? {} : { endpoint: options.endpoint }),
+    };
+    const { credentials } = options;
+    if (credentials !== undefined)
+      config.credentials = {
+        accessKeyId: credentials.accessKeyId,
+        secretAccessKey: credentials.secretAccessKey,
+        ...(credentials.sessionToken === undefined ? {} : { sessionToken: credentials.sessionToken }),
+      };
+    else if (options.role !== undefined) config.credentials = roleCredentials(options.role, options.region);
+    this.#client = new S3Client(config);
+    this.#client.middlewareStack.add(
+      (next) => async (args) => {
+        const result = await next(args);
+        const date = Date.parse((result.response as { headers?: Record<string, string> }).headers?.date ?? '');
+        if (!Number.isNaN(date)) this.#clockAhead = date - Date.now();
+        return result;
+      },
+      { step: 'deserialize', priority: 'low', name: 'clock' },
+    );
+  }
+
+  /** Milliseconds that the store's clock was ahead of ours at its last answer; undefined before the first. */
+  get clockAhead(): number | undefined {
+    return this.#clockAhead;
+  }
+
+  /** The SDK's own errors, for those who look at them before they give up. */
+  get raw(): Send {
+    return this.#client.send.bind(this.#client) as Send;
+  }
+
+  failure(error: unknown, action: S3Action): Failure {
+    return s3Failure(error, { bucket: this.name, options: this.options }, action);
+  }
+
+  /** Throws a `Failure`. */
+  async ask<T>(action: S3Action, request: (send: Send) => Promise<T>): Promise<T> {
+    try {
+      return await request(this.raw);
+    } catch (error) {
+      throw this.failure(error, action);
+    }
+  }
+
+  /** The same, but undefined when the object is not there. */
+  async askFor<T>(action: S3Action, request: (send: Send) => Promise<T>): Promise<T | undefined> {
+    try {
+      return await request(this.raw);
+    } catch (error) {
+      if (isMissing(error)) return undefined;
+      throw this.failure(error, action);
+    }
+  }
+
+  close(): void {
+    this.#client.destroy();
+  }
+}
+
+/** A session of the role for each hour or so of a long dump: the SDK asks again before one expires. */
+function roleCredentials(
+  role: NonNullable<S3Options['role']>,
+  region: string,
+): NonNullable<S3ClientConfig['credentials']> {
+  return async () => {
+    const token = await identityToken(role.identity);
+    return fromWebToken({
+      roleArn: role.arn,
+      roleSessionName: 'pgassay',
+      webIdentityToken: token,
+      clientConfig: { region: region === 'auto' ? 'us-east-1' : region },
+    })();
+  };
+}
+
+/** GitHub's signed statement about this job. Throws a `Failure` that prints the permission it takes. */
+async function identityToken(service: IdentityService | undefined): Promise<string> {
+  if (service === undefined)
+    throw new Failure('upload', 'storeCredentials', 'this job may not ask GitHub for an identity token', {
+      hint: 'add to the job:\n  permissions:\n    id-token: write',
+    });
+  let status: number | undefined;
+  for (let attempt = 1; attempt <= 3; attempt++) {
+    try {
+      const url = new URL(service.url);
+      url.searchParams.set('audience', 'sts.amazonaws.com');
+      const response = await fetch(url, {
+        headers: { authorization: `Bearer ${service.token}` },
+        signal: AbortSignal.timeout(connectMs),
+      });
+      status = response.status;
+      const { value } = (await response.json()) as { value?: unknown };
+      if (response.ok && typeof value === 'string') return value;
+    } catch {
+      // Tried again below: the service is asked while a job starts, when it is busiest.
+    }
+    await new Promise((resolve) => setTimeout(resolve, attempt * 500));
+  }
+  throw new Failure(
+    'upload',
+    'storeCredentials',
+    `GitHub gave no identity token (${status ?? 'it could not be reached'})`,
+    { hint: 'run the job again; githubstatus.com tells about outages', transient: true },
+  );
+}

@@ -1,0 +1,173 @@
+// What every store promises, whatever it is made of.
+import assert from 'node:assert/strict';
+import { createHash, randomBytes } from 'node:crypto';
+import { buffer } from 'node:stream/consumers';
+import { after, before, describe, test } from 'node:test';
+import { Failure } from '../../src/failure.ts';
+import { FolderStore } from '../../src/store/folder.ts';
+import { put, type Store } from '../../src/store/store.ts';
+import { filesIn, scratch } from '../support/faults.ts';
+import { S3Server } from '../support/s3.ts';
+import { openS3 } from '../support/s3-store.ts';
+
+const id = (n: number): string => `20261121T0200${String(n).padStart(2, '0')}Z-3f9a1c`;
+
+interface Place {
+  readonly store: Store;
+  /** Every file that is visible in the store, and whatever is hidden or half there. */
+  readonly everything: () => Promise<string[]>;
+}
+
+function promises(kind: string, open: () => Promise<Place>): void {
+  describe(`a ${kind} store`, () => {
+    let store: Store;
+    let everything: Place['everything'];
+    before(async () => ({ store, everything } = await open()));
+
+    test('that is empty has no names, no ids, no files', async () => {
+      assert.deepEqual(await store.names(), []);
+      assert.deepEqual(await store.ids('shop'), []);
+      assert.deepEqual([...(await store.files('shop'))], []);
+      assert.equal(await store.read('shop/x/manifest.json'), undefined);
+      assert.equal(await store.open('shop/x/database.dump'), undefined);
+    });
+
+    test('gives back what was put, in one piece and in many', async () => {
+      for (const [file, size, chunk] of [
+        ['roles.sql', 0, 1],
+        ['census.json', 100_001, 7777],
+        ['database.dump', 21_000_003, 65_536],
+      ] as const) {
+        const content = randomBytes(size);
+        const path = `shop/${id(1)}/${file}`;
+        const upload = await store.begin(path, size);
+        for (let at = 0; at < size; at += chunk) await upload.write(content.subarray(at, at + chunk));
+        assert.ok(
+          !(await store.files('shop', id(1))).get(id(1))?.has(file),
+          'nothing is visible before it is complete',
+        );
+        assert.deepEqual(await upload.complete(), { bytes: size });
+        await upload.abort();
+        const stored = await store.open(path);
+        assert.equal(stored?.bytes, size);
+        assert.ok(stored !== undefined && (await buffer(stored.stream)).equals(content));
+        assert.ok((await store.read(path))?.equals(content));
+      }
+      assert.deepEqual(
+        [...(await store.files('shop', id(1)))].map(([of, files]) => [of, [...files].sort()]),
+        [
+          [
+            id(1),
+            [
+              ['census.json', 100_001],
+              ['database.dump', 21_000_003],
+              ['roles.sql', 0],
+            ],
+          ],
+        ],
+      );
+    });
+
+    test('reads a chunk before the caller may use its memory again', async () => {
+      const chunk = Buffer.alloc(300_000);
+      const hash = createHash('sha256');
+      const upload = await store.begin(`shop/${id(2)}/database.dump`, 1000);
+      for (let n = 0; n < 70; n++) {
+        chunk.fill(n);
+        hash.update(chunk);
+        await upload.write(chunk);
+      }
+      await upload.complete();
+      const stored = await store.open(`shop/${id(2)}/database.dump`);
+      assert.ok(stored !== undefined);
+      const found = createHash('sha256').update(await buffer(stored.stream));
+      assert.equal(found.digest('hex'), hash.digest('hex'));
+    });
+
+    test('never replaces a file, small or large', async () => {
+      for (const [file, size] of [
+        ['roles.sql', 10],
+        ['database.dump', 20_000_000],
+      ] as const) {
+        const path = `shop/${id(3)}/${file}`;
+        const first = randomBytes(size);
+        await put(store, path, first);
+        await assert.rejects(put(store, path, randomBytes(size)), (error: unknown) => {
+          assert.ok(error instanceof Failure);
+          assert.equal(error.exit, 'exists');
+          return true;
+        });
+        const stored = await store.open(path);
+        assert.ok(stored !== undefined && (await buffer(stored.stream)).equals(first));
+      }
+    });
+
+    test('leaves nothing of an upload that is given up', async () => {
+      const before = await everything();
+      for (const size of [10, 20_000_000]) {
+        const upload = await store.begin(`gone/${id(4)}/database.dump`, size);
+        await upload.write(randomBytes(size));
+        await upload.abort();
+        await upload.abort();
+        await store.discard('gone', id(4));
+      }
+      assert.deepEqual(await everything(), before);
+      assert.ok(!(await store.names()).includes('gone'));
+    });
+
+    test('discards what an unfinished run put there, and nothing beside a manifest', async () => {
+      for (const file of ['database.dump', 'roles.sql', 'census.json'])
+        await put(store, `shop/${id(5)}/${file}`, Buffer.from('x'));
+      await store.discard('shop', id(5));
+      assert.equal((await store.files('shop', id(5))).get(id(5))?.size ?? 0, 0);
+      await put(store, `shop/${id(6)}/database.dump`, Buffer.from('x'));
+      await put(store, `shop/${id(6)}/manifest.json`, Buffer.from('{}'));
+      await store.discard('shop', id(6));
+      assert.deepEqual([...((await store.files('shop', id(6))).get(id(6)) ?? new Map()).keys()].sort(), [
+        'database.dump',
+        'manifest.json',
+      ]);
+    });
+
+    test('lists names and ids of its own making only, sorted', async () => {
+      await put(store, `a.b/${id(9)}/manifest.json`, Buffer.from('{}'));
+      await put(store, `a.b/${id(8)}/manifest.json`, Buffer.from('{}'));
+      await put(store, `a.b/not-an-id/manifest.json`, Buffer.from('{}'));
+      await put(store, `_state/${id(8)}/manifest.json`, Buffer.from('{}'));
+      assert.deepEqual(await store.names(), ['a.b', 'shop']);
+      assert.deepEqual(await store.ids('a.b'), [id(8), id(9)]);
+      assert.deepEqual([...(await store.files('a.b')).keys()], [id(8), id(9)]);
+      assert.deepEqual(await store.ids('a'), []);
+    });
+
+    test('has a clock', async () => {
+      assert.ok(Math.abs((await store.now()).getTime() - Date.now()) < 5000);
+    });
+  });
+}
+
+promises('folder', async () => {
+  const folder = await scratch();
+  return { store: new FolderStore(folder), everything: () => filesIn(folder) };
+});
+
+describe('on a real S3 server', () => {
+  let server: S3Server;
+  before(async () => (server = await S3Server.start()));
+  after(() => server.stop());
+
+  for (const [kind, bucket, options] of [
+    ['S3', 'plain', {}],
+    ['versioned S3', 'versioned', { versioning: true }],
+  ] as const)
+    promises(kind, async () => {
+      await server.createBucket(bucket, options);
+      return {
+        store: openS3(server, bucket, 'nightly/eu'),
+        everything: async () => [
+          ...(await server.keys(bucket)),
+          ...(await server.uploads(bucket)).map((upload) => `${upload.key} (unfinished)`),
+        ],
+      };
+    });
+});
