@@ -7655,7 +7655,7 @@ __webpack_unused_export__ = GlacierJobParameters$;
 __webpack_unused_export__ = Grant$;
 __webpack_unused_export__ = Grantee$;
 __webpack_unused_export__ = HeadBucket$;
-exports.kuI = HeadBucketCommand;
+__webpack_unused_export__ = HeadBucketCommand;
 __webpack_unused_export__ = HeadBucketOutput$;
 __webpack_unused_export__ = HeadBucketRequest$;
 __webpack_unused_export__ = HeadObject$;
@@ -79449,6 +79449,7 @@ const defaultIdleMs = 60_000;
 /** How often a download that breaks off is taken up again where it broke. */
 const resumptions = 5;
 const s3_cleanUpMs = 5000;
+const listing = { stage: 'locate', verb: 'list', permission: 's3:ListBucket', key: undefined };
 /** A bucket of AWS S3, or of any server that speaks its protocol. */
 class S3Store {
     uri;
@@ -79542,8 +79543,9 @@ class S3Store {
         return undefined;
     }
     async now() {
+        // A list and no HEAD, whose refusal would not say why.
         if (this.#bucket.clockAhead === undefined)
-            await this.#bucket.ask({ stage: 'locate', verb: 'look at', permission: 's3:ListBucket', key: undefined }, (send) => send(new dist_cjs/* HeadBucketCommand */.kuI({ Bucket: this.#bucket.name }), this.#abortable));
+            await this.#bucket.ask(listing, (send) => send(new dist_cjs/* ListObjectsV2Command */.u6x({ Bucket: this.#bucket.name, Prefix: this.#prefix, MaxKeys: 1 }), this.#abortable));
         return new Date(Date.now() + (this.#bucket.clockAhead ?? 0));
     }
     get #abortable() {
@@ -79561,9 +79563,8 @@ class S3Store {
         return found.filter((name) => pattern.test(name)).sort();
     }
     async *#pages(folder, delimiter, signal = this.#signal) {
-        const action = { stage: 'locate', verb: 'list', permission: 's3:ListBucket', key: undefined };
         for (let token, more = true; more;) {
-            const page = await this.#bucket.ask(action, (send) => send(new dist_cjs/* ListObjectsV2Command */.u6x({
+            const page = await this.#bucket.ask(listing, (send) => send(new dist_cjs/* ListObjectsV2Command */.u6x({
                 Bucket: this.#bucket.name,
                 Prefix: this.#key(folder),
                 ...(delimiter === undefined ? {} : { Delimiter: delimiter }),

@@ -15,6 +15,7 @@ const majors = [14, 15, 16, 17, 18];
 const tools = [
   { programs: ['radosgw', 'ceph-mon', 'ceph-osd'], why: 'a real S3 server', apt: ['radosgw', 'ceph-mon', 'ceph-osd'] },
   { programs: ['pgbouncer'], why: 'a real connection pooler', apt: ['pgbouncer'], brew: 'pgbouncer' },
+  { programs: ['aws'], why: 'to fetch backups as users would', apt: ['awscli'], brew: 'awscli' },
   { programs: ['age'], why: 'to open encrypted backups as users would', apt: ['age'], brew: 'age' },
   { programs: ['jq'], why: "for the README's recovery lines", apt: ['jq'], brew: 'jq' },
   { programs: ['python3'], why: 'to ask libpq itself how it reads a URL', apt: ['python3'], linuxOnly: true },

@@ -1,7 +1,7 @@
 import type { FileHandle } from 'node:fs/promises';
 import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
-import { DeleteObjectCommand, GetObjectCommand, HeadBucketCommand, ListObjectsV2Command } from '@aws-sdk/client-s3';
+import { DeleteObjectCommand, GetObjectCommand, ListObjectsV2Command } from '@aws-sdk/client-s3';
 import { idPattern, namePattern } from '../backup-id.ts';
 import { Failure } from '../failure.ts';
 import type { S3Options } from './s3-address.ts';
@@ -14,6 +14,7 @@ const defaultIdleMs = 60_000;
 /** How often a download that breaks off is taken up again where it broke. */
 const resumptions = 5;
 const cleanUpMs = 5000;
+const listing: S3Action = { stage: 'locate', verb: 'list', permission: 's3:ListBucket', key: undefined };
 
 export interface StoreUse {
   /** Ends whatever the store is doing, but for cleaning up. */
@@ -137,10 +138,13 @@ export class S3Store implements Store {
   }
 
   async now(): Promise<Date> {
+    // A list and no HEAD, whose refusal would not say why.
     if (this.#bucket.clockAhead === undefined)
-      await this.#bucket.ask(
-        { stage: 'locate', verb: 'look at', permission: 's3:ListBucket', key: undefined },
-        (send) => send(new HeadBucketCommand({ Bucket: this.#bucket.name }), this.#abortable),
+      await this.#bucket.ask(listing, (send) =>
+        send(
+          new ListObjectsV2Command({ Bucket: this.#bucket.name, Prefix: this.#prefix, MaxKeys: 1 }),
+          this.#abortable,
+        ),
       );
     return new Date(Date.now() + (this.#bucket.clockAhead ?? 0));
   }
@@ -162,9 +166,8 @@ export class S3Store implements Store {
   }
 
   async *#pages(folder: string, delimiter?: string, signal = this.#signal) {
-    const action: S3Action = { stage: 'locate', verb: 'list', permission: 's3:ListBucket', key: undefined };
     for (let token: string | undefined, more = true; more; ) {
-      const page = await this.#bucket.ask(action, (send) =>
+      const page = await this.#bucket.ask(listing, (send) =>
         send(
           new ListObjectsV2Command({
             Bucket: this.#bucket.name,

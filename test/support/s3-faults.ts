@@ -107,7 +107,7 @@ export class S3Proxy implements AsyncDisposable {
     this.#target = new URL(target);
     server.on('request', (request: IncomingMessage, response: ServerResponse) => {
       // Either side may vanish at any moment; the other one then learns it the same way.
-      this.#serve(request, response).catch(() => request.socket.destroy());
+      this.#serve(request, response).catch(() => response.destroy());
     });
   }
 
@@ -221,19 +221,18 @@ export class S3Proxy implements AsyncDisposable {
     });
     upstream.on('error', () => {});
     response.once('close', () => {
-      // What the client has yet to send of a refused body goes on, so that it comes to read the answer.
       if (!response.writableFinished) upstream.destroy();
     });
     const answered = once(upstream, 'response') as Promise<[IncomingMessage]>;
     const size = lengthOf(request);
     const sent = pipeline(
-      request,
+      request.iterator({ destroyOnReturn: false }),
       (body) => (fault?.kind === 'slow' ? paced(body, fault.bytesPerSecond) : body),
       (body) => (fault?.kind === 'corrupt-request' ? flipped(body, size) : body),
       upstream,
     );
-    // A server may answer before it has read everything; then only its answer matters.
-    sent.catch(() => {});
+    // A server may answer before it has read everything. A client that is busy sending the rest then needs a reader.
+    sent.catch(() => request.resume());
     const [answer] = await answered;
     if (fault?.kind === 'reset-after') {
       for await (const _ of answer);
@@ -332,9 +331,9 @@ function s3Error(status: number, { code, message = code }: { code: string; messa
   return { status, headers: { 'content-type': 'application/xml' }, body: xml };
 }
 
-/** As the client spelled them. */
+/** As the client spelled them, but for those of its connection; it has been told to continue already. */
 function forwardedHeaders(request: IncomingMessage): (readonly [string, string])[] {
-  const headers = pairs(request.rawHeaders).filter(([name]) => !/^(connection|keep-alive)$/i.test(name));
+  const headers = pairs(request.rawHeaders).filter(([name]) => !/^(connection|keep-alive|expect)$/i.test(name));
   const framed = headers.some(([name]) => /^(content-length|transfer-encoding)$/i.test(name));
   // Otherwise an empty body would be sent in chunks, which the client did not.
   return framed || !/^(PUT|POST|DELETE)$/.test(request.method ?? '') ? headers : [...headers, ['content-length', '0']];

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { freePort, ownFolder, type Server, startWatched, unprivileged } from './postgres.ts';
 
+const portTaken = 'Address already in use';
 const kmsKey = Buffer.alloc(32, 'pgassay test key').toString('base64');
 
 export interface S3Request {
@@ -71,8 +72,7 @@ export class S3Server implements AsyncDisposable {
       } catch (error) {
         await server.stop();
         // Somebody else took the port between our look and the server's.
-        const taken = /Address already in use|EADDRINUSE|unable to bind/.test(String(error));
-        if (!taken || attempt === 5) throw error;
+        if (!String(error).includes(portTaken) || attempt === 5) throw error;
       }
     }
   }
@@ -217,8 +217,10 @@ export class S3Server implements AsyncDisposable {
     for (;;) {
       const answer = await this.request('GET', '/').catch(() => undefined);
       if (answer?.status === 200) return;
-      if (!process.alive() || Date.now() > deadline) {
-        throw new Error(`no S3 server came up at ${this.endpoint}:\n${(await this.log()).slice(-4000)}`);
+      const log = await this.log();
+      // The daemons stay alive, and try again or hang, when they find their port taken.
+      if (!process.alive() || log.includes(portTaken) || Date.now() > deadline) {
+        throw new Error(`no S3 server came up at ${this.endpoint}:\n${log.slice(-4000)}`);
       }
       await sleep(20);
     }
@@ -291,34 +293,34 @@ interface Place {
 
 /**
  * Brings up a monitor, one storage daemon and the gateway below the folder $1 and waits for the gateway. SIGQUIT ends
- * them all at once, which loses nothing that anybody wants; so does the end of this shell, in whatever way.
+ * them all at once, which loses nothing that anybody wants; so does the end of the shell, in whatever way.
  */
 const supervisor = `set -eu
 directory=$1 monitor=$2 fsid=$3 access_key=$4 secret_key=$5
 conf=$directory/ceph.conf
-daemons=
-trap 'trap "" QUIT; kill -KILL $daemons 2>/dev/null || :; wait' EXIT
+daemons= step=
+trap 'trap "" QUIT; kill -KILL $daemons $step 2>/dev/null || :; wait' EXIT
 trap 'exit 0' QUIT
-admin() { timeout --kill-after=1 30 radosgw-admin -c "$conf" "$@"; }
+# Neither waits for anything in the foreground, which would put off the traps.
+daemon() { setpriv --pdeathsig KILL "$@" & daemons="$daemons $!"; }
+run() { setpriv --pdeathsig KILL "$@" & step=$!; wait "$step"; step=; }
+admin() { run radosgw-admin -c "$conf" "$@"; }
 
 mkdir mon osd rgw
-monmaptool --create --addv a "$monitor" --fsid "$fsid" monmap
-osdmaptool --createsimple 1 osdmap
-ceph-mon -c "$conf" --mkfs -i a --monmap monmap --osdmap osdmap
-setpriv --pdeathsig KILL ceph-mon -c "$conf" -f -i a & daemons="$daemons $!"
-ceph-osd -c "$conf" -i 0 --mkfs --osd-uuid "$fsid"
-setpriv --pdeathsig KILL ceph-osd -c "$conf" -f -i 0 & daemons="$daemons $!"
+run monmaptool --create --addv a "$monitor" --fsid "$fsid" monmap
+run osdmaptool --createsimple 1 osdmap
+run ceph-mon -c "$conf" --mkfs -i a --monmap monmap --osdmap osdmap
+daemon ceph-mon -c "$conf" -f -i a
+run ceph-osd -c "$conf" -i 0 --mkfs --osd-uuid "$fsid"
+daemon ceph-osd -c "$conf" -f -i 0
 # A client that comes before the storage is up tries again only seconds later.
-until grep -q 'booting -> active' server.log; do
-  for pid in $daemons; do kill -0 "$pid"; done
-  sleep 0.02
-done
+until grep -q 'booting -> active' server.log; do sleep 0.02; done
 admin user create --uid=pgassay --display-name=pgassay --access-key="$access_key" --secret-key="$secret_key"
 set -- placement add --placement-id default-placement --storage-class STANDARD_IA
 admin zonegroup "$@" --rgw-zonegroup default
 admin zone "$@" --rgw-zone default --data-pool default.rgw.buckets.data
-setpriv --pdeathsig KILL radosgw -c "$conf" -f -n client.rgw & gateway=$! daemons="$daemons $!"
-wait "$gateway"`;
+daemon radosgw -c "$conf" -f -n client.rgw
+wait`;
 
 function argumentsFor(place: Place): string[] {
   const monitor = `v2:127.0.0.1:${place.monitorPort}`;
@@ -371,6 +373,7 @@ crash dir = ${directory}
 admin socket =
 log file =
 log to stderr = true
+debug rocksdb = 0
 osd pool default size = 1
 osd pool default min size = 1
 osd pool default pg num = 1
