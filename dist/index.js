@@ -78898,7 +78898,7 @@ function s3Failure(error, place, action) {
             ? 'there are no credentials for the store'
             : `the role ${options.role.arn} could not be assumed`, options.role === undefined
             ? 'give s3-access-key-id and s3-secret-access-key, or aws-role-arn, or configure them as for the AWS command line'
-            : 'check the role\'s trust policy for this repository, and that the job has "permissions: id-token: write"');
+            : 'check the role\'s trust policy (its condition on sub must match this repository, branch or environment), and that the job has "permissions: id-token: write"');
     if (name === 'InvalidAccessKeyId')
         return fail('storeCredentials', `${where} does not know this access key id`, 'copy it again; a key of another provider or account looks the same');
     if (name === 'SignatureDoesNotMatch')
@@ -79092,17 +79092,17 @@ var external_node_zlib_ = __nccwpck_require__(8522);
 
 const MiB = 1024 * 1024;
 const smallestPart = 8 * MiB;
-const mostParts = 10_000;
 /** Parts that travel at the same time hold about this much memory, or one part if that is larger. */
 const inFlightBytes = 32 * MiB;
 const cleanUpMs = 5000;
 const runMark = 'pgassay-upload';
-/**
- * Equal parts, so that 10,000 of them hold four times what is expected. Providers that take fewer parts take larger
- * objects per part too: with 1,000 parts of 8 MiB and more, what was expected still fits.
- */
-function partBytes(expected, most) {
-    return Math.max(smallestPart, Math.ceil((expected * 4) / most / MiB) * MiB);
+/** The size of every part but the last, so that as many as the provider takes hold half as much again as is expected. */
+function partBytes(expected, mostParts) {
+    return Math.max(smallestPart, Math.ceil((expected * 1.5) / mostParts / MiB) * MiB);
+}
+/** S3's own limit is 10,000; Scaleway takes 1,000 (its documentation of multipart uploads). */
+function mostPartsAt(endpoint) {
+    return endpoint !== undefined && new URL(endpoint).hostname.endsWith('.scw.cloud') ? 1000 : 10_000;
 }
 /**
  * One object, written in parts as the bytes come, or in one piece when they are few. Nothing is visible at its key before
@@ -79112,6 +79112,7 @@ class S3Upload {
     #bucket;
     #key;
     #habits;
+    #mostParts;
     #partBytes;
     #signal;
     #ending = new AbortController();
@@ -79126,12 +79127,15 @@ class S3Upload {
     #crc = 0;
     #creating;
     #trouble;
+    /** An answer was lost: the store may hold a second, empty upload of this key. */
+    #begunTwice = false;
     #state = 'open';
     constructor(bucket, key, expected, habits, signal) {
         this.#bucket = bucket;
         this.#key = key;
         this.#habits = habits;
-        this.#partBytes = partBytes(expected, mostParts);
+        this.#mostParts = mostPartsAt(bucket.options.endpoint);
+        this.#partBytes = partBytes(expected, this.#mostParts);
         this.#buffer = Buffer.allocUnsafeSlow(Math.min(this.#partBytes, Math.max(64 * 1024, expected)));
         this.#signal = AbortSignal.any([this.#ending.signal, ...(signal === undefined ? [] : [signal])]);
         const { lock } = bucket.options;
@@ -79167,6 +79171,8 @@ class S3Upload {
         this.#judge(head);
         await this.#requireLock(head);
         this.#state = 'complete';
+        if (this.#begunTwice)
+            await abortUploads(this.#bucket, this.#key).catch(() => { });
         return { bytes: head.ContentLength ?? -1 };
     }
     async abort() {
@@ -79228,11 +79234,11 @@ class S3Upload {
     }
     async #send(part, body) {
         const uploadId = await this.#creating;
-        if ((part.PartNumber ?? 0) > mostParts)
-            throw new Failure('upload', 'store', `${this.#uri} needs more than ${mostParts} parts`, {
-                hint: 'the dump is more than four times the size of its database; report this',
+        if ((part.PartNumber ?? 0) > this.#mostParts)
+            throw new Failure('upload', 'store', `${this.#uri} needs more than ${this.#mostParts} parts`, {
+                hint: 'the dump is half as large again as its database, or more: use a compression',
             });
-        const { ETag } = await this.#bucket.raw(new dist_cjs/* UploadPartCommand */.iVK({
+        const { ETag } = await this.#patiently((send) => send(new dist_cjs/* UploadPartCommand */.iVK({
             Bucket: this.#bucket.name,
             Key: this.#key,
             UploadId: uploadId,
@@ -79240,10 +79246,8 @@ class S3Upload {
             Body: body,
             ContentLength: body.length,
             ...this.#checksumOf(body, part.crc),
-        }), { abortSignal: this.#signal });
+        }), { abortSignal: this.#signal }));
         part.ETag = ETag;
-        if (this.#habits.checksums === 'crc32')
-            part.ChecksumCRC32 = part.crc.toString('base64');
     }
     #checksumOf(body, crc) {
         if (this.#habits.checksums === 'crc32')
@@ -79251,12 +79255,13 @@ class S3Upload {
         return { ContentMD5: (0,external_node_crypto_.createHash)('md5').update(body).digest('base64') };
     }
     async #create() {
-        const { UploadId } = await this.#patiently((send) => send(new dist_cjs/* CreateMultipartUploadCommand */.nG4({
+        const { UploadId, $metadata } = await this.#patiently((send) => send(new dist_cjs/* CreateMultipartUploadCommand */.nG4({
             ...this.#properties(),
             ...(this.#habits.checksums === 'crc32' ? { ChecksumAlgorithm: 'CRC32' } : {}),
         }), { abortSignal: this.#signal }));
         if (UploadId === undefined)
             throw new Failure('upload', 'store', 'the store began an upload and did not name it');
+        this.#begunTwice = ($metadata.attempts ?? 1) > 1;
         return UploadId;
     }
     /** Sent with the first request of an object, whichever that is. */
@@ -79286,7 +79291,7 @@ class S3Upload {
             ContentLength: body.length,
             ...this.#checksumOf(body, crc),
             ...this.#createOnly(),
-        }), { abortSignal: this.#signal }));
+        }), { abortSignal: this.#signal }), { conditional: true });
         await this.#unlessItIsOurs(put);
         if (this.#habits.createOnly === 'unknown' && body.length <= 64 * 1024 && !this.#key.endsWith('/manifest.json'))
             await this.#probe(put);
@@ -79299,7 +79304,8 @@ class S3Upload {
                 this.#habits.createOnly = 'ignored';
         }
         catch (error) {
-            if (factsOf(error).status !== 412)
+            // A bucket whose own rules forbid overwriting says 403, and keeps the promise just as well.
+            if (![403, 409, 412].includes(factsOf(error).status ?? 0))
                 throw this.#bucket.failure(error, this.#writing);
             this.#habits.createOnly = 'honoured';
         }
@@ -79311,14 +79317,14 @@ class S3Upload {
         // Servers that honour the condition for a whole object may ignore it here, and there is nothing to probe it with.
         if ((await this.#head()) !== undefined)
             throw this.#exists();
-        const parts = this.#parts.map(({ crc: _, ...part }) => part);
+        const parts = this.#parts.map(({ crc, ...part }) => this.#habits.checksums === 'crc32' ? { ...part, ChecksumCRC32: crc.toString('base64') } : part);
         await this.#unlessItIsOurs(() => this.#patiently((send) => send(new dist_cjs/* CompleteMultipartUploadCommand */.Gym({
             Bucket: this.#bucket.name,
             Key: this.#key,
             UploadId: uploadId,
             MultipartUpload: { Parts: parts },
             ...this.#createOnly(),
-        }), { abortSignal: this.#signal })));
+        }), { abortSignal: this.#signal }), { conditional: true }));
     }
     /** A request whose answer was lost is sent again, and then refused because of what it did the first time. */
     async #unlessItIsOurs(request) {
@@ -79332,22 +79338,27 @@ class S3Upload {
             const head = status === 412 || status === 404 ? await this.#head() : undefined;
             if (head?.Metadata?.[runMark] === this.#mark)
                 return;
-            throw this.#bucket.failure(error, this.#writing);
+            if (status !== 412 || head !== undefined || this.#habits.createOnly !== 'unknown')
+                throw this.#bucket.failure(error, this.#writing);
+            // Refused because of an object that is not there: this server does not mean what the condition says.
+            this.#habits.createOnly = 'refused';
+            await this.#unlessItIsOurs(request);
         }
     }
     /** Once more without the headers that a store says it does not know. Throws the SDK's errors. */
-    async #patiently(request) {
+    async #patiently(request, { conditional = false } = {}) {
         for (;;) {
+            const { checksums, createOnly } = this.#habits;
             try {
                 return await request(this.#bucket.raw);
             }
             catch (error) {
                 if (!isNotSupported(error))
                     throw error;
-                if (this.#habits.checksums === 'crc32' && this.#bucket.options.checksums === 'auto')
-                    this.#habits.checksums = 'md5';
-                else if (this.#habits.createOnly === 'unknown')
+                if (conditional && createOnly === 'unknown')
                     this.#habits.createOnly = 'refused';
+                else if (checksums === 'crc32' && this.#bucket.options.checksums === 'auto')
+                    this.#habits.checksums = 'md5';
                 else
                     throw error;
             }
@@ -79384,6 +79395,8 @@ class S3Upload {
     #checksums() {
         const whole = Buffer.alloc(4);
         whole.writeUInt32BE(this.#crc);
+        if (this.#parts.length === 0)
+            return [whole.toString('base64')];
         const ofParts = Buffer.alloc(4);
         ofParts.writeUInt32BE((0,external_node_zlib_.crc32)(Buffer.concat(this.#parts.map(({ crc }) => crc))));
         return [
@@ -79924,10 +79937,12 @@ class Attempt {
         const folder = `${config.name}/${id}`;
         this.#io.began?.(id);
         this.#cleanups.push(() => this.#store.discard(config.name, id));
+        // Text without compression can take more room than the tables: a bytea doubles.
+        const expected = facts.database.sizeBytes * (compression.name === 'none' ? 2.5 : 1);
         let upload;
         const begin = async () => {
             await upload?.abort();
-            const begun = await this.#store.begin(`${folder}/${fileNames.dump}`, facts.database.sizeBytes);
+            const begun = await this.#store.begin(`${folder}/${fileNames.dump}`, expected);
             upload = begun;
             this.#cleanups.push(() => begun.abort());
             return (chunk) => begun.write(chunk);

@@ -224,10 +224,12 @@ class Attempt {
     const folder = `${config.name}/${id}`;
     this.#io.began?.(id);
     this.#cleanups.push(() => this.#store.discard(config.name, id));
+    // Text without compression can take more room than the tables: a bytea doubles.
+    const expected = facts.database.sizeBytes * (compression.name === 'none' ? 2.5 : 1);
     let upload: Upload | undefined;
     const begin = async (): Promise<Sink> => {
       await upload?.abort();
-      const begun = await this.#store.begin(`${folder}/${fileNames.dump}`, facts.database.sizeBytes);
+      const begun = await this.#store.begin(`${folder}/${fileNames.dump}`, expected);
       upload = begun;
       this.#cleanups.push(() => begun.abort());
       return (chunk) => begun.write(chunk);

@@ -74,7 +74,7 @@ export function s3Failure(error: unknown, place: S3Place, action: S3Action): Fai
         : `the role ${options.role.arn} could not be assumed`,
       options.role === undefined
         ? 'give s3-access-key-id and s3-secret-access-key, or aws-role-arn, or configure them as for the AWS command line'
-        : 'check the role\'s trust policy for this repository, and that the job has "permissions: id-token: write"',
+        : 'check the role\'s trust policy (its condition on sub must match this repository, branch or environment), and that the job has "permissions: id-token: write"',
     );
   if (name === 'InvalidAccessKeyId')
     return fail(

@@ -20,7 +20,6 @@ import type { Upload } from './store.ts';
 
 const MiB = 1024 * 1024;
 const smallestPart = 8 * MiB;
-const mostParts = 10_000;
 /** Parts that travel at the same time hold about this much memory, or one part if that is larger. */
 const inFlightBytes = 32 * MiB;
 const cleanUpMs = 5000;
@@ -33,12 +32,14 @@ export interface S3Habits {
   createOnly: 'unknown' | 'honoured' | 'ignored' | 'refused';
 }
 
-/**
- * Equal parts, so that 10,000 of them hold four times what is expected. Providers that take fewer parts take larger
- * objects per part too: with 1,000 parts of 8 MiB and more, what was expected still fits.
- */
-export function partBytes(expected: number, most: number): number {
-  return Math.max(smallestPart, Math.ceil((expected * 4) / most / MiB) * MiB);
+/** The size of every part but the last, so that as many as the provider takes hold half as much again as is expected. */
+export function partBytes(expected: number, mostParts: number): number {
+  return Math.max(smallestPart, Math.ceil((expected * 1.5) / mostParts / MiB) * MiB);
+}
+
+/** S3's own limit is 10,000; Scaleway takes 1,000 (its documentation of multipart uploads). */
+export function mostPartsAt(endpoint: string | undefined): number {
+  return endpoint !== undefined && new URL(endpoint).hostname.endsWith('.scw.cloud') ? 1000 : 10_000;
 }
 
 /**
@@ -49,6 +50,7 @@ export class S3Upload implements Upload {
   readonly #bucket: S3Bucket;
   readonly #key: string;
   readonly #habits: S3Habits;
+  readonly #mostParts: number;
   readonly #partBytes: number;
   readonly #signal: AbortSignal;
   readonly #ending = new AbortController();
@@ -63,13 +65,16 @@ export class S3Upload implements Upload {
   #crc = 0;
   #creating: Promise<string> | undefined;
   #trouble: Failure | undefined;
+  /** An answer was lost: the store may hold a second, empty upload of this key. */
+  #begunTwice = false;
   #state: 'open' | 'complete' | 'aborted' = 'open';
 
   constructor(bucket: S3Bucket, key: string, expected: number, habits: S3Habits, signal: AbortSignal | undefined) {
     this.#bucket = bucket;
     this.#key = key;
     this.#habits = habits;
-    this.#partBytes = partBytes(expected, mostParts);
+    this.#mostParts = mostPartsAt(bucket.options.endpoint);
+    this.#partBytes = partBytes(expected, this.#mostParts);
     this.#buffer = Buffer.allocUnsafeSlow(Math.min(this.#partBytes, Math.max(64 * 1024, expected)));
     this.#signal = AbortSignal.any([this.#ending.signal, ...(signal === undefined ? [] : [signal])]);
     const { lock } = bucket.options;
@@ -104,6 +109,7 @@ export class S3Upload implements Upload {
     this.#judge(head);
     await this.#requireLock(head);
     this.#state = 'complete';
+    if (this.#begunTwice) await abortUploads(this.#bucket, this.#key).catch(() => {});
     return { bytes: head.ContentLength ?? -1 };
   }
 
@@ -167,24 +173,25 @@ export class S3Upload implements Upload {
 
   async #send(part: CompletedPart & { readonly crc: Buffer }, body: Buffer): Promise<void> {
     const uploadId = await (this.#creating as Promise<string>);
-    if ((part.PartNumber ?? 0) > mostParts)
-      throw new Failure('upload', 'store', `${this.#uri} needs more than ${mostParts} parts`, {
-        hint: 'the dump is more than four times the size of its database; report this',
+    if ((part.PartNumber ?? 0) > this.#mostParts)
+      throw new Failure('upload', 'store', `${this.#uri} needs more than ${this.#mostParts} parts`, {
+        hint: 'the dump is half as large again as its database, or more: use a compression',
       });
-    const { ETag } = await this.#bucket.raw(
-      new UploadPartCommand({
-        Bucket: this.#bucket.name,
-        Key: this.#key,
-        UploadId: uploadId,
-        PartNumber: part.PartNumber,
-        Body: body,
-        ContentLength: body.length,
-        ...this.#checksumOf(body, part.crc),
-      }),
-      { abortSignal: this.#signal },
+    const { ETag } = await this.#patiently((send) =>
+      send(
+        new UploadPartCommand({
+          Bucket: this.#bucket.name,
+          Key: this.#key,
+          UploadId: uploadId,
+          PartNumber: part.PartNumber,
+          Body: body,
+          ContentLength: body.length,
+          ...this.#checksumOf(body, part.crc),
+        }),
+        { abortSignal: this.#signal },
+      ),
     );
     part.ETag = ETag;
-    if (this.#habits.checksums === 'crc32') part.ChecksumCRC32 = part.crc.toString('base64');
   }
 
   #checksumOf(body: Buffer, crc: Buffer): { ChecksumCRC32: string } | { ContentMD5: string } {
@@ -193,7 +200,7 @@ export class S3Upload implements Upload {
   }
 
   async #create(): Promise<string> {
-    const { UploadId } = await this.#patiently((send) =>
+    const { UploadId, $metadata } = await this.#patiently((send) =>
       send(
         new CreateMultipartUploadCommand({
           ...this.#properties(),
@@ -203,6 +210,7 @@ export class S3Upload implements Upload {
       ),
     );
     if (UploadId === undefined) throw new Failure('upload', 'store', 'the store began an upload and did not name it');
+    this.#begunTwice = ($metadata.attempts ?? 1) > 1;
     return UploadId;
   }
 
@@ -228,17 +236,19 @@ export class S3Upload implements Upload {
     crc.writeUInt32BE(this.#crc);
     if (this.#habits.createOnly !== 'honoured' && (await this.#head()) !== undefined) throw this.#exists();
     const put = () =>
-      this.#patiently((send) =>
-        send(
-          new PutObjectCommand({
-            ...this.#properties(),
-            Body: body,
-            ContentLength: body.length,
-            ...this.#checksumOf(body, crc),
-            ...this.#createOnly(),
-          }),
-          { abortSignal: this.#signal },
-        ),
+      this.#patiently(
+        (send) =>
+          send(
+            new PutObjectCommand({
+              ...this.#properties(),
+              Body: body,
+              ContentLength: body.length,
+              ...this.#checksumOf(body, crc),
+              ...this.#createOnly(),
+            }),
+            { abortSignal: this.#signal },
+          ),
+        { conditional: true },
       );
     await this.#unlessItIsOurs(put);
     if (this.#habits.createOnly === 'unknown' && body.length <= 64 * 1024 && !this.#key.endsWith('/manifest.json'))
@@ -251,7 +261,8 @@ export class S3Upload implements Upload {
       await put();
       if (this.#habits.createOnly === 'unknown') this.#habits.createOnly = 'ignored';
     } catch (error) {
-      if (factsOf(error).status !== 412) throw this.#bucket.failure(error, this.#writing);
+      // A bucket whose own rules forbid overwriting says 403, and keeps the promise just as well.
+      if (![403, 409, 412].includes(factsOf(error).status ?? 0)) throw this.#bucket.failure(error, this.#writing);
       this.#habits.createOnly = 'honoured';
     }
   }
@@ -263,19 +274,23 @@ export class S3Upload implements Upload {
   async #completeParts(uploadId: string): Promise<void> {
     // Servers that honour the condition for a whole object may ignore it here, and there is nothing to probe it with.
     if ((await this.#head()) !== undefined) throw this.#exists();
-    const parts = this.#parts.map(({ crc: _, ...part }) => part);
+    const parts = this.#parts.map(({ crc, ...part }) =>
+      this.#habits.checksums === 'crc32' ? { ...part, ChecksumCRC32: crc.toString('base64') } : part,
+    );
     await this.#unlessItIsOurs(() =>
-      this.#patiently((send) =>
-        send(
-          new CompleteMultipartUploadCommand({
-            Bucket: this.#bucket.name,
-            Key: this.#key,
-            UploadId: uploadId,
-            MultipartUpload: { Parts: parts },
-            ...this.#createOnly(),
-          }),
-          { abortSignal: this.#signal },
-        ),
+      this.#patiently(
+        (send) =>
+          send(
+            new CompleteMultipartUploadCommand({
+              Bucket: this.#bucket.name,
+              Key: this.#key,
+              UploadId: uploadId,
+              MultipartUpload: { Parts: parts },
+              ...this.#createOnly(),
+            }),
+            { abortSignal: this.#signal },
+          ),
+        { conditional: true },
       ),
     );
   }
@@ -289,20 +304,27 @@ export class S3Upload implements Upload {
       const status = factsOf(error).status;
       const head = status === 412 || status === 404 ? await this.#head() : undefined;
       if (head?.Metadata?.[runMark] === this.#mark) return;
-      throw this.#bucket.failure(error, this.#writing);
+      if (status !== 412 || head !== undefined || this.#habits.createOnly !== 'unknown')
+        throw this.#bucket.failure(error, this.#writing);
+      // Refused because of an object that is not there: this server does not mean what the condition says.
+      this.#habits.createOnly = 'refused';
+      await this.#unlessItIsOurs(request);
     }
   }
 
   /** Once more without the headers that a store says it does not know. Throws the SDK's errors. */
-  async #patiently<T>(request: (send: S3Bucket['raw']) => Promise<T>): Promise<T> {
+  async #patiently<T>(
+    request: (send: S3Bucket['raw']) => Promise<T>,
+    { conditional = false }: { readonly conditional?: boolean } = {},
+  ): Promise<T> {
     for (;;) {
+      const { checksums, createOnly } = this.#habits;
       try {
         return await request(this.#bucket.raw);
       } catch (error) {
         if (!isNotSupported(error)) throw error;
-        if (this.#habits.checksums === 'crc32' && this.#bucket.options.checksums === 'auto')
-          this.#habits.checksums = 'md5';
-        else if (this.#habits.createOnly === 'unknown') this.#habits.createOnly = 'refused';
+        if (conditional && createOnly === 'unknown') this.#habits.createOnly = 'refused';
+        else if (checksums === 'crc32' && this.#bucket.options.checksums === 'auto') this.#habits.checksums = 'md5';
         else throw error;
       }
     }
@@ -356,6 +378,7 @@ export class S3Upload implements Upload {
   #checksums(): string[] {
     const whole = Buffer.alloc(4);
     whole.writeUInt32BE(this.#crc);
+    if (this.#parts.length === 0) return [whole.toString('base64')];
     const ofParts = Buffer.alloc(4);
     ofParts.writeUInt32BE(crc32(Buffer.concat(this.#parts.map(({ crc }) => crc))));
     return [

@@ -231,9 +231,10 @@ export class S3Proxy implements AsyncDisposable {
       (body) => (fault?.kind === 'corrupt-request' ? flipped(body, size) : body),
       upstream,
     );
-    // A server may answer before it has read everything. A client that is busy sending the rest then needs a reader.
     sent.catch(() => request.resume());
     const [answer] = await answered;
+    // A server may answer without having read everything. A client that is busy sending the rest still needs a reader.
+    answer.once('end', () => upstream.destroy());
     if (fault?.kind === 'reset-after') {
       for await (const _ of answer);
       request.socket.resetAndDestroy();

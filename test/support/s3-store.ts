@@ -1,10 +1,9 @@
 import { S3Store, type StoreUse } from '../../src/store/s3.ts';
 import type { S3Options } from '../../src/store/s3-address.ts';
-import type { S3Server } from './s3.ts';
 
 /** This program's own store on a server of the test's, everything at its default but what is named. */
 export function openS3(
-  server: Pick<S3Server, 'accessKeyId' | 'secretAccessKey' | 'region' | 'endpoint'>,
+  server: Readonly<Record<'accessKeyId' | 'secretAccessKey' | 'region' | 'endpoint', string>>,
   bucket: string,
   prefix = 'nightly',
   options: Partial<S3Options> = {},

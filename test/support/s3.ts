@@ -6,7 +6,6 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { freePort, ownFolder, type Server, startWatched, unprivileged } from './postgres.ts';
 
-const portTaken = 'Address already in use';
 const kmsKey = Buffer.alloc(32, 'pgassay test key').toString('base64');
 
 export interface S3Request {
@@ -19,6 +18,7 @@ export interface S3Request {
   readonly endpoint?: string;
   /** Leave the body out of the signature, so that nobody notices when it arrives changed. */
   readonly unsignedPayload?: boolean;
+  readonly signal?: AbortSignal;
 }
 
 export interface S3Response {
@@ -62,17 +62,18 @@ export class S3Server implements AsyncDisposable {
   static async start(): Promise<S3Server> {
     const missing = ['ceph-mon', 'ceph-osd', 'radosgw'].filter((name) => !existsSync(join('/usr/bin', name)));
     if (missing.length > 0) throw new Error(`not on this machine: ${missing.join(', ')} (packages of the same names)`);
+    const deadline = Date.now() + 60_000;
     for (let attempt = 1; ; attempt += 1) {
       const place = await prepare();
       const process = startWatched(place.directory, '/bin/sh', ['-c', supervisor, 'sh', ...argumentsFor(place)]);
       const server = new S3Server(place, process.end);
       try {
-        await server.#ready(process);
+        await server.#ready(process, deadline);
         return server;
       } catch (error) {
         await server.stop();
-        // Somebody else took the port between our look and the server's.
-        if (!String(error).includes(portTaken) || attempt === 5) throw error;
+        // Somebody else may have taken a port between our look and the server's, who does not always come to say so.
+        if (attempt === 3 || Date.now() > deadline) throw error;
       }
     }
   }
@@ -112,6 +113,7 @@ export class S3Server implements AsyncDisposable {
           // The server would not read the rest of a refused body on a connection it is to close, but reset it.
           headers: { ...headers, authorization, 'content-length': body.length, connection: 'keep-alive' },
           agent: false,
+          ...(options.signal === undefined ? {} : { signal: options.signal }),
         },
         (response) => {
           response.toArray().then(
@@ -212,14 +214,13 @@ export class S3Server implements AsyncDisposable {
     return this.stop();
   }
 
-  async #ready(process: Server): Promise<void> {
-    const deadline = Date.now() + 60_000;
+  async #ready(process: Server, deadline: number): Promise<void> {
     for (;;) {
-      const answer = await this.request('GET', '/').catch(() => undefined);
+      const answer = await this.request('GET', '/', { signal: AbortSignal.timeout(2000) }).catch(() => undefined);
       if (answer?.status === 200) return;
       const log = await this.log();
-      // The daemons stay alive, and try again or hang, when they find their port taken.
-      if (!process.alive() || log.includes(portTaken) || Date.now() > deadline) {
+      // A monitor without its port stays alive to try again, and everybody else waits for it.
+      if (!process.alive() || log.includes('Address already in use') || Date.now() > deadline) {
         throw new Error(`no S3 server came up at ${this.endpoint}:\n${log.slice(-4000)}`);
       }
       await sleep(20);
@@ -320,7 +321,7 @@ set -- placement add --placement-id default-placement --storage-class STANDARD_I
 admin zonegroup "$@" --rgw-zonegroup default
 admin zone "$@" --rgw-zone default --data-pool default.rgw.buckets.data
 daemon radosgw -c "$conf" -f -n client.rgw
-wait`;
+wait "$!"`;
 
 function argumentsFor(place: Place): string[] {
   const monitor = `v2:127.0.0.1:${place.monitorPort}`;
@@ -373,6 +374,8 @@ crash dir = ${directory}
 admin socket =
 log file =
 log to stderr = true
+mon cluster log file =
+mon cluster log to file = false
 debug rocksdb = 0
 osd pool default size = 1
 osd pool default min size = 1
