@@ -7740,7 +7740,7 @@ __webpack_unused_export__ = ListObjectAnnotationsCommand;
 __webpack_unused_export__ = ListObjectAnnotationsOutput$;
 __webpack_unused_export__ = ListObjectAnnotationsRequest$;
 __webpack_unused_export__ = ListObjectVersions$;
-__webpack_unused_export__ = ListObjectVersionsCommand;
+exports.uc$ = ListObjectVersionsCommand;
 __webpack_unused_export__ = ListObjectVersionsOutput$;
 __webpack_unused_export__ = ListObjectVersionsRequest$;
 __webpack_unused_export__ = ListObjects$;
@@ -72742,9 +72742,19 @@ async function readBackup(store, name, id, files) {
     const sizes = files ?? (await store.files(name, id)).get(id);
     if (sizes?.has(fileNames.manifest) !== true)
         return { kind: 'unfinished', name, id };
-    const bytes = await store.read(`${name}/${id}/${fileNames.manifest}`);
-    if (bytes === undefined)
-        return { kind: 'unfinished', name, id };
+    // The first version of a manifest that can be used is the backup: later ones are somebody else's.
+    let damaged;
+    for (let version = 0;; version++) {
+        const bytes = await store.read(`${name}/${id}/${fileNames.manifest}`, version);
+        if (bytes === undefined)
+            return damaged ?? { kind: 'unfinished', name, id };
+        const entry = judge(store, { name, id }, bytes, sizes);
+        if (entry.kind === 'backup')
+            return entry;
+        damaged ??= entry;
+    }
+}
+function judge(store, { name, id }, bytes, sizes) {
     try {
         const manifest = parseManifest(bytes, { name, id });
         for (const file of manifest.files) {
@@ -72754,7 +72764,15 @@ async function readBackup(store, name, id, files) {
             if (size !== file.bytes)
                 return { kind: 'damaged', name, id, reason: `${file.name} has ${size} bytes instead of ${file.bytes}` };
         }
-        return { kind: 'backup', backup: { manifest, manifestSha256: (0,external_node_crypto_.createHash)('sha256').update(bytes).digest('hex') } };
+        const tampering = [fileNames.manifest, ...manifest.files.map((file) => file.name)].flatMap((file) => {
+            const history = store.history(`${name}/${id}/${file}`);
+            // A second copy of a small data file is our own question whether the store overwrites.
+            if (history === 'as written' || (history === 'overwritten' && file !== fileNames.manifest))
+                return [];
+            return [`${file} was ${history} after it was stored`];
+        });
+        const manifestSha256 = (0,external_node_crypto_.createHash)('sha256').update(bytes).digest('hex');
+        return { kind: 'backup', backup: { manifest, manifestSha256, tampering } };
     }
     catch (error) {
         if (!(error instanceof UnreadableDocument))
@@ -74917,7 +74935,7 @@ async function dump(plan, sink, meter, signal) {
             throw new Failure('dump', 'version', `${plan.programs.pgDump} could not be started`, { cause: error });
         });
         signal.throwIfAborted();
-        judge(exit, plan.scope);
+        dump_judge(exit, plan.scope);
         meter.lastByteAt = Date.now();
         meter.waitingFor = 'validation';
         const archive = await decoder.finish();
@@ -74933,7 +74951,7 @@ async function dump(plan, sink, meter, signal) {
         // When pg_dump dies the reader fails too, on half an archive; the first cause is the one to tell.
         const exit = await program.exited.catch(() => undefined);
         if (error instanceof Failure && error.stage === 'validate' && exit !== undefined && !endedByUs(exit))
-            judge(exit, plan.scope);
+            dump_judge(exit, plan.scope);
         throw error;
     }
     finally {
@@ -75003,7 +75021,7 @@ function isNameIn(scope) {
     return (word) => names.has(word);
 }
 /** Throws what a pg_dump that did not end well has to say. */
-function judge(exit, scope) {
+function dump_judge(exit, scope) {
     if (exit.code === 0 && exit.signal === null)
         return;
     const reports = readReports(exit.stderr, isNameIn(scope)).filter((report) => report.severity !== 'warning');
@@ -78626,7 +78644,12 @@ class FolderStore {
         const folders = await Promise.all(ids.map(async (each) => [each, await this.#sizes(`${name}/${each}`)]));
         return new Map(folders);
     }
-    async read(path) {
+    history() {
+        return 'as written';
+    }
+    async read(path, version = 0) {
+        if (version > 0)
+            return undefined;
         const bytes = await this.#size(path);
         if (bytes === undefined)
             return undefined;
@@ -78900,7 +78923,9 @@ function s3Failure(error, place, action) {
             ? 'give s3-access-key-id and s3-secret-access-key, or aws-role-arn, or configure them as for the AWS command line'
             : 'check the role\'s trust policy (its condition on sub must match this repository, branch or environment), and that the job has "permissions: id-token: write"');
     if (name === 'InvalidAccessKeyId')
-        return fail('storeCredentials', `${where} does not know this access key id`, 'copy it again; a key of another provider or account looks the same');
+        return fail('storeCredentials', `${where} does not know this access key id`, options.encryption?.kmsKeyId === undefined
+            ? 'copy it again; a key of another provider or account looks the same'
+            : 'copy it again; or, on Ceph, correct s3-sse-kms-key-id, of which it says the same');
     if (name === 'SignatureDoesNotMatch')
         return fail('storeCredentials', 'the secret access key does not belong to this access key id', 'copy it again, whole and without spaces');
     if (name === 'InvalidToken')
@@ -79080,6 +79105,98 @@ async function identityToken(service) {
         await new Promise((resolve) => setTimeout(resolve, attempt * 500));
     }
     throw new Failure('upload', 'storeCredentials', `GitHub gave no identity token (${status ?? 'it could not be reached'})`, { hint: 'run the job again; githubstatus.com tells about outages', transient: true });
+}
+
+;// CONCATENATED MODULE: ./build/store/s3-listing.js
+
+
+const listing = { stage: 'locate', verb: 'list', permission: 's3:ListBucket', key: undefined };
+/** Answers that mean "not here", or "not you", to a question that a plain list can stand in for. */
+const withoutVersions = new Set([400, 403, 405, 501]);
+/**
+ * Lists a bucket with its versions where it keeps them, because a delete marker or a second manifest must not make a
+ * backup disappear. Stores that have no such call, and credentials without s3:ListBucketVersions, get the plain list.
+ */
+class S3Lister {
+    #bucket;
+    #versions = true;
+    constructor(bucket) {
+        this.#bucket = bucket;
+    }
+    async *pages(prefix, delimiter, signal) {
+        if (this.#versions) {
+            const pages = this.#versioned(prefix, delimiter, signal);
+            const first = await pages.next().catch((error) => {
+                if (!withoutVersions.has(factsOf(error).status ?? 0))
+                    throw this.#bucket.failure(error, listing);
+                this.#versions = false;
+            });
+            if (first !== undefined) {
+                if (!first.done)
+                    yield first.value;
+                try {
+                    return yield* pages;
+                }
+                catch (error) {
+                    throw this.#bucket.failure(error, listing);
+                }
+            }
+        }
+        yield* this.#plain(prefix, delimiter, signal);
+    }
+    async *#plain(prefix, delimiter, signal) {
+        for (let token, more = true; more;) {
+            const page = await this.#bucket.ask(listing, (send) => send(new dist_cjs/* ListObjectsV2Command */.u6x({
+                Bucket: this.#bucket.name,
+                Prefix: prefix,
+                Delimiter: delimiter,
+                ContinuationToken: token,
+            }), signal === undefined ? {} : { abortSignal: signal }));
+            yield {
+                objects: (page.Contents ?? []).map(({ Key = '', Size = 0 }) => {
+                    return { key: Key, versions: [{ id: undefined, bytes: Size }], deleted: false };
+                }),
+                prefixes: (page.CommonPrefixes ?? []).map(({ Prefix = '' }) => Prefix),
+            };
+            token = page.NextContinuationToken;
+            more = page.IsTruncated === true && token !== undefined;
+        }
+    }
+    /** Throws the SDK's errors. A key whose versions go over the end of a page is given with the next one. */
+    async *#versioned(prefix, delimiter, signal) {
+        const open = new Map();
+        for (let next, more = true; more;) {
+            const page = await this.#bucket.raw(new dist_cjs/* ListObjectVersionsCommand */.uc$({
+                Bucket: this.#bucket.name,
+                Prefix: prefix,
+                Delimiter: delimiter,
+                KeyMarker: next?.key,
+                VersionIdMarker: next?.version,
+            }), signal === undefined ? {} : { abortSignal: signal });
+            for (const { Key = '', VersionId, Size = 0 } of page.Versions ?? []) {
+                const entry = open.get(Key) ?? { versions: [], deleted: false };
+                entry.versions.unshift({ id: VersionId === 'null' ? undefined : VersionId, bytes: Size });
+                open.set(Key, entry);
+            }
+            for (const { Key = '', IsLatest } of page.DeleteMarkers ?? []) {
+                const entry = open.get(Key) ?? { versions: [], deleted: false };
+                entry.deleted ||= IsLatest === true;
+                open.set(Key, entry);
+            }
+            more = page.IsTruncated === true && page.NextKeyMarker !== undefined;
+            const last = more ? page.NextKeyMarker : undefined;
+            const done = [...open].filter(([key]) => key !== last);
+            for (const [key] of done)
+                open.delete(key);
+            yield {
+                objects: done
+                    .filter(([, { versions }]) => versions.length > 0)
+                    .map(([key, { versions, deleted }]) => ({ key, versions, deleted })),
+                prefixes: (page.CommonPrefixes ?? []).map(({ Prefix = '' }) => Prefix),
+            };
+            next = more ? { key: page.NextKeyMarker ?? '', version: page.NextVersionIdMarker } : undefined;
+        }
+    }
 }
 
 // EXTERNAL MODULE: external "node:zlib"
@@ -79458,11 +79575,11 @@ async function abortUploads(bucket, key) {
 
 
 
+
 const defaultIdleMs = 60_000;
 /** How often a download that breaks off is taken up again where it broke. */
 const resumptions = 5;
 const s3_cleanUpMs = 5000;
-const listing = { stage: 'locate', verb: 'list', permission: 's3:ListBucket', key: undefined };
 /** A bucket of AWS S3, or of any server that speaks its protocol. */
 class S3Store {
     uri;
@@ -79470,9 +79587,13 @@ class S3Store {
     #prefix;
     #signal;
     #habits;
+    #lister;
+    /** What the last listing said of each path. */
+    #objects = new Map();
     constructor({ bucket, prefix, options }, { signal, idleMs = defaultIdleMs } = {}) {
         this.uri = prefix === '' ? `s3://${bucket}` : `s3://${bucket}/${prefix}`;
         this.#bucket = new S3Bucket(bucket, options, { idleMs });
+        this.#lister = new S3Lister(this.#bucket);
         this.#prefix = prefix === '' ? '' : `${prefix}/`;
         this.#signal = signal;
         this.#habits = { checksums: options.checksums === 'auto' ? 'crc32' : 'md5', createOnly: 'unknown' };
@@ -79486,19 +79607,29 @@ class S3Store {
     async files(name, id) {
         const folder = id === undefined ? `${name}/` : `${name}/${id}/`;
         const found = new Map();
-        for await (const page of this.#pages(folder)) {
-            for (const { Key = '', Size = 0 } of page.Contents ?? []) {
-                const [, of = '', file = '', ...deeper] = Key.slice(this.#prefix.length).split('/');
+        for await (const { objects } of this.#lister.pages(this.#key(folder), undefined, this.#signal)) {
+            for (const object of objects) {
+                const path = object.key.slice(this.#prefix.length);
+                const [, of = '', file = '', ...deeper] = path.split('/');
                 if (deeper.length > 0 || file === '' || !idPattern.test(of))
                     continue;
                 const files = found.get(of) ?? new Map();
-                found.set(of, files.set(file, Size));
+                found.set(of, files.set(file, object.versions[0]?.bytes ?? 0));
+                this.#objects.set(path, object);
             }
         }
         return new Map([...found].sort(([a], [b]) => (a < b ? -1 : 1)));
     }
-    async read(path) {
-        const file = await this.open(path);
+    history(path) {
+        const object = this.#objects.get(path);
+        if (object?.deleted === true)
+            return 'deleted';
+        return object !== undefined && object.versions.length > 1 ? 'overwritten' : 'as written';
+    }
+    async read(path, version = 0) {
+        if (version > 0 && version >= (this.#objects.get(path)?.versions.length ?? 1))
+            return undefined;
+        const file = await this.open(path, version);
         if (file === undefined)
             return undefined;
         if (file.bytes > largestRead) {
@@ -79507,8 +79638,9 @@ class S3Store {
         }
         return (0,consumers_namespaceObject.buffer)(file.stream);
     }
-    async open(path) {
-        const first = await this.#get(path, 0, undefined);
+    async open(path, version = 0) {
+        const versionId = this.#objects.get(path)?.versions[version]?.id;
+        const first = await this.#get(path, 0, { versionId });
         if (first === undefined)
             return undefined;
         const bytes = first.bytes;
@@ -79526,21 +79658,22 @@ class S3Store {
     async discard(name, id) {
         const abortSignal = AbortSignal.timeout(s3_cleanUpMs);
         const folder = `${name}/${id}/`;
-        const keys = [];
-        for await (const page of this.#pages(folder, undefined, abortSignal))
-            keys.push(...(page.Contents ?? []).map(({ Key = '' }) => Key));
+        const objects = [];
+        for await (const page of this.#lister.pages(this.#key(folder), undefined, abortSignal))
+            objects.push(...page.objects);
         await abortUploads(this.#bucket, this.#key(`${folder}database.dump`));
-        if (keys.includes(this.#key(`${folder}manifest.json`)))
+        if (objects.some((object) => object.key === this.#key(`${folder}manifest.json`)))
             return;
         const action = {
             stage: 'upload',
             verb: 'delete what an unfinished run left at',
-            permission: 's3:DeleteObject',
+            permission: 's3:DeleteObject and s3:DeleteObjectVersion',
             key: this.#key(folder),
         };
-        await Promise.all(keys
-            .filter((key) => /^(?:database|roles|census)\./.test(key.slice(key.lastIndexOf('/') + 1)))
-            .map((Key) => this.#bucket.ask(action, (send) => send(new dist_cjs/* DeleteObjectCommand */.k4j({ Bucket: this.#bucket.name, Key }), { abortSignal }))));
+        const ours = objects.filter(({ key }) => /^(?:database|roles|census)\./.test(key.slice(key.lastIndexOf('/') + 1)));
+        await Promise.all(ours.flatMap(({ key, versions }) => versions.map((version) => this.#bucket.ask(action, (send) => send(new dist_cjs/* DeleteObjectCommand */.k4j({ Bucket: this.#bucket.name, Key: key, VersionId: version.id }), {
+            abortSignal,
+        })))));
     }
     pathFor(path) {
         return `s3://${this.#bucket.name}/${this.#key(path)}`;
@@ -79568,36 +79701,24 @@ class S3Store {
         return `${this.#prefix}${path}`;
     }
     async #folders(folder, pattern) {
-        const found = [];
+        const found = new Set();
         const from = this.#key(folder).length;
-        for await (const page of this.#pages(folder, '/'))
-            for (const { Prefix = '' } of page.CommonPrefixes ?? [])
-                found.push(Prefix.slice(from, -1));
-        return found.filter((name) => pattern.test(name)).sort();
-    }
-    async *#pages(folder, delimiter, signal = this.#signal) {
-        for (let token, more = true; more;) {
-            const page = await this.#bucket.ask(listing, (send) => send(new dist_cjs/* ListObjectsV2Command */.u6x({
-                Bucket: this.#bucket.name,
-                Prefix: this.#key(folder),
-                ...(delimiter === undefined ? {} : { Delimiter: delimiter }),
-                ...(token === undefined ? {} : { ContinuationToken: token }),
-            }), signal === undefined ? {} : { abortSignal: signal }));
-            yield page;
-            token = page.NextContinuationToken;
-            more = page.IsTruncated === true && token !== undefined;
-        }
+        for await (const { prefixes } of this.#lister.pages(this.#key(folder), '/', this.#signal))
+            for (const prefix of prefixes)
+                found.add(prefix.slice(from, -1));
+        return [...found].filter((name) => pattern.test(name)).sort();
     }
     /** One GET, from `start` on; undefined when the object is not there. */
-    async #get(path, start, etag) {
+    async #get(path, start, { versionId, etag }) {
         const answer = await this.#bucket.askFor({ stage: 'download', verb: 'read', permission: 's3:GetObject', key: this.#key(path) }, (send) => send(new dist_cjs/* GetObjectCommand */.jLs({
             Bucket: this.#bucket.name,
             Key: this.#key(path),
+            VersionId: versionId,
             ...(start === 0 ? {} : { Range: `bytes=${start}-`, IfMatch: etag }),
         }), this.#abortable));
         if (answer === undefined)
             return undefined;
-        return { body: answer.Body, bytes: start + (answer.ContentLength ?? 0), etag: answer.ETag };
+        return { body: answer.Body, bytes: start + (answer.ContentLength ?? 0), etag: answer.ETag, versionId };
     }
     /** The bytes of one object, taken up again where the connection breaks. Throws a `Failure` when that does not help. */
     async *#download(path, first) {
@@ -79625,7 +79746,7 @@ class S3Store {
                         key: this.#key(path),
                     });
                 await new Promise((resolve) => setTimeout(resolve, 200 * 2 ** broken));
-                const rest = await this.#get(path, at, first.etag);
+                const rest = await this.#get(path, at, first);
                 if (rest === undefined)
                     throw new Failure('download', 'store', `${this.pathFor(path)} went away while it was read`, {
                         hint: 'somebody deletes backups while they are read: look at the lifecycle rules of the bucket',
@@ -81078,6 +81199,14 @@ function hideStoreSecrets({ flags, secrets }) {
             secrets.add(value);
     }
 }
+/** What is wrong in a store besides the backups that are asked for. */
+function warnOf({ backups, damaged }, log) {
+    for (const { name, id, reason } of damaged)
+        log.warn(`${name}/${id} is damaged: ${reason}`);
+    for (const { manifest, tampering } of backups)
+        if (tampering.length > 0)
+            log.warn(`${manifest.name}/${manifest.id} is used as it was first stored, but somebody changed it: ${tampering.join(', ')}`);
+}
 /** The store the flags name, and everything in it that they let in. */
 async function openCatalog(terminal) {
     const inputs = new Inputs(terminal.flags.read);
@@ -81103,8 +81232,7 @@ async function openBackup(terminal) {
     const store = openStore(choice, { signal: terminal.signal });
     const name = await requireName(store, inputs.optional('name'));
     const catalog = await readCatalog(store, name);
-    for (const entry of catalog.damaged)
-        terminal.log.warn(`${entry.name}/${entry.id} is damaged: ${entry.reason}`);
+    warnOf(catalog, terminal.log);
     return { store, backup: catalog_select(catalog, parsed.selector, await store.now()) };
 }
 
@@ -81632,8 +81760,7 @@ const listCommand = {
     flags: storeFlags,
     async run(terminal) {
         const { store, catalog } = await openCatalog(terminal);
-        for (const { name, id, reason } of catalog.damaged)
-            terminal.log.warn(`${name}/${id} is damaged: ${reason}`);
+        warnOf(catalog, terminal.log);
         if (catalog.unfinished.length > 0)
             terminal.log.notice(`${formatCount(catalog.unfinished.length, 'upload')} without a manifest: running, or cut off; not a backup`);
         const now = await store.now();

@@ -8,6 +8,8 @@ import type { Store } from './store/store.ts';
 export interface Backup {
   readonly manifest: Manifest;
   readonly manifestSha256: string;
+  /** What somebody did to its files after it was stored, where the store remembers; such a backup is whole all the same. */
+  readonly tampering: readonly string[];
 }
 
 /** What a folder with a backup's id turned out to be. */
@@ -37,8 +39,23 @@ export async function readBackup(
 ): Promise<Entry> {
   const sizes = files ?? (await store.files(name, id)).get(id);
   if (sizes?.has(fileNames.manifest) !== true) return { kind: 'unfinished', name, id };
-  const bytes = await store.read(`${name}/${id}/${fileNames.manifest}`);
-  if (bytes === undefined) return { kind: 'unfinished', name, id };
+  // The first version of a manifest that can be used is the backup: later ones are somebody else's.
+  let damaged: Entry | undefined;
+  for (let version = 0; ; version++) {
+    const bytes = await store.read(`${name}/${id}/${fileNames.manifest}`, version);
+    if (bytes === undefined) return damaged ?? { kind: 'unfinished', name, id };
+    const entry = judge(store, { name, id }, bytes, sizes);
+    if (entry.kind === 'backup') return entry;
+    damaged ??= entry;
+  }
+}
+
+function judge(
+  store: Store,
+  { name, id }: { readonly name: string; readonly id: string },
+  bytes: Buffer,
+  sizes: ReadonlyMap<string, number>,
+): Entry {
   try {
     const manifest = parseManifest(bytes, { name, id });
     for (const file of manifest.files) {
@@ -47,7 +64,14 @@ export async function readBackup(
       if (size !== file.bytes)
         return { kind: 'damaged', name, id, reason: `${file.name} has ${size} bytes instead of ${file.bytes}` };
     }
-    return { kind: 'backup', backup: { manifest, manifestSha256: createHash('sha256').update(bytes).digest('hex') } };
+    const tampering = [fileNames.manifest, ...manifest.files.map((file) => file.name)].flatMap((file) => {
+      const history = store.history(`${name}/${id}/${file}`);
+      // A second copy of a small data file is our own question whether the store overwrites.
+      if (history === 'as written' || (history === 'overwritten' && file !== fileNames.manifest)) return [];
+      return [`${file} was ${history} after it was stored`];
+    });
+    const manifestSha256 = createHash('sha256').update(bytes).digest('hex');
+    return { kind: 'backup', backup: { manifest, manifestSha256, tampering } };
   } catch (error) {
     if (!(error instanceof UnreadableDocument)) throw error;
     return { kind: 'damaged', name, id, reason: error.message };

@@ -4,7 +4,7 @@ import { displayName, displayWord } from '../postgres/names.ts';
 import { table } from '../report/table.ts';
 import { readCensus } from '../verify.ts';
 import { answer, type Command } from './command.ts';
-import { backupArgument, openBackup, openCatalog, storeFlags } from './shared-flags.ts';
+import { backupArgument, openBackup, openCatalog, storeFlags, warnOf } from './shared-flags.ts';
 
 export const listCommand: Command = {
   name: 'list',
@@ -12,7 +12,7 @@ export const listCommand: Command = {
   flags: storeFlags,
   async run(terminal) {
     const { store, catalog } = await openCatalog(terminal);
-    for (const { name, id, reason } of catalog.damaged) terminal.log.warn(`${name}/${id} is damaged: ${reason}`);
+    warnOf(catalog, terminal.log);
     if (catalog.unfinished.length > 0)
       terminal.log.notice(
         `${formatCount(catalog.unfinished.length, 'upload')} without a manifest: running, or cut off; not a backup`,

@@ -2,6 +2,7 @@ import { type Backup, type Catalog, parseSelector, readCatalog, requireName, sel
 import { identityOf } from '../environment.ts';
 import { Failure } from '../failure.ts';
 import { Inputs } from '../inputs.ts';
+import type { Log } from '../log.ts';
 import type { ProgramChoice } from '../machine.ts';
 import { openStore } from '../store/open.ts';
 import type { Store } from '../store/store.ts';
@@ -68,6 +69,16 @@ export function hideStoreSecrets({ flags, secrets }: Terminal): void {
   }
 }
 
+/** What is wrong in a store besides the backups that are asked for. */
+export function warnOf({ backups, damaged }: Catalog, log: Log): void {
+  for (const { name, id, reason } of damaged) log.warn(`${name}/${id} is damaged: ${reason}`);
+  for (const { manifest, tampering } of backups)
+    if (tampering.length > 0)
+      log.warn(
+        `${manifest.name}/${manifest.id} is used as it was first stored, but somebody changed it: ${tampering.join(', ')}`,
+      );
+}
+
 /** The store the flags name, and everything in it that they let in. */
 export async function openCatalog(terminal: Terminal): Promise<{ store: Store; catalog: Catalog }> {
   const inputs = new Inputs(terminal.flags.read);
@@ -92,6 +103,6 @@ export async function openBackup(terminal: Terminal): Promise<{ store: Store; ba
   const store = openStore(choice, { signal: terminal.signal });
   const name = await requireName(store, inputs.optional('name'));
   const catalog = await readCatalog(store, name);
-  for (const entry of catalog.damaged) terminal.log.warn(`${entry.name}/${entry.id} is damaged: ${entry.reason}`);
+  warnOf(catalog, terminal.log);
   return { store, backup: select(catalog, parsed.selector, await store.now()) };
 }

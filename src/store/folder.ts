@@ -17,7 +17,7 @@ import { dirname, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { idPattern, namePattern } from '../backup-id.ts';
 import { Failure, type Stage } from '../failure.ts';
-import { largestRead, type Store, type StoredFile, type Upload } from './store.ts';
+import { type History, largestRead, type Store, type StoredFile, type Upload } from './store.ts';
 
 /** What link(2) answers on FAT, some network and some FUSE file systems. */
 const noHardLinks = ['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS'];
@@ -54,7 +54,12 @@ export class FolderStore implements Store {
     return new Map(folders);
   }
 
-  async read(path: string): Promise<Buffer | undefined> {
+  history(): History {
+    return 'as written';
+  }
+
+  async read(path: string, version = 0): Promise<Buffer | undefined> {
+    if (version > 0) return undefined;
     const bytes = await this.#size(path);
     if (bytes === undefined) return undefined;
     if (bytes > largestRead)

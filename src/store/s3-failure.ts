@@ -80,7 +80,9 @@ export function s3Failure(error: unknown, place: S3Place, action: S3Action): Fai
     return fail(
       'storeCredentials',
       `${where} does not know this access key id`,
-      'copy it again; a key of another provider or account looks the same',
+      options.encryption?.kmsKeyId === undefined
+        ? 'copy it again; a key of another provider or account looks the same'
+        : 'copy it again; or, on Ceph, correct s3-sse-kms-key-id, of which it says the same',
     );
   if (name === 'SignatureDoesNotMatch')
     return fail(

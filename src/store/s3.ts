@@ -7,14 +7,14 @@ import { Failure } from '../failure.ts';
 import type { S3Options } from './s3-address.ts';
 import { S3Bucket } from './s3-client.ts';
 import type { S3Action } from './s3-failure.ts';
+import { listing, S3Lister, type S3Object } from './s3-listing.ts';
 import { abortUploads, type S3Habits, S3Upload } from './s3-upload.ts';
-import { largestRead, type Store, type StoredFile, type Upload } from './store.ts';
+import { type History, largestRead, type Store, type StoredFile, type Upload } from './store.ts';
 
 const defaultIdleMs = 60_000;
 /** How often a download that breaks off is taken up again where it broke. */
 const resumptions = 5;
 const cleanUpMs = 5000;
-const listing: S3Action = { stage: 'locate', verb: 'list', permission: 's3:ListBucket', key: undefined };
 
 export interface StoreUse {
   /** Ends whatever the store is doing, but for cleaning up. */
@@ -30,6 +30,9 @@ export class S3Store implements Store {
   readonly #prefix: string;
   readonly #signal: AbortSignal | undefined;
   readonly #habits: S3Habits;
+  readonly #lister: S3Lister;
+  /** What the last listing said of each path. */
+  readonly #objects = new Map<string, S3Object>();
 
   constructor(
     { bucket, prefix, options }: { readonly bucket: string; readonly prefix: string; readonly options: S3Options },
@@ -37,6 +40,7 @@ export class S3Store implements Store {
   ) {
     this.uri = prefix === '' ? `s3://${bucket}` : `s3://${bucket}/${prefix}`;
     this.#bucket = new S3Bucket(bucket, options, { idleMs });
+    this.#lister = new S3Lister(this.#bucket);
     this.#prefix = prefix === '' ? '' : `${prefix}/`;
     this.#signal = signal;
     this.#habits = { checksums: options.checksums === 'auto' ? 'crc32' : 'md5', createOnly: 'unknown' };
@@ -53,19 +57,28 @@ export class S3Store implements Store {
   async files(name: string, id?: string): Promise<Map<string, Map<string, number>>> {
     const folder = id === undefined ? `${name}/` : `${name}/${id}/`;
     const found = new Map<string, Map<string, number>>();
-    for await (const page of this.#pages(folder)) {
-      for (const { Key = '', Size = 0 } of page.Contents ?? []) {
-        const [, of = '', file = '', ...deeper] = Key.slice(this.#prefix.length).split('/');
+    for await (const { objects } of this.#lister.pages(this.#key(folder), undefined, this.#signal)) {
+      for (const object of objects) {
+        const path = object.key.slice(this.#prefix.length);
+        const [, of = '', file = '', ...deeper] = path.split('/');
         if (deeper.length > 0 || file === '' || !idPattern.test(of)) continue;
         const files = found.get(of) ?? new Map<string, number>();
-        found.set(of, files.set(file, Size));
+        found.set(of, files.set(file, object.versions[0]?.bytes ?? 0));
+        this.#objects.set(path, object);
       }
     }
     return new Map([...found].sort(([a], [b]) => (a < b ? -1 : 1)));
   }
 
-  async read(path: string): Promise<Buffer | undefined> {
-    const file = await this.open(path);
+  history(path: string): History {
+    const object = this.#objects.get(path);
+    if (object?.deleted === true) return 'deleted';
+    return object !== undefined && object.versions.length > 1 ? 'overwritten' : 'as written';
+  }
+
+  async read(path: string, version = 0): Promise<Buffer | undefined> {
+    if (version > 0 && version >= (this.#objects.get(path)?.versions.length ?? 1)) return undefined;
+    const file = await this.open(path, version);
     if (file === undefined) return undefined;
     if (file.bytes > largestRead) {
       file.stream.destroy();
@@ -78,8 +91,9 @@ export class S3Store implements Store {
     return buffer(file.stream);
   }
 
-  async open(path: string): Promise<StoredFile | undefined> {
-    const first = await this.#get(path, 0, undefined);
+  async open(path: string, version = 0): Promise<StoredFile | undefined> {
+    const versionId = this.#objects.get(path)?.versions[version]?.id;
+    const first = await this.#get(path, 0, { versionId });
     if (first === undefined) return undefined;
     const bytes = first.bytes;
     return {
@@ -99,25 +113,28 @@ export class S3Store implements Store {
   async discard(name: string, id: string): Promise<void> {
     const abortSignal = AbortSignal.timeout(cleanUpMs);
     const folder = `${name}/${id}/`;
-    const keys: string[] = [];
-    for await (const page of this.#pages(folder, undefined, abortSignal))
-      keys.push(...(page.Contents ?? []).map(({ Key = '' }) => Key));
+    const objects: S3Object[] = [];
+    for await (const page of this.#lister.pages(this.#key(folder), undefined, abortSignal))
+      objects.push(...page.objects);
     await abortUploads(this.#bucket, this.#key(`${folder}database.dump`));
-    if (keys.includes(this.#key(`${folder}manifest.json`))) return;
+    if (objects.some((object) => object.key === this.#key(`${folder}manifest.json`))) return;
     const action: S3Action = {
       stage: 'upload',
       verb: 'delete what an unfinished run left at',
-      permission: 's3:DeleteObject',
+      permission: 's3:DeleteObject and s3:DeleteObjectVersion',
       key: this.#key(folder),
     };
+    const ours = objects.filter(({ key }) => /^(?:database|roles|census)\./.test(key.slice(key.lastIndexOf('/') + 1)));
     await Promise.all(
-      keys
-        .filter((key) => /^(?:database|roles|census)\./.test(key.slice(key.lastIndexOf('/') + 1)))
-        .map((Key) =>
+      ours.flatMap(({ key, versions }) =>
+        versions.map((version) =>
           this.#bucket.ask(action, (send) =>
-            send(new DeleteObjectCommand({ Bucket: this.#bucket.name, Key }), { abortSignal }),
+            send(new DeleteObjectCommand({ Bucket: this.#bucket.name, Key: key, VersionId: version.id }), {
+              abortSignal,
+            }),
           ),
         ),
+      ),
     );
   }
 
@@ -158,34 +175,19 @@ export class S3Store implements Store {
   }
 
   async #folders(folder: string, pattern: RegExp): Promise<string[]> {
-    const found: string[] = [];
+    const found = new Set<string>();
     const from = this.#key(folder).length;
-    for await (const page of this.#pages(folder, '/'))
-      for (const { Prefix = '' } of page.CommonPrefixes ?? []) found.push(Prefix.slice(from, -1));
-    return found.filter((name) => pattern.test(name)).sort();
-  }
-
-  async *#pages(folder: string, delimiter?: string, signal = this.#signal) {
-    for (let token: string | undefined, more = true; more; ) {
-      const page = await this.#bucket.ask(listing, (send) =>
-        send(
-          new ListObjectsV2Command({
-            Bucket: this.#bucket.name,
-            Prefix: this.#key(folder),
-            ...(delimiter === undefined ? {} : { Delimiter: delimiter }),
-            ...(token === undefined ? {} : { ContinuationToken: token }),
-          }),
-          signal === undefined ? {} : { abortSignal: signal },
-        ),
-      );
-      yield page;
-      token = page.NextContinuationToken;
-      more = page.IsTruncated === true && token !== undefined;
-    }
+    for await (const { prefixes } of this.#lister.pages(this.#key(folder), '/', this.#signal))
+      for (const prefix of prefixes) found.add(prefix.slice(from, -1));
+    return [...found].filter((name) => pattern.test(name)).sort();
   }
 
   /** One GET, from `start` on; undefined when the object is not there. */
-  async #get(path: string, start: number, etag: string | undefined) {
+  async #get(
+    path: string,
+    start: number,
+    { versionId, etag }: { readonly versionId?: string | undefined; readonly etag?: string | undefined },
+  ) {
     const answer = await this.#bucket.askFor(
       { stage: 'download', verb: 'read', permission: 's3:GetObject', key: this.#key(path) },
       (send) =>
@@ -193,19 +195,25 @@ export class S3Store implements Store {
           new GetObjectCommand({
             Bucket: this.#bucket.name,
             Key: this.#key(path),
+            VersionId: versionId,
             ...(start === 0 ? {} : { Range: `bytes=${start}-`, IfMatch: etag }),
           }),
           this.#abortable,
         ),
     );
     if (answer === undefined) return undefined;
-    return { body: answer.Body as Readable, bytes: start + (answer.ContentLength ?? 0), etag: answer.ETag };
+    return { body: answer.Body as Readable, bytes: start + (answer.ContentLength ?? 0), etag: answer.ETag, versionId };
   }
 
   /** The bytes of one object, taken up again where the connection breaks. Throws a `Failure` when that does not help. */
   async *#download(
     path: string,
-    first: { readonly body: Readable; readonly bytes: number; readonly etag: string | undefined },
+    first: {
+      readonly body: Readable;
+      readonly bytes: number;
+      readonly etag: string | undefined;
+      readonly versionId: string | undefined;
+    },
   ): AsyncGenerator<Buffer> {
     let at = 0;
     let body = first.body;
@@ -228,7 +236,7 @@ export class S3Store implements Store {
             key: this.#key(path),
           });
         await new Promise((resolve) => setTimeout(resolve, 200 * 2 ** broken));
-        const rest = await this.#get(path, at, first.etag);
+        const rest = await this.#get(path, at, first);
         if (rest === undefined)
           throw new Failure('download', 'store', `${this.pathFor(path)} went away while it was read`, {
             hint: 'somebody deletes backups while they are read: look at the lifecycle rules of the bucket',

@@ -19,8 +19,13 @@ export interface Store {
   ids(name: string): Promise<string[]>;
   /** The files of every backup under a name, with their sizes; or of one backup only. Oldest first. */
   files(name: string, id?: string): Promise<ReadonlyMap<string, ReadonlyMap<string, number>>>;
-  /** A small file, whole; undefined when it is not there. Files over 256 MiB are refused. */
-  read(path: string): Promise<Buffer | undefined>;
+  /**
+   * A small file, whole; undefined when it is not there. Files over 256 MiB are refused. Where the store keeps versions,
+   * the first that was ever written counts, as of the last `files`; `version` 1 is the one after that.
+   */
+  read(path: string, version?: number): Promise<Buffer | undefined>;
+  /** What the last `files` saw happen to a file after it was written. */
+  history(path: string): History;
   /** A file's bytes as a stream; undefined when it is not there. */
   open(path: string): Promise<StoredFile | undefined>;
   /** The same file opened for reading on this machine's own disk, where that is where it is; the caller closes it. */
@@ -41,6 +46,9 @@ export interface Store {
   /** The store's clock. */
   now(): Promise<Date>;
 }
+
+/** Of a file in a store that keeps versions; `deleted` is hidden by a marker, and still there. */
+export type History = 'as written' | 'overwritten' | 'deleted';
 
 export interface StoredFile {
   readonly bytes: number;
