@@ -7752,7 +7752,7 @@ exports.u6x = ListObjectsV2Command;
 __webpack_unused_export__ = ListObjectsV2Output$;
 __webpack_unused_export__ = ListObjectsV2Request$;
 __webpack_unused_export__ = ListParts$;
-__webpack_unused_export__ = ListPartsCommand;
+exports.m9c = ListPartsCommand;
 __webpack_unused_export__ = ListPartsOutput$;
 __webpack_unused_export__ = ListPartsRequest$;
 __webpack_unused_export__ = LocationInfo$;
@@ -78719,6 +78719,22 @@ class FolderStore {
         await (0,promises_.rmdir)(folder).catch(() => { });
         await (0,promises_.rmdir)((0,external_node_path_.dirname)(folder)).catch(() => { });
     }
+    async sweep(name, before) {
+        const swept = [];
+        for (const id of await this.ids(name)) {
+            const folder = (0,external_node_path_.join)(this.#root, name, id);
+            const files = await (0,promises_.readdir)(folder).catch(() => []);
+            if (files.some((file) => file.startsWith('manifest.')))
+                continue;
+            // The folder's own time says when a file last came or went, a file's when it last grew.
+            const times = await Promise.all([folder, ...files.map((file) => (0,external_node_path_.join)(folder, file))].map(async (path) => (await (0,promises_.stat)(path)).mtime)).catch(() => [before]);
+            if (times.some((time) => time >= before))
+                continue;
+            await this.discard(name, id);
+            swept.push(id);
+        }
+        return swept;
+    }
     pathFor(path) {
         return this.#path(path);
     }
@@ -79067,16 +79083,56 @@ class S3Bucket {
         this.#client.destroy();
     }
 }
-/** A session of the role for each hour or so of a long dump: the SDK asks again before one expires. */
+/**
+ * A session of the role for each hour or so of a long dump: the SDK asks again five minutes before one expires. Throws
+ * a `Failure` that names the role.
+ */
 function roleCredentials(role, region) {
-    return async () => {
+    let current;
+    const assume = async () => {
         const token = await identityToken(role.identity);
-        return (0,credential_provider_web_identity_dist_cjs.fromWebToken)({
-            roleArn: role.arn,
-            roleSessionName: 'pgassay',
-            webIdentityToken: token,
-            clientConfig: { region: region === 'auto' ? 'us-east-1' : region },
-        })();
+        try {
+            return await (0,credential_provider_web_identity_dist_cjs.fromWebToken)({
+                roleArn: role.arn,
+                roleSessionName: 'pgassay',
+                webIdentityToken: token,
+                clientConfig: {
+                    region: region === 'auto' ? 'us-east-1' : region,
+                    maxAttempts: s3_client_attempts,
+                    // By default a service that says nothing is waited for minutes, again and again.
+                    requestHandler: { connectionTimeout: connectMs, socketTimeout: connectMs },
+                },
+            })();
+        }
+        catch (error) {
+            const { name, status, code } = factsOf(error);
+            const transient = status === undefined || status === 429 || status >= 500 || name.startsWith('IDPCommunication');
+            const hint = transient
+                ? `AWS STS in ${region} failed or could not be reached: check s3-region and the network, and run the job again`
+                : name.startsWith('InvalidIdentityToken')
+                    ? 'the account of the role must know the identity provider https://token.actions.githubusercontent.com with the audience sts.amazonaws.com'
+                    : "check the ARN and the role's trust policy: its condition on sub must match this repository, branch or environment, the one on aud sts.amazonaws.com";
+            throw new Failure('upload', 'storeCredentials', `the role ${role.arn} could not be assumed (${status === undefined ? (code ?? name) : name})`, { hint, cause: error, transient });
+        }
+    };
+    // Asked for ahead of time: what is still good outlives a service that is down for some minutes.
+    const held = () => (current?.expiration?.getTime() ?? 0) - Date.now() > 60_000 ? current : undefined;
+    let askAgain = 0;
+    return async () => {
+        const before = held();
+        if (before !== undefined && Date.now() < askAgain)
+            return before;
+        try {
+            current = await assume();
+            return current;
+        }
+        catch (error) {
+            const still = held();
+            if (still === undefined)
+                throw error;
+            askAgain = Date.now() + 20_000;
+            return still;
+        }
     };
 }
 /** GitHub's signed statement about this job. Throws a `Failure` that prints the permission it takes. */
@@ -79102,7 +79158,8 @@ async function identityToken(service) {
         catch {
             // Tried again below: the service is asked while a job starts, when it is busiest.
         }
-        await new Promise((resolve) => setTimeout(resolve, attempt * 500));
+        if (attempt < 3)
+            await new Promise((resolve) => setTimeout(resolve, attempt * 500));
     }
     throw new Failure('upload', 'storeCredentials', `GitHub gave no identity token (${status ?? 'it could not be reached'})`, { hint: 'run the job again; githubstatus.com tells about outages', transient: true });
 }
@@ -79111,6 +79168,8 @@ async function identityToken(service) {
 
 
 const listing = { stage: 'locate', verb: 'list', permission: 's3:ListBucket', key: undefined };
+/** Of an object that the store does not date: it may be from a moment ago. */
+const unknownTime = new Date(8.64e15);
 /** Answers that mean "not here", or "not you", to a question that a plain list can stand in for. */
 const withoutVersions = new Set([400, 403, 405, 501]);
 /**
@@ -79153,8 +79212,8 @@ class S3Lister {
                 ContinuationToken: token,
             }), signal === undefined ? {} : { abortSignal: signal }));
             yield {
-                objects: (page.Contents ?? []).map(({ Key = '', Size = 0 }) => {
-                    return { key: Key, versions: [{ id: undefined, bytes: Size }], deleted: false };
+                objects: (page.Contents ?? []).map(({ Key = '', Size = 0, LastModified = unknownTime }) => {
+                    return { key: Key, versions: [{ id: undefined, bytes: Size, written: LastModified }], deleted: false };
                 }),
                 prefixes: (page.CommonPrefixes ?? []).map(({ Prefix = '' }) => Prefix),
             };
@@ -79173,9 +79232,13 @@ class S3Lister {
                 KeyMarker: next?.key,
                 VersionIdMarker: next?.version,
             }), signal === undefined ? {} : { abortSignal: signal });
-            for (const { Key = '', VersionId, Size = 0 } of page.Versions ?? []) {
+            for (const { Key = '', VersionId, Size = 0, LastModified = unknownTime } of page.Versions ?? []) {
                 const entry = open.get(Key) ?? { versions: [], deleted: false };
-                entry.versions.unshift({ id: VersionId === 'null' ? undefined : VersionId, bytes: Size });
+                entry.versions.unshift({
+                    id: VersionId === 'null' ? undefined : VersionId,
+                    bytes: Size,
+                    written: LastModified,
+                });
                 open.set(Key, entry);
             }
             for (const { Key = '', IsLatest } of page.DeleteMarkers ?? []) {
@@ -79565,6 +79628,56 @@ async function abortUploads(bucket, key) {
         abortSignal,
     })));
 }
+/** Gives up every upload below `prefix` of which no part has arrived since `before`; returns their keys. */
+async function abortStale(bucket, prefix, before, signal) {
+    const options = signal === undefined ? {} : { abortSignal: signal };
+    const found = [];
+    await bucket.ask({
+        stage: 'locate',
+        verb: 'list unfinished uploads in',
+        permission: 's3:ListBucketMultipartUploads',
+        key: undefined,
+    }, async (send) => {
+        for (let next, more = true; more;) {
+            const page = await send(new dist_cjs/* ListMultipartUploadsCommand */.mo2({
+                Bucket: bucket.name,
+                Prefix: prefix,
+                KeyMarker: next?.key,
+                UploadIdMarker: next?.id,
+            }), options);
+            for (const { Key, UploadId, Initiated } of page.Uploads ?? [])
+                if (Key !== undefined && UploadId !== undefined && Initiated !== undefined && Initiated < before)
+                    found.push({ Key, UploadId });
+            more = page.IsTruncated === true && page.NextKeyMarker !== undefined;
+            next = { key: page.NextKeyMarker ?? '', id: page.NextUploadIdMarker ?? '' };
+        }
+    });
+    const aborted = [];
+    for (const { Key, UploadId } of found) {
+        const upload = { Bucket: bucket.name, Key, UploadId };
+        const action = {
+            stage: 'locate',
+            verb: 'abort the upload of',
+            permission: 's3:AbortMultipartUpload',
+            key: Key,
+        };
+        const done = await bucket.askFor(action, async (send) => {
+            // A dump may take days: what counts is when its last part came, in pages of a thousand parts.
+            for (let marker, more = true; more;) {
+                const { Parts = [], IsTruncated, NextPartNumberMarker, } = await send(new dist_cjs/* ListPartsCommand */.m9c({ ...upload, PartNumberMarker: marker }), options);
+                if (Parts.some((part) => part.LastModified === undefined || part.LastModified >= before))
+                    return false;
+                more = IsTruncated === true && NextPartNumberMarker !== undefined;
+                marker = NextPartNumberMarker;
+            }
+            await send(new dist_cjs/* AbortMultipartUploadCommand */.tfP(upload), options);
+            return true;
+        });
+        if (done === true)
+            aborted.push(Key);
+    }
+    return aborted;
+}
 
 ;// CONCATENATED MODULE: ./build/store/s3.js
 
@@ -79664,16 +79777,46 @@ class S3Store {
         await abortUploads(this.#bucket, this.#key(`${folder}database.dump`));
         if (objects.some((object) => object.key === this.#key(`${folder}manifest.json`)))
             return;
-        const action = {
+        await this.#remove(objects, abortSignal);
+    }
+    async sweep(name, before) {
+        const swept = new Set();
+        for (const key of await abortStale(this.#bucket, this.#key(`${name}/`), before, this.#signal))
+            swept.add(key.slice(this.#key(`${name}/`).length).split('/')[0] ?? '');
+        const folders = Map.groupBy(await this.#unfinished(name), ({ key }) => key.slice(0, key.lastIndexOf('/')));
+        for (const [folder, objects] of folders) {
+            if (objects.some(({ versions }) => versions.some(({ written }) => written >= before)))
+                continue;
+            await this.#remove(objects, this.#signal);
+            swept.add(folder.slice(folder.lastIndexOf('/') + 1));
+        }
+        return [...swept].filter((id) => idPattern.test(id)).sort();
+    }
+    /** Every object below an id of this name that has no manifest, in no version. */
+    async #unfinished(name) {
+        const objects = [];
+        const whole = new Set();
+        for await (const page of this.#lister.pages(this.#key(`${name}/`), undefined, this.#signal))
+            for (const object of page.objects) {
+                const [folder = '', file = ''] = splitKey(object.key);
+                if (file.startsWith('manifest.'))
+                    whole.add(folder);
+                objects.push(object);
+            }
+        return objects.filter(({ key }) => {
+            const [folder = ''] = splitKey(key);
+            return !whole.has(folder) && idPattern.test(folder.slice(this.#key(`${name}/`).length));
+        });
+    }
+    /** The data files among the objects, every version of them. */
+    async #remove(objects, signal) {
+        const ours = objects.filter(({ key }) => /^(?:database|roles|census)\./.test(splitKey(key)[1] ?? ''));
+        await Promise.all(ours.flatMap(({ key, versions }) => versions.map((version) => this.#bucket.ask({
             stage: 'upload',
             verb: 'delete what an unfinished run left at',
             permission: 's3:DeleteObject and s3:DeleteObjectVersion',
-            key: this.#key(folder),
-        };
-        const ours = objects.filter(({ key }) => /^(?:database|roles|census)\./.test(key.slice(key.lastIndexOf('/') + 1)));
-        await Promise.all(ours.flatMap(({ key, versions }) => versions.map((version) => this.#bucket.ask(action, (send) => send(new dist_cjs/* DeleteObjectCommand */.k4j({ Bucket: this.#bucket.name, Key: key, VersionId: version.id }), {
-            abortSignal,
-        })))));
+            key,
+        }, (send) => send(new dist_cjs/* DeleteObjectCommand */.k4j({ Bucket: this.#bucket.name, Key: key, VersionId: version.id }), signal === undefined ? {} : { abortSignal: signal })))));
     }
     pathFor(path) {
         return `s3://${this.#bucket.name}/${this.#key(path)}`;
@@ -79755,6 +79898,11 @@ class S3Store {
             }
         }
     }
+}
+/** Everything before the last slash, and what is after it. */
+function splitKey(key) {
+    const at = key.lastIndexOf('/');
+    return [key.slice(0, at), key.slice(at + 1)];
 }
 
 ;// CONCATENATED MODULE: ./build/store/s3-address.js
@@ -79974,6 +80122,9 @@ function pause(ms, signal) {
         signal.addEventListener('abort', onAbort, { once: true });
     });
 }
+/** Younger ones may belong to a run that is still going. */
+const leftoverMs = 24 * 60 * 60 * 1000;
+const sweepMs = 60_000;
 /** A server or a store that does not answer this soon is left to itself. */
 const backup_cleanUpMs = 2000;
 async function within(ms, work) {
@@ -80099,6 +80250,7 @@ class Attempt {
             timings: { ...this.#timings, total: seconds(this.#started) },
         });
         await publisher.publish(manifest);
+        await this.#sweep();
         const location = `${this.#store.uri}/${folder}`;
         return {
             kind: 'stored',
@@ -80108,6 +80260,19 @@ class Attempt {
             restoreCommand: restoreCommand(this.#store, manifest),
             history: await this.#history(manifest),
         };
+    }
+    /** What killed runs left behind a day ago or more. The backup is published: nothing here can fail it. */
+    async #sweep() {
+        const { name } = this.#config;
+        try {
+            const before = new Date((await this.#store.now()).getTime() - leftoverMs);
+            const swept = await within(sweepMs, this.#store.sweep(name, before));
+            if (swept.length > 0)
+                this.#log.notice(`removed what ${formatCount(swept.length, 'unfinished run')} had left in the store: ${swept.join(', ')}`);
+        }
+        catch (error) {
+            this.#log.info(`leftovers of unfinished runs, if there are any, stay in the store: ${error.message}`);
+        }
     }
     /** For the report only: whatever goes wrong here, the backup is published. */
     async #history(manifest) {

@@ -134,6 +134,10 @@ function pause(ms: number, signal: AbortSignal): Promise<void> {
   });
 }
 
+/** Younger ones may belong to a run that is still going. */
+const leftoverMs = 24 * 60 * 60 * 1000;
+const sweepMs = 60_000;
+
 /** A server or a store that does not answer this soon is left to itself. */
 const cleanUpMs = 2000;
 
@@ -270,6 +274,7 @@ class Attempt {
       timings: { ...this.#timings, total: seconds(this.#started) },
     });
     await publisher.publish(manifest);
+    await this.#sweep();
     const location = `${this.#store.uri}/${folder}`;
     return {
       kind: 'stored',
@@ -279,6 +284,21 @@ class Attempt {
       restoreCommand: restoreCommand(this.#store, manifest),
       history: await this.#history(manifest),
     };
+  }
+
+  /** What killed runs left behind a day ago or more. The backup is published: nothing here can fail it. */
+  async #sweep(): Promise<void> {
+    const { name } = this.#config;
+    try {
+      const before = new Date((await this.#store.now()).getTime() - leftoverMs);
+      const swept = await within(sweepMs, this.#store.sweep(name, before));
+      if (swept.length > 0)
+        this.#log.notice(
+          `removed what ${formatCount(swept.length, 'unfinished run')} had left in the store: ${swept.join(', ')}`,
+        );
+    } catch (error) {
+      this.#log.info(`leftovers of unfinished runs, if there are any, stay in the store: ${(error as Error).message}`);
+    }
   }
 
   /** For the report only: whatever goes wrong here, the backup is published. */

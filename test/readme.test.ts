@@ -1,12 +1,15 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { promisify } from 'node:util';
 import { loadSampleDatabase } from '../scripts/sample-database.ts';
-import { countedRows, recordedRows, takeBackup } from './support/backup.ts';
+import { countedRows, recordedRows, takeBackup, tryBackup } from './support/backup.ts';
+import { filesIn, scratch } from './support/faults.ts';
 import { Cluster } from './support/postgres.ts';
+import { S3Server } from './support/s3.ts';
 
 const readme = readFileSync(join(import.meta.dirname, '../README.md'), 'utf8');
 const execute = promisify(execFile);
@@ -35,5 +38,27 @@ describe('README.md', () => {
     });
     assert.equal(stdout.match(/: OK$/gm)?.length, backup.manifest.files.length, stdout);
     assert.deepEqual(await countedRows(target, 'shop_restored', backup.census), recordedRows(backup.census));
+  });
+
+  test('its line for a bucket fetches every file of a backup, with aws alone', async () => {
+    const [, line = ''] = /<!-- stock-fetch:start -->\s*```bash\n([\s\S]*?)```/.exec(readme) ?? [];
+    await using server = await S3Server.start();
+    await server.createBucket('backups');
+    const taken = await tryBackup(source, 'shop', {
+      store: 's3://backups/prod',
+      's3-endpoint': server.endpoint,
+      's3-access-key-id': server.accessKeyId,
+      's3-secret-access-key': server.secretAccessKey,
+    });
+    assert.equal(taken.exitCode, 0, taken.log);
+    const { location = '' } = taken.outputs;
+    const address = /s3:\/\/acme-backups\/prod\/shop\/[\dTZ]+-[0-9a-f]{6}/;
+    assert.match(line, address);
+    const here = line.replace(address, location).replace('aws s3 cp', `aws --endpoint-url ${server.endpoint} s3 cp`);
+    const folder = await scratch();
+    await execute('bash', ['-c', here], { env: { ...server.env, PATH: process.env.PATH, BACKUP: folder } });
+    assert.deepEqual(await filesIn(folder), ['census.json', 'database.dump', 'manifest.json', 'roles.sql']);
+    const dump = readFileSync(join(folder, 'database.dump'));
+    assert.equal(createHash('sha256').update(dump).digest('hex'), taken.outputs.sha256);
   });
 });

@@ -126,6 +126,23 @@ export class FolderStore implements Store {
     await rmdir(dirname(folder)).catch(() => {});
   }
 
+  async sweep(name: string, before: Date): Promise<string[]> {
+    const swept: string[] = [];
+    for (const id of await this.ids(name)) {
+      const folder = join(this.#root, name, id);
+      const files = await readdir(folder).catch((): string[] => []);
+      if (files.some((file) => file.startsWith('manifest.'))) continue;
+      // The folder's own time says when a file last came or went, a file's when it last grew.
+      const times = await Promise.all(
+        [folder, ...files.map((file) => join(folder, file))].map(async (path) => (await stat(path)).mtime),
+      ).catch((): Date[] => [before]);
+      if (times.some((time) => time >= before)) continue;
+      await this.discard(name, id);
+      swept.push(id);
+    }
+    return swept;
+  }
+
   pathFor(path: string): string {
     return this.#path(path);
   }

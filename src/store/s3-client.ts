@@ -4,7 +4,7 @@ import { S3Client, type S3ClientConfig } from '@aws-sdk/client-s3';
 import { fromWebToken } from '@aws-sdk/credential-provider-web-identity';
 import { Failure } from '../failure.ts';
 import type { IdentityService, S3Options } from './s3-address.ts';
-import { isMissing, type S3Action, s3Failure } from './s3-failure.ts';
+import { factsOf, isMissing, type S3Action, s3Failure } from './s3-failure.ts';
 
 /** Parts in flight, a download, and the small questions beside them. */
 const sockets = 50;
@@ -106,19 +106,61 @@ export class S3Bucket {
   }
 }
 
-/** A session of the role for each hour or so of a long dump: the SDK asks again before one expires. */
+/**
+ * A session of the role for each hour or so of a long dump: the SDK asks again five minutes before one expires. Throws
+ * a `Failure` that names the role.
+ */
 function roleCredentials(
   role: NonNullable<S3Options['role']>,
   region: string,
 ): NonNullable<S3ClientConfig['credentials']> {
-  return async () => {
+  let current: Awaited<ReturnType<ReturnType<typeof fromWebToken>>> | undefined;
+  const assume = async (): Promise<NonNullable<typeof current>> => {
     const token = await identityToken(role.identity);
-    return fromWebToken({
-      roleArn: role.arn,
-      roleSessionName: 'pgassay',
-      webIdentityToken: token,
-      clientConfig: { region: region === 'auto' ? 'us-east-1' : region },
-    })();
+    try {
+      return await fromWebToken({
+        roleArn: role.arn,
+        roleSessionName: 'pgassay',
+        webIdentityToken: token,
+        clientConfig: {
+          region: region === 'auto' ? 'us-east-1' : region,
+          maxAttempts: attempts,
+          // By default a service that says nothing is waited for minutes, again and again.
+          requestHandler: { connectionTimeout: connectMs, socketTimeout: connectMs },
+        },
+      })();
+    } catch (error) {
+      const { name, status, code } = factsOf(error);
+      const transient = status === undefined || status === 429 || status >= 500 || name.startsWith('IDPCommunication');
+      const hint = transient
+        ? `AWS STS in ${region} failed or could not be reached: check s3-region and the network, and run the job again`
+        : name.startsWith('InvalidIdentityToken')
+          ? 'the account of the role must know the identity provider https://token.actions.githubusercontent.com with the audience sts.amazonaws.com'
+          : "check the ARN and the role's trust policy: its condition on sub must match this repository, branch or environment, the one on aud sts.amazonaws.com";
+      throw new Failure(
+        'upload',
+        'storeCredentials',
+        `the role ${role.arn} could not be assumed (${status === undefined ? (code ?? name) : name})`,
+        { hint, cause: error, transient },
+      );
+    }
+  };
+  // Asked for ahead of time: what is still good outlives a service that is down for some minutes.
+  const held = (): typeof current =>
+    (current?.expiration?.getTime() ?? 0) - Date.now() > 60_000 ? current : undefined;
+  let askAgain = 0;
+  return async () => {
+    const before = held();
+    if (before !== undefined && Date.now() < askAgain) return before;
+    try {
+      current = await assume();
+      return current;
+    } catch (error) {
+      const still = held();
+      if (still === undefined) throw error;
+      askAgain = Date.now() + 20_000;
+      return still;
+    }
   };
 }
 
@@ -143,7 +185,7 @@ async function identityToken(service: IdentityService | undefined): Promise<stri
     } catch {
       // Tried again below: the service is asked while a job starts, when it is busiest.
     }
-    await new Promise((resolve) => setTimeout(resolve, attempt * 500));
+    if (attempt < 3) await new Promise((resolve) => setTimeout(resolve, attempt * 500));
   }
   throw new Failure(
     'upload',

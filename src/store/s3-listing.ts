@@ -8,9 +8,15 @@ export const listing: S3Action = { stage: 'locate', verb: 'list', permission: 's
 export interface S3Object {
   readonly key: string;
   /** Oldest first, at least one. `id` is undefined where the store keeps no versions. */
-  readonly versions: readonly { readonly id: string | undefined; readonly bytes: number }[];
+  readonly versions: readonly S3Version[];
   /** A delete marker lies on top: whoever does not look at versions sees nothing. */
   readonly deleted: boolean;
+}
+
+export interface S3Version {
+  readonly id: string | undefined;
+  readonly bytes: number;
+  readonly written: Date;
 }
 
 export interface S3Page {
@@ -18,6 +24,9 @@ export interface S3Page {
   /** With a delimiter: everything up to and with it, once each. */
   readonly prefixes: readonly string[];
 }
+
+/** Of an object that the store does not date: it may be from a moment ago. */
+const unknownTime = new Date(8.64e15);
 
 /** Answers that mean "not here", or "not you", to a question that a plain list can stand in for. */
 const withoutVersions = new Set([400, 403, 405, 501]);
@@ -71,8 +80,8 @@ export class S3Lister {
         ),
       );
       yield {
-        objects: (page.Contents ?? []).map(({ Key = '', Size = 0 }) => {
-          return { key: Key, versions: [{ id: undefined, bytes: Size }], deleted: false };
+        objects: (page.Contents ?? []).map(({ Key = '', Size = 0, LastModified = unknownTime }) => {
+          return { key: Key, versions: [{ id: undefined, bytes: Size, written: LastModified }], deleted: false };
         }),
         prefixes: (page.CommonPrefixes ?? []).map(({ Prefix = '' }) => Prefix),
       };
@@ -87,7 +96,7 @@ export class S3Lister {
     delimiter: string | undefined,
     signal: AbortSignal | undefined,
   ): AsyncGenerator<S3Page> {
-    const open = new Map<string, { versions: { id: string | undefined; bytes: number }[]; deleted: boolean }>();
+    const open = new Map<string, { versions: S3Version[]; deleted: boolean }>();
     for (let next: { key: string; version: string | undefined } | undefined, more = true; more; ) {
       const page = await this.#bucket.raw(
         new ListObjectVersionsCommand({
@@ -99,9 +108,13 @@ export class S3Lister {
         }),
         signal === undefined ? {} : { abortSignal: signal },
       );
-      for (const { Key = '', VersionId, Size = 0 } of page.Versions ?? []) {
+      for (const { Key = '', VersionId, Size = 0, LastModified = unknownTime } of page.Versions ?? []) {
         const entry = open.get(Key) ?? { versions: [], deleted: false };
-        entry.versions.unshift({ id: VersionId === 'null' ? undefined : VersionId, bytes: Size });
+        entry.versions.unshift({
+          id: VersionId === 'null' ? undefined : VersionId,
+          bytes: Size,
+          written: LastModified,
+        });
         open.set(Key, entry);
       }
       for (const { Key = '', IsLatest } of page.DeleteMarkers ?? []) {

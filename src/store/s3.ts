@@ -6,9 +6,8 @@ import { idPattern, namePattern } from '../backup-id.ts';
 import { Failure } from '../failure.ts';
 import type { S3Options } from './s3-address.ts';
 import { S3Bucket } from './s3-client.ts';
-import type { S3Action } from './s3-failure.ts';
 import { listing, S3Lister, type S3Object } from './s3-listing.ts';
-import { abortUploads, type S3Habits, S3Upload } from './s3-upload.ts';
+import { abortStale, abortUploads, type S3Habits, S3Upload } from './s3-upload.ts';
 import { type History, largestRead, type Store, type StoredFile, type Upload } from './store.ts';
 
 const defaultIdleMs = 60_000;
@@ -118,20 +117,56 @@ export class S3Store implements Store {
       objects.push(...page.objects);
     await abortUploads(this.#bucket, this.#key(`${folder}database.dump`));
     if (objects.some((object) => object.key === this.#key(`${folder}manifest.json`))) return;
-    const action: S3Action = {
-      stage: 'upload',
-      verb: 'delete what an unfinished run left at',
-      permission: 's3:DeleteObject and s3:DeleteObjectVersion',
-      key: this.#key(folder),
-    };
-    const ours = objects.filter(({ key }) => /^(?:database|roles|census)\./.test(key.slice(key.lastIndexOf('/') + 1)));
+    await this.#remove(objects, abortSignal);
+  }
+
+  async sweep(name: string, before: Date): Promise<string[]> {
+    const swept = new Set<string>();
+    for (const key of await abortStale(this.#bucket, this.#key(`${name}/`), before, this.#signal))
+      swept.add(key.slice(this.#key(`${name}/`).length).split('/')[0] ?? '');
+    const folders = Map.groupBy(await this.#unfinished(name), ({ key }) => key.slice(0, key.lastIndexOf('/')));
+    for (const [folder, objects] of folders) {
+      if (objects.some(({ versions }) => versions.some(({ written }) => written >= before))) continue;
+      await this.#remove(objects, this.#signal);
+      swept.add(folder.slice(folder.lastIndexOf('/') + 1));
+    }
+    return [...swept].filter((id) => idPattern.test(id)).sort();
+  }
+
+  /** Every object below an id of this name that has no manifest, in no version. */
+  async #unfinished(name: string): Promise<S3Object[]> {
+    const objects: S3Object[] = [];
+    const whole = new Set<string>();
+    for await (const page of this.#lister.pages(this.#key(`${name}/`), undefined, this.#signal))
+      for (const object of page.objects) {
+        const [folder = '', file = ''] = splitKey(object.key);
+        if (file.startsWith('manifest.')) whole.add(folder);
+        objects.push(object);
+      }
+    return objects.filter(({ key }) => {
+      const [folder = ''] = splitKey(key);
+      return !whole.has(folder) && idPattern.test(folder.slice(this.#key(`${name}/`).length));
+    });
+  }
+
+  /** The data files among the objects, every version of them. */
+  async #remove(objects: readonly S3Object[], signal: AbortSignal | undefined): Promise<void> {
+    const ours = objects.filter(({ key }) => /^(?:database|roles|census)\./.test(splitKey(key)[1] ?? ''));
     await Promise.all(
       ours.flatMap(({ key, versions }) =>
         versions.map((version) =>
-          this.#bucket.ask(action, (send) =>
-            send(new DeleteObjectCommand({ Bucket: this.#bucket.name, Key: key, VersionId: version.id }), {
-              abortSignal,
-            }),
+          this.#bucket.ask(
+            {
+              stage: 'upload',
+              verb: 'delete what an unfinished run left at',
+              permission: 's3:DeleteObject and s3:DeleteObjectVersion',
+              key,
+            },
+            (send) =>
+              send(
+                new DeleteObjectCommand({ Bucket: this.#bucket.name, Key: key, VersionId: version.id }),
+                signal === undefined ? {} : { abortSignal: signal },
+              ),
           ),
         ),
       ),
@@ -245,4 +280,10 @@ export class S3Store implements Store {
       }
     }
   }
+}
+
+/** Everything before the last slash, and what is after it. */
+function splitKey(key: string): [string, string] {
+  const at = key.lastIndexOf('/');
+  return [key.slice(0, at), key.slice(at + 1)];
 }

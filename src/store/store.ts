@@ -37,6 +37,11 @@ export interface Store {
   begin(path: string, expected: number): Promise<Upload>;
   /** Takes away what an unsuccessful run has put into `<name>/<id>/`, except when a manifest is there. */
   discard(name: string, id: string): Promise<void>;
+  /**
+   * Takes away what runs under this name left unfinished, when nothing of it has changed since `before`: uploads that were
+   * never completed, and files of a backup that has no manifest in any version. Returns the ids, oldest first.
+   */
+  sweep(name: string, before: Date): Promise<string[]>;
   /** What stock tools call the file: a path here, an address elsewhere. */
   pathFor(path: string): string;
   /** The words of a shell command that writes the file to its standard output; undefined where the path itself will do. */

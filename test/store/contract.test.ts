@@ -129,12 +129,33 @@ function promises(kind: string, open: () => Promise<Place>): void {
       ]);
     });
 
+    test('is swept of what runs left unfinished, when it is old enough, and of nothing else', async () => {
+      const before = await everything();
+      const [past, future] = [-60_000, 60_000].map((ms) => new Date(Date.now() + ms)) as [Date, Date];
+      const killed = await store.begin(`swept/${id(1)}/database.dump`, 20_000_000);
+      await killed.write(randomBytes(20_000_000));
+      for (const file of ['database.dump', 'roles.sql']) await put(store, `swept/${id(2)}/${file}`, Buffer.from('x'));
+      for (const file of ['database.dump', 'manifest.json'])
+        await put(store, `swept/${id(3)}/${file}`, Buffer.from('x'));
+      await put(store, `swept-2/${id(4)}/roles.sql`, Buffer.from('x'));
+      assert.deepEqual(await store.sweep('swept', past), []);
+      assert.deepEqual(await store.sweep('swept', future), [id(1), id(2)]);
+      assert.deepEqual(await store.sweep('swept', future), []);
+      const left = (await everything()).filter((file) => !before.includes(file));
+      assert.deepEqual(
+        left.map((file) => file.slice(file.indexOf('swept'))),
+        [`swept-2/${id(4)}/roles.sql`, `swept/${id(3)}/database.dump`, `swept/${id(3)}/manifest.json`],
+      );
+      await killed.abort();
+      await store.sweep('swept-2', future);
+    });
+
     test('lists names and ids of its own making only, sorted', async () => {
       await put(store, `a.b/${id(9)}/manifest.json`, Buffer.from('{}'));
       await put(store, `a.b/${id(8)}/manifest.json`, Buffer.from('{}'));
       await put(store, `a.b/not-an-id/manifest.json`, Buffer.from('{}'));
       await put(store, `_state/${id(8)}/manifest.json`, Buffer.from('{}'));
-      assert.deepEqual(await store.names(), ['a.b', 'shop']);
+      assert.deepEqual(await store.names(), ['a.b', 'shop', 'swept']);
       assert.deepEqual(await store.ids('a.b'), [id(8), id(9)]);
       assert.deepEqual([...(await store.files('a.b')).keys()], [id(8), id(9)]);
       assert.deepEqual(await store.ids('a'), []);

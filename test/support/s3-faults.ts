@@ -94,6 +94,8 @@ export class S3Proxy implements AsyncDisposable {
   readonly requests: readonly Readonly<Exchange>[];
   /** By how much the clock in the answers' Date header is ahead of the true one. */
   skewMs = 0;
+  /** How much older than they are objects, uploads and parts look in every list. */
+  olderMs = 0;
   readonly #server: Server;
   readonly #target: URL;
   readonly #log: Writable<Exchange>[] = [];
@@ -250,8 +252,10 @@ export class S3Proxy implements AsyncDisposable {
       request.socket.destroySoon();
       return;
     }
+    const isList = exchange.method === 'GET' && /xml/.test(answer.headers['content-type'] ?? '');
     await pipeline(
       answer,
+      (body) => (isList && this.olderMs !== 0 ? aged(body, this.olderMs) : body),
       (body) => (fault?.kind === 'slow' ? paced(body, fault.bytesPerSecond) : body),
       (body) => (fault?.kind === 'corrupt' ? flipped(body, lengthOf(answer)) : body),
       response,
@@ -274,6 +278,18 @@ export class S3Proxy implements AsyncDisposable {
       );
     response.writeHead(status, skewed.flat());
   }
+}
+
+/** A time keeps its length, and the answer its own. */
+async function* aged(body: AsyncIterable<Buffer>, ms: number): AsyncGenerator<Buffer> {
+  const chunks: Buffer[] = [];
+  for await (const chunk of body) chunks.push(chunk);
+  const older = (time: string): string => new Date(Date.parse(time) - ms).toISOString();
+  yield Buffer.from(
+    Buffer.concat(chunks)
+      .toString('utf8')
+      .replace(/(?<=<(?:LastModified|Initiated)>)[^<]+/g, older),
+  );
 }
 
 function described(request: IncomingMessage): Writable<Exchange> {
