@@ -78925,8 +78925,13 @@ const expired = new Set(['ExpiredToken', 'ExpiredTokenException', 'TokenRefreshR
 const full = new Set(['QuotaExceeded', 'XMinioStorageFull', 'InsufficientStorage', 'NotEnoughStorage', 'StorageFull']);
 /** One sentence and one hint for whatever went wrong with a store. */
 function s3Failure(error, place, action) {
+    // A role that cannot be assumed does not know for what.
     if (error instanceof Failure)
-        return error;
+        return new Failure(action.stage, error.exit, error.message, {
+            hint: error.hint,
+            cause: error.cause,
+            transient: error.transient,
+        });
     const { bucket, options } = place;
     const { name, status, code, headers } = factsOf(error);
     const where = options.endpoint ?? `AWS S3 in ${options.region}`;
@@ -78947,7 +78952,9 @@ function s3Failure(error, place, action) {
     if (name === 'InvalidToken')
         return fail('storeCredentials', 'the session token does not belong to these keys', 'give all three of one session: s3-access-key-id, s3-secret-access-key, s3-session-token');
     if (expired.has(name))
-        return fail('storeCredentials', 'the session token of the store has expired', 'use aws-role-arn, which is refreshed while a backup runs, or ask for a longer session (role-duration-seconds)');
+        return fail('storeCredentials', 'the session token of the store has expired', options.role === undefined
+            ? 'use aws-role-arn, which is refreshed while a backup runs, or ask for a longer session (role-duration-seconds)'
+            : "it is refreshed in time by this machine's clock: set that");
     if (name === 'RequestTimeTooSkewed')
         return fail('store', "this machine's clock and the store's are more than 15 minutes apart", "set this machine's clock");
     if (name === 'NoSuchBucket')

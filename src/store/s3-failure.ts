@@ -58,7 +58,13 @@ const full = new Set(['QuotaExceeded', 'XMinioStorageFull', 'InsufficientStorage
 
 /** One sentence and one hint for whatever went wrong with a store. */
 export function s3Failure(error: unknown, place: S3Place, action: S3Action): Failure {
-  if (error instanceof Failure) return error;
+  // A role that cannot be assumed does not know for what.
+  if (error instanceof Failure)
+    return new Failure(action.stage, error.exit, error.message, {
+      hint: error.hint,
+      cause: error.cause,
+      transient: error.transient,
+    });
   const { bucket, options } = place;
   const { name, status, code, headers } = factsOf(error);
   const where = options.endpoint ?? `AWS S3 in ${options.region}`;
@@ -100,7 +106,9 @@ export function s3Failure(error: unknown, place: S3Place, action: S3Action): Fai
     return fail(
       'storeCredentials',
       'the session token of the store has expired',
-      'use aws-role-arn, which is refreshed while a backup runs, or ask for a longer session (role-duration-seconds)',
+      options.role === undefined
+        ? 'use aws-role-arn, which is refreshed while a backup runs, or ask for a longer session (role-duration-seconds)'
+        : "it is refreshed in time by this machine's clock: set that",
     );
   if (name === 'RequestTimeTooSkewed')
     return fail(

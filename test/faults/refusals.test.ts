@@ -55,7 +55,6 @@ describe('inputs that are not of this release', () => {
     ['signing-key', '-----BEGIN PRIVATE KEY-----'],
     ['keep-last', '7'],
     ['keep-within', '30d'],
-    ['s3-object-lock-days', '30'],
     ['alert-issue', 'true'],
     ['ping-url', 'https://example.com/x'],
   ] as const) {

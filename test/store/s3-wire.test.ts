@@ -319,11 +319,14 @@ describe('on the way to an S3 server', { concurrency: 4 }, () => {
     await assert.rejects(wire.read(), (error: unknown) => error instanceof Failure && error.stage === 'download');
   });
 
-  test('F22: 403 at GetObject and at ListObjectsV2 name the permission', async () => {
+  test('F22: 403 at GetObject and at ListObjectsV2 name the permission; at ListObjectVersions a plain list does', async () => {
     await using wire = await stocked();
     wire.proxy.fail('GetObject', { kind: 'status', status: 403, code: 'AccessDenied' });
     await assert.rejects(wire.read(), { message: /may not read s3:\/\//, hint: /allow s3:GetObject on arn:aws:s3:::/ });
-    wire.proxy.fail('ListObjectsV2', { kind: 'status', status: 403, code: 'AccessDenied' });
+    const denied: Fault = { kind: 'status', status: 403, code: 'AccessDenied' };
+    wire.proxy.fail('ListObjectVersions', denied);
+    assert.equal((await wire.store.ids('shop')).length, 1);
+    wire.proxy.fail('ListObjectsV2', denied);
     await assert.rejects(wire.store.ids('shop'), {
       message: /may not list the bucket/,
       hint: `allow s3:ListBucket on arn:aws:s3:::${wire.bucket}`,
@@ -335,11 +338,11 @@ describe('on the way to an S3 server', { concurrency: 4 }, () => {
     { kind: 'reset' },
     { kind: 'truncate', bytes: 100 },
   ] as const)
-    test(`F21: ${fault.kind} at ListObjectsV2 is tried again, and told when it stays`, async () => {
+    test(`F21: ${fault.kind} at ListObjectVersions is tried again, and told when it stays`, async () => {
       await using wire = await stocked();
-      wire.proxy.fail('ListObjectsV2', fault, { times: 2 });
+      wire.proxy.fail('ListObjectVersions', fault, { times: 2 });
       assert.equal((await wire.store.ids('shop')).length, 1);
-      wire.proxy.fail('ListObjectsV2', fault, { times: Infinity });
+      wire.proxy.fail('ListObjectVersions', fault, { times: Infinity });
       await assert.rejects(
         wire.store.ids('shop'),
         (error: unknown) => error instanceof Failure && error.exit === 'store',
