@@ -79269,9 +79269,12 @@ class S3Lister {
     }
 }
 
+;// CONCATENATED MODULE: external "node:timers/promises"
+const external_node_timers_promises_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:timers/promises");
 // EXTERNAL MODULE: external "node:zlib"
 var external_node_zlib_ = __nccwpck_require__(8522);
 ;// CONCATENATED MODULE: ./build/store/s3-upload.js
+
 
 
 
@@ -79282,6 +79285,8 @@ const smallestPart = 8 * MiB;
 /** Parts that travel at the same time hold about this much memory, or one part if that is larger. */
 const inFlightBytes = 32 * MiB;
 const cleanUpMs = 5000;
+/** How long an upload that is given up waits to hear its own name. */
+const lastWordMs = 1000;
 const runMark = 'pgassay-upload';
 /** The size of every part but the last, so that as many as the provider takes hold half as much again as is expected. */
 function partBytes(expected, mostParts) {
@@ -79303,6 +79308,8 @@ class S3Upload {
     #partBytes;
     #signal;
     #ending = new AbortController();
+    /** Ends even the request that begins the upload. */
+    #noUpload = new AbortController();
     #mark = (0,external_node_crypto_.randomBytes)(12).toString('hex');
     #lockUntil;
     #inFlight = new Set();
@@ -79347,7 +79354,7 @@ class S3Upload {
                 this.#dispatch();
             await Promise.all(this.#inFlight);
             this.#throwTrouble();
-            await this.#completeParts(await this.#creating);
+            await this.#completeParts(await this.#unlessAborted(this.#creating));
         }
         const head = await this.#head();
         if (head === undefined)
@@ -79367,9 +79374,26 @@ class S3Upload {
             return;
         this.#state = 'aborted';
         this.#ending.abort(new Error('the upload was given up'));
+        // An upload that the store is just beginning is not in its list yet: what is given up here must be heard of first.
+        await Promise.race([this.#creating?.catch(() => { }), (0,external_node_timers_promises_namespaceObject.setTimeout)(lastWordMs, undefined, { ref: false })]);
+        this.#noUpload.abort(new Error('the upload was given up'));
         await Promise.allSettled([...this.#inFlight, this.#creating]);
         if (this.#creating !== undefined)
             await abortUploads(this.#bucket, this.#key).catch(() => { });
+    }
+    /** Does not wait for it after the upload was given up. */
+    async #unlessAborted(work) {
+        const { promise: aborted, reject } = Promise.withResolvers();
+        const onAbort = () => reject(this.#signal.reason);
+        this.#signal.addEventListener('abort', onAbort, { once: true });
+        if (this.#signal.aborted)
+            onAbort();
+        try {
+            return await Promise.race([work, aborted]);
+        }
+        finally {
+            this.#signal.removeEventListener('abort', onAbort);
+        }
     }
     get #uri() {
         return `s3://${this.#bucket.name}/${this.#key}`;
@@ -79420,7 +79444,7 @@ class S3Upload {
         this.#inFlight.add(sending);
     }
     async #send(part, body) {
-        const uploadId = await this.#creating;
+        const uploadId = await this.#unlessAborted(this.#creating);
         if ((part.PartNumber ?? 0) > this.#mostParts)
             throw new Failure('upload', 'store', `${this.#uri} needs more than ${this.#mostParts} parts`, {
                 hint: 'the dump is half as large again as its database, or more: use a compression',
@@ -79445,7 +79469,7 @@ class S3Upload {
         const { UploadId, $metadata } = await this.#patiently((send) => send(new dist_cjs/* CreateMultipartUploadCommand */.nG4({
             ...this.#properties(),
             ...(this.#habits.checksums === 'crc32' ? { ChecksumAlgorithm: 'CRC32' } : {}),
-        }), { abortSignal: this.#signal }));
+        }), { abortSignal: this.#noUpload.signal }));
         if (UploadId === undefined)
             throw new Failure('upload', 'store', 'the store began an upload and did not name it');
         this.#begunTwice = ($metadata.attempts ?? 1) > 1;

@@ -148,6 +148,14 @@ describe('README.md', () => {
     assert.throws(() => filled(readme.replace('<!-- inputs:end -->', ''), action), /needs exactly one/);
   });
 
+  test('docs/reliability.md names tests that exist', () => {
+    const rows = [...read('docs/reliability.md').matchAll(/^\| (F\d.*?) \|.*\| (`.+`) \|$/gm)];
+    assert.ok(rows.length > 20);
+    for (const [, row = '', files = ''] of rows)
+      for (const [, file = ''] of files.matchAll(/`([\w/-]+)`/g))
+        assert.ok(existsSync(join(root, 'test', `${file}.test.ts`)), `${row}: test/${file}.test.ts`);
+  });
+
   test('its workflows use inputs that exist, and give the required ones', () => {
     const inputs = inputsOf(action);
     const steps = [...readme.matchAll(/^(> )?```yaml\n(.+?)^(> )?```$/gms)].flatMap(([, , block = '']) =>

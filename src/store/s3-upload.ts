@@ -1,4 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { crc32 } from 'node:zlib';
 import {
   AbortMultipartUploadCommand,
@@ -24,6 +25,8 @@ const smallestPart = 8 * MiB;
 /** Parts that travel at the same time hold about this much memory, or one part if that is larger. */
 const inFlightBytes = 32 * MiB;
 const cleanUpMs = 5000;
+/** How long an upload that is given up waits to hear its own name. */
+const lastWordMs = 1000;
 const runMark = 'pgassay-upload';
 
 /** What this store turned out not to understand; learnt once, for all uploads of a run. */
@@ -55,6 +58,8 @@ export class S3Upload implements Upload {
   readonly #partBytes: number;
   readonly #signal: AbortSignal;
   readonly #ending = new AbortController();
+  /** Ends even the request that begins the upload. */
+  readonly #noUpload = new AbortController();
   readonly #mark = randomBytes(12).toString('hex');
   readonly #lockUntil: Date | undefined;
   readonly #inFlight = new Set<Promise<void>>();
@@ -99,7 +104,7 @@ export class S3Upload implements Upload {
       if (this.#filled > 0) this.#dispatch();
       await Promise.all(this.#inFlight);
       this.#throwTrouble();
-      await this.#completeParts(await this.#creating);
+      await this.#completeParts(await this.#unlessAborted(this.#creating));
     }
     const head = await this.#head();
     if (head === undefined)
@@ -118,8 +123,24 @@ export class S3Upload implements Upload {
     if (this.#state !== 'open') return;
     this.#state = 'aborted';
     this.#ending.abort(new Error('the upload was given up'));
+    // An upload that the store is just beginning is not in its list yet: what is given up here must be heard of first.
+    await Promise.race([this.#creating?.catch(() => {}), sleep(lastWordMs, undefined, { ref: false })]);
+    this.#noUpload.abort(new Error('the upload was given up'));
     await Promise.allSettled([...this.#inFlight, this.#creating]);
     if (this.#creating !== undefined) await abortUploads(this.#bucket, this.#key).catch(() => {});
+  }
+
+  /** Does not wait for it after the upload was given up. */
+  async #unlessAborted<T>(work: Promise<T>): Promise<T> {
+    const { promise: aborted, reject } = Promise.withResolvers<never>();
+    const onAbort = (): void => reject(this.#signal.reason);
+    this.#signal.addEventListener('abort', onAbort, { once: true });
+    if (this.#signal.aborted) onAbort();
+    try {
+      return await Promise.race([work, aborted]);
+    } finally {
+      this.#signal.removeEventListener('abort', onAbort);
+    }
   }
 
   get #uri(): string {
@@ -173,7 +194,7 @@ export class S3Upload implements Upload {
   }
 
   async #send(part: CompletedPart & { readonly crc: Buffer }, body: Buffer): Promise<void> {
-    const uploadId = await (this.#creating as Promise<string>);
+    const uploadId = await this.#unlessAborted(this.#creating as Promise<string>);
     if ((part.PartNumber ?? 0) > this.#mostParts)
       throw new Failure('upload', 'store', `${this.#uri} needs more than ${this.#mostParts} parts`, {
         hint: 'the dump is half as large again as its database, or more: use a compression',
@@ -207,7 +228,7 @@ export class S3Upload implements Upload {
           ...this.#properties(),
           ...(this.#habits.checksums === 'crc32' ? { ChecksumAlgorithm: 'CRC32' as const } : {}),
         }),
-        { abortSignal: this.#signal },
+        { abortSignal: this.#noUpload.signal },
       ),
     );
     if (UploadId === undefined) throw new Failure('upload', 'store', 'the store began an upload and did not name it');

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { buffer } from 'node:stream/consumers';
 import { after, before, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Failure } from '../../src/failure.ts';
 import type { StoreUse } from '../../src/store/s3.ts';
 import type { S3Options } from '../../src/store/s3-address.ts';
@@ -257,6 +258,26 @@ describe('on the way to an S3 server', { concurrency: 4 }, () => {
     await using third = await Wire.open(server);
     third.proxy.fail('PutObject', { kind: 'status', status: 403, code: 'AccessDenied' }, { nth: 2 });
     await put(third.store, `${folder}/roles.sql`, small);
+  });
+
+  test('a store that takes nothing any more holds the writer back, and memory with it', async () => {
+    await using wire = await Wire.open(server, {}, { idleMs: 60_000 });
+    wire.proxy.fail('UploadPart', { kind: 'stall' }, { times: Infinity });
+    const begun = await wire.store.begin(path, 1e9);
+    const chunk = Buffer.alloc(1_000_000);
+    let taken = 0;
+    const writing = (async () => {
+      for (;;) {
+        await begun.write(chunk);
+        taken += chunk.length;
+      }
+    })();
+    writing.catch(() => {});
+    for (let before = -1; before !== taken; await sleep(300)) before = taken;
+    assert.ok(taken > 8e6 && taken < 60e6, `${taken} bytes were taken`);
+    await begun.abort();
+    await assert.rejects(writing);
+    await wire.requireNothing();
   });
 
   test('a byte that changes on the way is refused', async () => {
