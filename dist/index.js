@@ -79017,8 +79017,10 @@ class S3Bucket {
     name;
     options;
     #client;
+    #signal;
     #clockAhead;
-    constructor(name, options, { idleMs }) {
+    constructor(name, options, { idleMs, signal }) {
+        this.#signal = signal;
         this.name = name;
         this.options = options;
         const agent = { keepAlive: true, maxSockets: sockets };
@@ -79064,6 +79066,9 @@ class S3Bucket {
         return this.#client.send.bind(this.#client);
     }
     failure(error, action) {
+        const reason = this.#signal?.reason;
+        if (reason instanceof Failure && error?.name === 'AbortError')
+            return reason;
         return s3Failure(error, { bucket: this.name, options: this.options }, action);
     }
     /** Throws a `Failure`. */
@@ -79736,7 +79741,7 @@ class S3Store {
     #objects = new Map();
     constructor({ bucket, prefix, options }, { signal, idleMs = defaultIdleMs } = {}) {
         this.uri = prefix === '' ? `s3://${bucket}` : `s3://${bucket}/${prefix}`;
-        this.#bucket = new S3Bucket(bucket, options, { idleMs });
+        this.#bucket = new S3Bucket(bucket, options, { idleMs, signal });
         this.#lister = new S3Lister(this.#bucket);
         this.#prefix = prefix === '' ? '' : `${prefix}/`;
         this.#signal = signal;

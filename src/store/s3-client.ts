@@ -17,6 +17,8 @@ type Send = S3Client['send'];
 export interface Tuning {
   /** A socket on which nothing moves for so long is given up, and the request tried again. Milliseconds. */
   readonly idleMs: number;
+  /** What a request that it ended is said to have failed of, when that is a `Failure`. */
+  readonly signal: AbortSignal | undefined;
 }
 
 /**
@@ -27,9 +29,11 @@ export class S3Bucket {
   readonly name: string;
   readonly options: S3Options;
   readonly #client: S3Client;
+  readonly #signal: AbortSignal | undefined;
   #clockAhead: number | undefined;
 
-  constructor(name: string, options: S3Options, { idleMs }: Tuning) {
+  constructor(name: string, options: S3Options, { idleMs, signal }: Tuning) {
+    this.#signal = signal;
     this.name = name;
     this.options = options;
     const agent = { keepAlive: true, maxSockets: sockets };
@@ -79,6 +83,8 @@ export class S3Bucket {
   }
 
   failure(error: unknown, action: S3Action): Failure {
+    const reason: unknown = this.#signal?.reason;
+    if (reason instanceof Failure && (error as Error | undefined)?.name === 'AbortError') return reason;
     return s3Failure(error, { bucket: this.name, options: this.options }, action);
   }
 

@@ -38,7 +38,7 @@ export class S3Store implements Store {
     { signal, idleMs = defaultIdleMs }: StoreUse = {},
   ) {
     this.uri = prefix === '' ? `s3://${bucket}` : `s3://${bucket}/${prefix}`;
-    this.#bucket = new S3Bucket(bucket, options, { idleMs });
+    this.#bucket = new S3Bucket(bucket, options, { idleMs, signal });
     this.#lister = new S3Lister(this.#bucket);
     this.#prefix = prefix === '' ? '' : `${prefix}/`;
     this.#signal = signal;

@@ -89,7 +89,7 @@ describe('on the way to an S3 server', { concurrency: 4 }, () => {
 
   /** Only silence is waited for. */
   const patience = ({ kind }: Fault): StoreUse => (kind === 'stall' ? { idleMs: 700 } : {});
-  const contentFor = (operation: Operation): Buffer => (operation === 'PutObject' ? small : large);
+  const contentFor = (operation: Operation): Buffer => (/^(?:Put|Head)/.test(operation) ? small : large);
 
   const writing = ['CreateMultipartUpload', 'UploadPart', 'CompleteMultipartUpload', 'PutObject'] as const;
   const passing: readonly (readonly [string, Fault])[] = [
@@ -370,7 +370,7 @@ describe('on the way to an S3 server', { concurrency: 4 }, () => {
       );
     });
 
-  for (const operation of writing)
+  for (const operation of [...writing, 'HeadObject'] as const)
     test(`F28: a cancelled run ends at once while ${operation} hangs, and can still clean up`, async () => {
       const cancelling = new AbortController();
       await using wire = await Wire.open(server, {}, { signal: cancelling.signal, idleMs: 60_000 });
