@@ -72797,8 +72797,8 @@ async function readCatalog(store, name) {
 }
 /** The last whole backups of a name, oldest first. */
 async function readRecent(store, name, most) {
-    const ids = (await store.ids(name)).slice(-most);
-    const entries = await Promise.all(ids.map((id) => readBackup(store, name, id)));
+    const recent = [...(await store.files(name))].slice(-most);
+    const entries = await Promise.all(recent.map(([id, files]) => readBackup(store, name, id, files)));
     return entries.flatMap((entry) => (entry.kind === 'backup' ? [entry.backup] : []));
 }
 function compareText(a, b) {
@@ -80244,7 +80244,11 @@ class Attempt {
         const id = newId(await this.#store.now(), await this.#store.ids(config.name));
         const folder = `${config.name}/${id}`;
         this.#io.began?.(id);
-        this.#cleanups.push(() => this.#store.discard(config.name, id));
+        let published = false;
+        this.#cleanups.push(async () => {
+            if (!published)
+                await this.#store.discard(config.name, id);
+        });
         // Text without compression can take more room than the tables: a bytea doubles.
         const expected = facts.database.sizeBytes * (compression.name === 'none' ? 2.5 : 1);
         let upload;
@@ -80286,6 +80290,7 @@ class Attempt {
             timings: { ...this.#timings, total: seconds(this.#started) },
         });
         await publisher.publish(manifest);
+        published = true;
         await this.#sweep();
         const location = `${this.#store.uri}/${folder}`;
         return {

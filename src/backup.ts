@@ -227,7 +227,10 @@ class Attempt {
     const id = newId(await this.#store.now(), await this.#store.ids(config.name));
     const folder = `${config.name}/${id}`;
     this.#io.began?.(id);
-    this.#cleanups.push(() => this.#store.discard(config.name, id));
+    let published = false;
+    this.#cleanups.push(async () => {
+      if (!published) await this.#store.discard(config.name, id);
+    });
     // Text without compression can take more room than the tables: a bytea doubles.
     const expected = facts.database.sizeBytes * (compression.name === 'none' ? 2.5 : 1);
     let upload: Upload | undefined;
@@ -274,6 +277,7 @@ class Attempt {
       timings: { ...this.#timings, total: seconds(this.#started) },
     });
     await publisher.publish(manifest);
+    published = true;
     await this.#sweep();
     const location = `${this.#store.uri}/${folder}`;
     return {

@@ -104,8 +104,8 @@ export async function readCatalog(store: Store, name?: string): Promise<Catalog>
 
 /** The last whole backups of a name, oldest first. */
 export async function readRecent(store: Store, name: string, most: number): Promise<Backup[]> {
-  const ids = (await store.ids(name)).slice(-most);
-  const entries = await Promise.all(ids.map((id) => readBackup(store, name, id)));
+  const recent = [...(await store.files(name))].slice(-most);
+  const entries = await Promise.all(recent.map(([id, files]) => readBackup(store, name, id, files)));
   return entries.flatMap((entry) => (entry.kind === 'backup' ? [entry.backup] : []));
 }
 

@@ -220,8 +220,8 @@ describe('F21, F22: faults on the wire during a whole run', () => {
     });
 
   test('a fault that passes is not seen, and a run that had to begin anew leaves nothing of the first try', async () => {
-    // More refusals than one request is given: the run itself is tried again.
-    const { bucket, proxy, result } = await backUp(broken, 'UploadPart', { retries: '1' }, 10);
+    // As many refusals as one request is given: the run itself is tried again.
+    const { bucket, proxy, result } = await backUp(broken, 'CompleteMultipartUpload', { retries: '1' }, 5);
     assert.equal(result.exitCode, 0, result.log);
     assert.match(result.log, /trying again in 2 s/);
     assert.equal((await server.keys(bucket)).length, 4);
