@@ -53,12 +53,14 @@ const listed = async (bucket: string, proxy: S3Proxy): Promise<string[]> => {
 
 describe('F27: the process is killed', () => {
   /** Its own bucket, in which one run after the other is killed at the moments given: a request, before or after it. */
-  async function killAt(moments: (all: number) => readonly (readonly [number, 'before' | 'after'])[]): Promise<number> {
+  async function killAt(
+    moments: (all: number) => readonly (readonly [number, 'before' | 'after' | 'a while after'])[],
+  ): Promise<number> {
     const bucket = await newBucket();
     await using proxy = await S3Proxy.start(server);
 
     /** Runs the launcher without its post step. Returns how many requests it made. */
-    const run = async (at = Infinity, when: 'before' | 'after' = 'before'): Promise<number> => {
+    const run = async (at = Infinity, when: 'before' | 'after' | 'a while after' = 'before'): Promise<number> => {
       const child = spawn(process.execPath, [join(repository, 'dist', 'backup.js')], {
         env: {
           PATH: '/usr/bin:/bin',
@@ -80,6 +82,7 @@ describe('F27: the process is killed', () => {
         if (requests === at && when === 'before') kill();
         // The server is done with the request long before this.
         if (requests === at && when === 'after') setTimeout(kill, 30);
+        if (requests === at && when === 'a while after') setTimeout(kill, 120);
         return undefined;
       };
       proxy.fail('*', { kind: 'function', answer }, { times: Infinity });
@@ -129,7 +132,7 @@ describe('F27: the process is killed', () => {
       Array.from({ length: lanes }, (_, lane) =>
         killAt((all) =>
           Array.from({ length: all }, (_, n) => n + 1)
-            .flatMap((n) => [[n, 'before'] as const, [n, 'after'] as const])
+            .flatMap((n) => (['before', 'after', 'a while after'] as const).map((when) => [n, when] as const))
             .filter((_, n) => n % lanes === lane),
         ),
       ),
