@@ -278,7 +278,7 @@ class Attempt {
     });
     await publisher.publish(manifest);
     published = true;
-    await this.#sweep();
+    const [history] = await Promise.all([this.#history(manifest), this.#sweep()]);
     const location = `${this.#store.uri}/${folder}`;
     return {
       kind: 'stored',
@@ -286,7 +286,7 @@ class Attempt {
       location,
       folder: shellWord(this.#store.pathFor(folder)),
       restoreCommand: restoreCommand(this.#store, manifest),
-      history: await this.#history(manifest),
+      history,
     };
   }
 

@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import type { Readable, Writable } from 'node:stream';
+import { Readable, type Writable } from 'node:stream';
 
 /** A program to run: never through a shell, never with our own environment. */
 export interface Command {
@@ -11,6 +11,8 @@ export interface Command {
   readonly cwd?: string;
   /** Open file descriptors handed down as 3, 4, … */
   readonly inherit?: readonly number[];
+  /** An open file descriptor for its standard output; `Running.stdout` is empty then. */
+  readonly stdout?: number | 'pipe';
 }
 
 /** How a program ended. `code` is null when a signal ended it. */
@@ -44,8 +46,9 @@ export function start(command: Command): Running {
     cwd: command.cwd,
     detached: true,
     shell: false,
-    stdio: ['pipe', 'pipe', 'pipe', ...(command.inherit ?? [])],
-  }) as ChildProcess & { stdin: Writable; stdout: Readable; stderr: Readable };
+    stdio: ['pipe', command.stdout ?? 'pipe', 'pipe', ...(command.inherit ?? [])],
+  }) as ChildProcess & { stdin: Writable; stdout: Readable | null; stderr: Readable };
+  const stdout = child.stdout ?? Readable.from([]);
 
   const listeners: ((line: string) => void)[] = [];
   let tail = '';
@@ -75,9 +78,9 @@ export function start(command: Command): Running {
     const timer = setTimeout(() => {
       killGroup(child, 'SIGKILL');
       // Nobody reads what a killed program left in its pipes, and an undrained pipe delays 'close' for ever.
-      child.stdout.destroy();
+      stdout.destroy();
     }, termToKillMs);
-    child.stdout.resume();
+    stdout.resume();
     try {
       return await exited;
     } finally {
@@ -88,7 +91,7 @@ export function start(command: Command): Running {
   return {
     pid: child.pid ?? -1,
     stdin: child.stdin,
-    stdout: child.stdout,
+    stdout,
     exited,
     onStderrLine: (listener) => void listeners.push(listener),
     stop: () => {

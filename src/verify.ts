@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import type { Backup } from './catalog.ts';
 import { cancelled, Failure } from './failure.ts';
 import type { Log } from './log.ts';
-import { type Machine, type ProgramChoice, programsFor } from './machine.ts';
+import { type Machine, type ProgramChoice, programsFor, withPrivateFolder } from './machine.ts';
 import {
   type Census,
   fileNames,
@@ -41,24 +41,27 @@ export async function verify(
     if (file.name === fileNames.dump) continue;
     bytes += await readWhole(store, manifest, file, io.signal, async () => {});
   }
-  const decoder = new ArchiveDecoder(programs);
-  const stop = (): void => void decoder.stop();
-  io.signal.addEventListener('abort', stop, { once: true });
-  try {
-    let trouble: unknown;
-    bytes += await readWhole(store, manifest, fileOf(manifest, fileNames.dump), io.signal, async (chunk) => {
-      // A changed byte shows in the checksum too, which says more: read on to the end for it.
-      if (trouble === undefined) await decoder.write(chunk).catch((error: unknown) => (trouble = error));
-    });
-    if (trouble !== undefined) throw trouble;
-    requireSame(manifest, await decoder.finish(), census);
-  } catch (error) {
-    if (io.signal.aborted) throw cancelled('verify');
-    throw error;
-  } finally {
-    io.signal.removeEventListener('abort', stop);
-    await decoder.stop();
-  }
+  bytes += await withPrivateFolder(machine, async (folder) => {
+    const decoder = await ArchiveDecoder.start(programs, folder);
+    const stop = (): void => void decoder.stop();
+    io.signal.addEventListener('abort', stop, { once: true });
+    try {
+      let trouble: unknown;
+      const read = await readWhole(store, manifest, fileOf(manifest, fileNames.dump), io.signal, async (chunk) => {
+        // A changed byte shows in the checksum too, which says more: read on to the end for it.
+        if (trouble === undefined) await decoder.write(chunk).catch((error: unknown) => (trouble = error));
+      });
+      if (trouble !== undefined) throw trouble;
+      requireSame(manifest, await decoder.finish(), census);
+      return read;
+    } catch (error) {
+      if (io.signal.aborted) throw cancelled('verify');
+      throw error;
+    } finally {
+      io.signal.removeEventListener('abort', stop);
+      await decoder.stop();
+    }
+  });
   return { manifest, census, bytes };
 }
 

@@ -1,4 +1,5 @@
 import { Failure } from '../failure.ts';
+import { OutputPipe } from '../output-pipe.ts';
 import { type Running, start } from '../program.ts';
 import { ArchiveTextReader, type SequencePosition, UnreadableArchiveText } from './archive-text.ts';
 import { NotAnArchive, type Toc, type TocEntry, TocReader } from './archive-toc.ts';
@@ -27,6 +28,10 @@ export interface ArchivedTable extends QualifiedName {
   readonly rows: number;
 }
 
+const pieceBytes = 128 * 1024;
+/** 4 MiB. */
+const mostPieces = 32;
+
 /** One line of the table of contents, as `pg_restore --list` has it, with its name unfolded. */
 export interface ContentsEntry {
   readonly kind: string;
@@ -47,16 +52,26 @@ export class ArchiveDecoder {
   readonly #toc = new TocReader();
   readonly #text = new ArchiveTextReader();
   readonly #program: Running;
+  readonly #output: OutputPipe;
   readonly #decoded: Promise<void>;
   #trouble: Error | undefined;
   #ended = false;
+  /** What goes to pg_restore next, and what it has let go of. */
+  #piece: Buffer = Buffer.allocUnsafeSlow(pieceBytes);
+  #filled = 0;
+  readonly #spare: Buffer[] = [];
+  #pieces = 1;
+  #roomier = Promise.withResolvers<void>();
 
-  constructor(programs: Programs) {
+  private constructor(programs: Programs, output: OutputPipe) {
+    this.#output = output;
     this.#program = start({
       path: programs.pgRestore,
       args: ['--data-only', '--verbose', '--file=-'],
       env: bareEnvironment(programs.libraryPath),
+      stdout: output.stdout,
     });
+    output.started();
     this.#program.onStderrLine((line) => {
       const table = /^pg_restore: processing data for table "(.*)"?$/.exec(line)?.[1];
       if (table === undefined) return;
@@ -76,7 +91,12 @@ export class ArchiveDecoder {
     );
   }
 
-  /** Resolves when pg_restore took the chunk. Throws a `Failure` as soon as the archive is known to be bad. */
+  /** `folder` is a private one. */
+  static async start(programs: Programs, folder: string): Promise<ArchiveDecoder> {
+    return new ArchiveDecoder(programs, await OutputPipe.open(folder));
+  }
+
+  /** Takes a copy of the chunk, as soon as there is room for it. Throws a `Failure` as soon as the archive is known to be bad. */
   async write(chunk: Buffer): Promise<void> {
     if (this.#trouble === undefined) {
       try {
@@ -89,21 +109,33 @@ export class ArchiveDecoder {
       await this.stop();
       throw await this.#failure();
     }
-    // A stream that is already destroyed never says 'drain' or 'close' again; `finish` tells what became of it.
-    if (this.#program.stdin.write(chunk) || this.#program.stdin.destroyed) return;
-    await new Promise<void>((resolve) => {
-      const { stdin } = this.#program;
-      const done = (): void => {
-        stdin.off('drain', done).off('close', done);
-        resolve();
-      };
-      stdin.on('drain', done).on('close', done);
+    for (let at = 0; at < chunk.length; ) {
+      const copied = chunk.copy(this.#piece, this.#filled, at);
+      this.#filled += copied;
+      at += copied;
+      if (this.#filled === pieceBytes) await this.#send();
+    }
+  }
+
+  /** Both programs write and read 4 KiB at a time: in larger pieces, some of them waiting, neither stops the other. */
+  async #send(): Promise<void> {
+    const piece = this.#piece;
+    // An error is not told here: `finish` tells what became of the program.
+    this.#program.stdin.write(piece.subarray(0, this.#filled), () => {
+      this.#spare.push(piece);
+      this.#roomier.resolve();
+      this.#roomier = Promise.withResolvers();
     });
+    this.#filled = 0;
+    while (this.#spare.length === 0 && this.#pieces === mostPieces) await this.#roomier.promise;
+    const spare = this.#spare.pop();
+    if (spare === undefined) this.#pieces++;
+    this.#piece = spare ?? Buffer.allocUnsafeSlow(pieceBytes);
   }
 
   /** Ends the archive. Throws a `Failure` (exit 40) unless every part of it was read and fits together. */
   async finish(): Promise<Archive> {
-    this.#program.stdin.end();
+    this.#program.stdin.end(this.#piece.subarray(0, this.#filled));
     await this.#decoded.catch(() => {});
     const exit = await this.#program.exited.catch(() => undefined);
     if (exit?.code !== 0 || exit.signal !== null || this.#trouble !== undefined) throw await this.#failure();
@@ -126,7 +158,7 @@ export class ArchiveDecoder {
 
   async #read(): Promise<void> {
     try {
-      for await (const chunk of this.#program.stdout as AsyncIterable<Buffer>) this.#text.push(chunk);
+      await this.#output.read(this.#program.stdout, (chunk) => void this.#text.push(chunk));
     } catch (error) {
       this.#trouble ??= error as Error;
       await this.#program.stop().catch(() => undefined);

@@ -2,7 +2,8 @@ import { createHash } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Failure } from '../failure.ts';
-import { type Exit, type Running, run, start } from '../program.ts';
+import { OutputPipe } from '../output-pipe.ts';
+import { type Exit, run, start } from '../program.ts';
 import { type Archive, ArchiveDecoder } from './archive.ts';
 import { readReports } from './messages.ts';
 import { bareEnvironment, type Programs } from './programs.ts';
@@ -32,7 +33,7 @@ export class DumpMeter {
   decoder: ArchiveDecoder | undefined;
 }
 
-/** Where the archive's bytes go; resolves when there is room for more. */
+/** Where the archive's bytes go; resolves when there is room for more, and keeps no part of the chunk then. */
 export type Sink = (chunk: Buffer) => Promise<void>;
 
 export interface Dumped {
@@ -54,8 +55,10 @@ const longestCommandLine = 1024 * 1024;
 export async function dump(plan: DumpPlan, sink: Sink, meter: DumpMeter, signal: AbortSignal): Promise<Dumped> {
   signal.throwIfAborted();
   const args = await dumpArguments(plan);
-  const decoder = new ArchiveDecoder(plan.programs);
-  const program = start({ path: plan.programs.pgDump, args, env: plan.environment });
+  const output = await OutputPipe.open(plan.privateDirectory);
+  const decoder = await ArchiveDecoder.start(plan.programs, plan.privateDirectory);
+  const program = start({ path: plan.programs.pgDump, args, env: plan.environment, stdout: output.stdout });
+  output.started();
   program.stdin.end();
   meter.decoder = decoder;
   meter.lastByteAt = Date.now();
@@ -76,7 +79,10 @@ export async function dump(plan: DumpPlan, sink: Sink, meter: DumpMeter, signal:
   try {
     if (signal.aborted) onAbort();
     const hash = createHash('sha256');
-    const pumping = pump(program, decoder, sink, meter, (chunk) => hash.update(chunk));
+    const pumping = output.read(program.stdout, (chunk) => {
+      hash.update(chunk);
+      return pass(chunk, decoder, sink, meter);
+    });
     pumping.catch(() => {});
     await Promise.race([pumping, aborted]);
     const exit = await program.exited.catch((error: unknown) => {
@@ -100,30 +106,23 @@ export async function dump(plan: DumpPlan, sink: Sink, meter: DumpMeter, signal:
     throw error;
   } finally {
     signal.removeEventListener('abort', onAbort);
+    output.close();
   }
 }
 
-async function pump(
-  program: Running,
-  decoder: ArchiveDecoder,
-  sink: Sink,
-  meter: DumpMeter,
-  observe: (chunk: Buffer) => void,
-): Promise<void> {
-  for await (const chunk of program.stdout as AsyncIterable<Buffer>) {
-    meter.bytes += chunk.length;
-    meter.lastByteAt = Date.now();
-    observe(chunk);
-    meter.waitingFor = 'store';
-    const stored = sink(chunk).then(() => {
-      meter.waitingFor = 'validation';
-    });
-    await Promise.all([stored, decoder.write(chunk)]);
-    meter.waitingFor = 'server';
-  }
+/** Resolves when both have taken the chunk. */
+async function pass(chunk: Buffer, decoder: ArchiveDecoder, sink: Sink, meter: DumpMeter): Promise<void> {
+  meter.bytes += chunk.length;
+  meter.lastByteAt = Date.now();
+  meter.waitingFor = 'store';
+  const stored = sink(chunk).then(() => {
+    meter.waitingFor = 'validation';
+  });
+  await Promise.all([stored, decoder.write(chunk)]);
+  meter.waitingFor = 'server';
 }
 
-/** Its standard output is a socket here: closed with bytes in it, that is a reset and not a broken pipe. */
+/** Where its standard output is a socket: closed with bytes in it, that is a reset and not a broken pipe. */
 function endedByUs(exit: Exit): boolean {
   const lostItsReader = /terminated by user|could not write to [^:]*: (?:Broken pipe|Connection reset by peer)/;
   return exit.signal === 'SIGTERM' || exit.signal === 'SIGPIPE' || lostItsReader.test(exit.stderr);

@@ -43,9 +43,11 @@ export async function probe(place: Place, serverPrograms: boolean, signal?: Abor
   const pgDump = join(place.bin, 'pg_dump');
   if (!(await executable(pgDump)) || (await isWrapper(pgDump))) return { kind: 'absent', place };
   const names = [...clientPrograms, ...(serverPrograms ? serverOnly : [])];
+  const answers = await Promise.all(
+    names.map(async (name) => [name, await versionOf(join(place.bin, name), place.libraryPath, signal)] as const),
+  );
   let version: PgVersion | undefined;
-  for (const name of names) {
-    const answer = await versionOf(join(place.bin, name), place.libraryPath, signal);
+  for (const [name, answer] of answers) {
     if (typeof answer === 'string') return { kind: 'unusable', place, version, says: `${name} ${answer}` };
     if (version !== undefined && compareVersions(version, answer) !== 0) {
       const says = `pg_dump is ${formatVersion(version)} but ${name} is ${formatVersion(answer)}`;

@@ -92,11 +92,16 @@ const objectPart: fc.Arbitrary<Part> = fc
   }));
 const parts = fc.array(fc.oneof(tablePart, sequencePart, objectPart), { maxLength: 8 });
 
+/** In the same memory again and again, as a pipe is read. */
 function read(text: Buffer, sizes: readonly number[]): ArchiveText {
   const reader = new ArchiveTextReader();
+  const memory = Buffer.alloc(Math.max(...sizes) + 3);
   for (let at = 0, turn = 0; at < text.length; turn++) {
     const size = sizes[turn % sizes.length] ?? 1;
-    reader.push(text.subarray(at, at + size));
+    const from = turn % 4;
+    const copied = text.copy(memory, from, at, at + size);
+    reader.push(memory.subarray(from, from + copied));
+    memory.fill('\n');
     at += size;
   }
   return reader.end();

@@ -37,7 +37,7 @@ export interface S3Version {
 }
 
 /**
- * A real S3 server of a test's own (a Ceph RADOS Gateway that keeps up to 2 GiB in memory), on loopback. It knows the
+ * A real S3 server of a test's own (a Ceph RADOS Gateway that keeps up to `gibibytes`, 2, in memory), on loopback. It knows the
  * storage classes STANDARD and STANDARD_IA and the KMS key `testkey`. Nothing survives the test: `stop` (or `await
  * using`) ends it, so does the end of this process, and a watcher outside of it does when this process is killed.
  */
@@ -59,12 +59,12 @@ export class S3Server implements AsyncDisposable {
   }
 
   /** A server that answers requests. Throws with the end of its log when it does not come up. */
-  static async start(): Promise<S3Server> {
+  static async start({ gibibytes = 2 }: { gibibytes?: number } = {}): Promise<S3Server> {
     const missing = ['ceph-mon', 'ceph-osd', 'radosgw'].filter((name) => !existsSync(join('/usr/bin', name)));
     if (missing.length > 0) throw new Error(`not on this machine: ${missing.join(', ')} (packages of the same names)`);
     const deadline = Date.now() + 60_000;
     for (let attempt = 1; ; attempt += 1) {
-      const place = await prepare();
+      const place = await prepare(gibibytes);
       const process = startWatched(place.directory, '/bin/sh', ['-c', supervisor, 'sh', ...argumentsFor(place)]);
       const server = new S3Server(place, process.end);
       try {
@@ -284,6 +284,7 @@ function text(xml: string, name: string): string {
 }
 
 interface Place {
+  readonly gibibytes: number;
   readonly directory: string;
   readonly port: number;
   readonly monitorPort: number;
@@ -328,8 +329,9 @@ function argumentsFor(place: Place): string[] {
   return [place.directory, monitor, place.fsid, place.accessKeyId, place.secretAccessKey];
 }
 
-async function prepare(): Promise<Place> {
+async function prepare(gibibytes: number): Promise<Place> {
   const place = {
+    gibibytes,
     directory: await ownFolder('pgassay-s3-'),
     port: await freePort(),
     monitorPort: await freePort(),
@@ -360,7 +362,7 @@ function keyring(): string {
 }
 
 function configuration(place: Place): string {
-  const { directory, port, monitorPort, fsid } = place;
+  const { gibibytes, directory, port, monitorPort, fsid } = place;
   return `[global]
 fsid = ${fsid}
 mon host = v2:127.0.0.1:${monitorPort}
@@ -397,7 +399,7 @@ mon addr = 127.0.0.1:${monitorPort}
 [osd.0]
 osd data = ${directory}/osd
 osd objectstore = memstore
-memstore device bytes = ${2 * 1024 ** 3}
+memstore device bytes = ${gibibytes * 1024 ** 3}
 [client.rgw]
 rgw data = ${directory}/rgw
 rgw frontends = beast endpoint=127.0.0.1:${port}
