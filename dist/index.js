@@ -73525,7 +73525,7 @@ class OutputPipe {
             return new OutputPipe(undefined);
         const read = (0,external_node_fs_.openSync)(path, external_node_fs_.constants.O_RDONLY | external_node_fs_.constants.O_NONBLOCK);
         const write = (0,external_node_fs_.openSync)(path, external_node_fs_.constants.O_WRONLY);
-        await (0,promises_.unlink)(path);
+        await (0,promises_.rm)(path);
         return new OutputPipe({ read, write });
     }
     /** The program has its end: without ours, its own end is the end of the stream. */

@@ -1,5 +1,5 @@
 import { closeSync, constants, openSync } from 'node:fs';
-import { unlink } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { Socket } from 'node:net';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
@@ -31,7 +31,7 @@ export class OutputPipe {
     if (made?.code !== 0) return new OutputPipe(undefined);
     const read = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
     const write = openSync(path, constants.O_WRONLY);
-    await unlink(path);
+    await rm(path);
     return new OutputPipe({ read, write });
   }
 
