@@ -72736,7 +72736,7 @@ class Check {
 
 
 /** Manifests read at the same time. */
-const atOnce = 32;
+const atOnce = 48;
 /** `files` is what the store has of it, where that is known already. */
 async function readBackup(store, name, id, files) {
     const sizes = files ?? (await store.files(name, id)).get(id);
@@ -72785,8 +72785,12 @@ async function readCatalog(store, name) {
     const names = name === undefined ? await store.names() : [name];
     const places = (await Promise.all(names.map(async (each) => [...(await store.files(each))].map(([id, files]) => ({ name: each, id, files }))))).flat();
     const entries = [];
-    for (let from = 0; from < places.length; from += atOnce)
-        entries.push(...(await Promise.all(places.slice(from, from + atOnce).map((place) => readBackup(store, place.name, place.id, place.files)))));
+    const waiting = places.entries();
+    const reader = async () => {
+        for (const [at, { name, id, files }] of waiting)
+            entries[at] = await readBackup(store, name, id, files);
+    };
+    await Promise.all(Array.from({ length: atOnce }, reader));
     return {
         backups: entries
             .flatMap((entry) => (entry.kind === 'backup' ? [entry.backup] : []))

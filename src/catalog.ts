@@ -28,7 +28,7 @@ export interface Catalog {
 }
 
 /** Manifests read at the same time. */
-const atOnce = 32;
+const atOnce = 48;
 
 /** `files` is what the store has of it, where that is known already. */
 export async function readBackup(
@@ -87,12 +87,11 @@ export async function readCatalog(store: Store, name?: string): Promise<Catalog>
     )
   ).flat();
   const entries: Entry[] = [];
-  for (let from = 0; from < places.length; from += atOnce)
-    entries.push(
-      ...(await Promise.all(
-        places.slice(from, from + atOnce).map((place) => readBackup(store, place.name, place.id, place.files)),
-      )),
-    );
+  const waiting = places.entries();
+  const reader = async (): Promise<void> => {
+    for (const [at, { name, id, files }] of waiting) entries[at] = await readBackup(store, name, id, files);
+  };
+  await Promise.all(Array.from({ length: atOnce }, reader));
   return {
     backups: entries
       .flatMap((entry) => (entry.kind === 'backup' ? [entry.backup] : []))

@@ -172,9 +172,12 @@ promises('folder', async () => {
   return { store: new FolderStore(folder), everything: () => filesIn(folder) };
 });
 
+/** `http://KEY:SECRET@host:port`: another server than ours. */
+const elsewhere = process.env.PGASSAY_TEST_S3;
+
 describe('on a real S3 server', () => {
   let server: S3Server;
-  before(async () => (server = await S3Server.start()));
+  before(async () => (server = elsewhere === undefined ? await S3Server.start() : S3Server.at(new URL(elsewhere))));
   after(() => server.stop());
 
   for (const [kind, bucket, options] of [

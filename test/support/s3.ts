@@ -50,8 +50,17 @@ export class S3Server implements AsyncDisposable {
   readonly directory: string;
   readonly #end: () => Promise<void>;
 
-  private constructor(place: Place, end: () => Promise<void>) {
-    this.endpoint = `http://127.0.0.1:${place.port}`;
+  /** A server that is neither started nor stopped here; its keys are the URL's user and password. */
+  static at({ origin: endpoint, username, password }: URL): S3Server {
+    const [accessKeyId, secretAccessKey] = [username, password].map(decodeURIComponent) as [string, string];
+    return new S3Server({ endpoint, directory: '', accessKeyId, secretAccessKey }, async () => {});
+  }
+
+  private constructor(
+    place: Pick<S3Server, 'endpoint' | 'directory' | 'accessKeyId' | 'secretAccessKey'>,
+    end: () => Promise<void>,
+  ) {
+    this.endpoint = place.endpoint;
     this.accessKeyId = place.accessKeyId;
     this.secretAccessKey = place.secretAccessKey;
     this.directory = place.directory;
@@ -66,7 +75,7 @@ export class S3Server implements AsyncDisposable {
     for (let attempt = 1; ; attempt += 1) {
       const place = await prepare(gibibytes);
       const process = startWatched(place.directory, '/bin/sh', ['-c', supervisor, 'sh', ...argumentsFor(place)]);
-      const server = new S3Server(place, process.end);
+      const server = new S3Server({ ...place, endpoint: `http://127.0.0.1:${place.port}` }, process.end);
       try {
         await server.#ready(process, deadline);
         return server;
@@ -402,7 +411,7 @@ osd objectstore = memstore
 memstore device bytes = ${gibibytes * 1024 ** 3}
 [client.rgw]
 rgw data = ${directory}/rgw
-rgw frontends = beast endpoint=127.0.0.1:${port}
+rgw frontends = beast endpoint=127.0.0.1:${port} tcp_nodelay=1
 rgw dns name = localhost
 rgw enable lc threads = false
 rgw enable quota threads = false
