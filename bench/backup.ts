@@ -1,4 +1,4 @@
-// npm run bench [-- --gigabytes=1 --rounds=5 --majors=15,17 --only=pgassay]
+// npm run bench [-- --gigabytes=1.1 --rounds=5 --majors=15,17 --only=pgassay]
 // A backup to a real S3 server, against what people use today: the same database, server and machine, in the same run.
 // Every round runs each way once, so that whatever else the machine does falls on all of them; medians are compared.
 import { once } from 'node:events';

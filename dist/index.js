@@ -73542,11 +73542,14 @@ class OutputPipe {
      * `stdout` is the program's. Rejects with what `take` throws, and when the pipe is closed before its end.
      */
     async read(stdout, take) {
-        if (typeof this.#readEnd !== 'number') {
+        if (this.stdout === 'pipe') {
             for await (const chunk of stdout)
                 await take(chunk);
             return;
         }
+        const closed = () => new Error('the pipe was closed before its end');
+        if (typeof this.#readEnd !== 'number')
+            throw closed();
         const { promise, resolve, reject } = Promise.withResolvers();
         const fail = (error) => {
             reject(error);
@@ -73569,7 +73572,7 @@ class OutputPipe {
         const socket = new external_node_net_.Socket({ fd: this.#readEnd, readable: true, writable: false, onread });
         this.#readEnd = socket;
         socket.once('end', resolve).once('error', reject);
-        socket.once('close', () => reject(new Error('the pipe was closed before its end')));
+        socket.once('close', () => reject(closed()));
         socket.resume();
         return promise;
     }
@@ -79415,6 +79418,70 @@ class S3Lister {
     }
 }
 
+;// CONCATENATED MODULE: ./build/store/s3-unfinished.js
+
+const cleanUpMs = 5000;
+/** Gives up every unfinished upload of exactly this key, also one whose beginning we never heard back about. */
+async function abortUploads(bucket, key) {
+    const abortSignal = AbortSignal.timeout(cleanUpMs);
+    const { Uploads = [] } = await bucket.raw(new dist_cjs/* ListMultipartUploadsCommand */.mo2({ Bucket: bucket.name, Prefix: key }), {
+        abortSignal,
+    });
+    await Promise.all(Uploads.filter((upload) => upload.Key === key).map((upload) => bucket.raw(new dist_cjs/* AbortMultipartUploadCommand */.tfP({ Bucket: bucket.name, Key: key, UploadId: upload.UploadId }), {
+        abortSignal,
+    })));
+}
+/** Gives up every upload below `prefix` of which no part has arrived since `before`; returns their keys. */
+async function abortStale(bucket, prefix, before, signal) {
+    const options = signal === undefined ? {} : { abortSignal: signal };
+    const found = [];
+    await bucket.ask({
+        stage: 'locate',
+        verb: 'list unfinished uploads in',
+        permission: 's3:ListBucketMultipartUploads',
+        key: undefined,
+    }, async (send) => {
+        for (let next, more = true; more;) {
+            const page = await send(new dist_cjs/* ListMultipartUploadsCommand */.mo2({
+                Bucket: bucket.name,
+                Prefix: prefix,
+                KeyMarker: next?.key,
+                UploadIdMarker: next?.id,
+            }), options);
+            for (const { Key, UploadId, Initiated } of page.Uploads ?? [])
+                if (Key !== undefined && UploadId !== undefined && Initiated !== undefined && Initiated < before)
+                    found.push({ Key, UploadId });
+            more = page.IsTruncated === true && page.NextKeyMarker !== undefined;
+            next = { key: page.NextKeyMarker ?? '', id: page.NextUploadIdMarker ?? '' };
+        }
+    });
+    const aborted = [];
+    for (const { Key, UploadId } of found) {
+        const upload = { Bucket: bucket.name, Key, UploadId };
+        const action = {
+            stage: 'locate',
+            verb: 'abort the upload of',
+            permission: 's3:AbortMultipartUpload',
+            key: Key,
+        };
+        const done = await bucket.askFor(action, async (send) => {
+            // A dump may take days: what counts is when its last part came, in pages of a thousand parts.
+            for (let marker, more = true; more;) {
+                const { Parts = [], IsTruncated, NextPartNumberMarker, } = await send(new dist_cjs/* ListPartsCommand */.m9c({ ...upload, PartNumberMarker: marker }), options);
+                if (Parts.some((part) => part.LastModified === undefined || part.LastModified >= before))
+                    return false;
+                more = IsTruncated === true && NextPartNumberMarker !== undefined;
+                marker = NextPartNumberMarker;
+            }
+            await send(new dist_cjs/* AbortMultipartUploadCommand */.tfP(upload), options);
+            return true;
+        });
+        if (done === true)
+            aborted.push(Key);
+    }
+    return aborted;
+}
+
 ;// CONCATENATED MODULE: external "node:timers/promises"
 const external_node_timers_promises_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("node:timers/promises");
 // EXTERNAL MODULE: external "node:zlib"
@@ -79426,11 +79493,11 @@ var external_node_zlib_ = __nccwpck_require__(8522);
 
 
 
+
 const MiB = 1024 * 1024;
 const smallestPart = 8 * MiB;
 /** Parts that travel at the same time hold about this much memory, or one part if that is larger. */
 const inFlightBytes = 32 * MiB;
-const cleanUpMs = 5000;
 /** How long an upload that is given up waits to hear its own name. */
 const lastWordMs = 1000;
 const runMark = 'pgassay-upload';
@@ -79795,68 +79862,9 @@ function sameKey(found, wanted) {
         wanted.startsWith('alias/') ||
         wanted.includes(':alias/'));
 }
-/** Gives up every unfinished upload of exactly this key, also one whose beginning we never heard back about. */
-async function abortUploads(bucket, key) {
-    const abortSignal = AbortSignal.timeout(cleanUpMs);
-    const { Uploads = [] } = await bucket.raw(new dist_cjs/* ListMultipartUploadsCommand */.mo2({ Bucket: bucket.name, Prefix: key }), {
-        abortSignal,
-    });
-    await Promise.all(Uploads.filter((upload) => upload.Key === key).map((upload) => bucket.raw(new dist_cjs/* AbortMultipartUploadCommand */.tfP({ Bucket: bucket.name, Key: key, UploadId: upload.UploadId }), {
-        abortSignal,
-    })));
-}
-/** Gives up every upload below `prefix` of which no part has arrived since `before`; returns their keys. */
-async function abortStale(bucket, prefix, before, signal) {
-    const options = signal === undefined ? {} : { abortSignal: signal };
-    const found = [];
-    await bucket.ask({
-        stage: 'locate',
-        verb: 'list unfinished uploads in',
-        permission: 's3:ListBucketMultipartUploads',
-        key: undefined,
-    }, async (send) => {
-        for (let next, more = true; more;) {
-            const page = await send(new dist_cjs/* ListMultipartUploadsCommand */.mo2({
-                Bucket: bucket.name,
-                Prefix: prefix,
-                KeyMarker: next?.key,
-                UploadIdMarker: next?.id,
-            }), options);
-            for (const { Key, UploadId, Initiated } of page.Uploads ?? [])
-                if (Key !== undefined && UploadId !== undefined && Initiated !== undefined && Initiated < before)
-                    found.push({ Key, UploadId });
-            more = page.IsTruncated === true && page.NextKeyMarker !== undefined;
-            next = { key: page.NextKeyMarker ?? '', id: page.NextUploadIdMarker ?? '' };
-        }
-    });
-    const aborted = [];
-    for (const { Key, UploadId } of found) {
-        const upload = { Bucket: bucket.name, Key, UploadId };
-        const action = {
-            stage: 'locate',
-            verb: 'abort the upload of',
-            permission: 's3:AbortMultipartUpload',
-            key: Key,
-        };
-        const done = await bucket.askFor(action, async (send) => {
-            // A dump may take days: what counts is when its last part came, in pages of a thousand parts.
-            for (let marker, more = true; more;) {
-                const { Parts = [], IsTruncated, NextPartNumberMarker, } = await send(new dist_cjs/* ListPartsCommand */.m9c({ ...upload, PartNumberMarker: marker }), options);
-                if (Parts.some((part) => part.LastModified === undefined || part.LastModified >= before))
-                    return false;
-                more = IsTruncated === true && NextPartNumberMarker !== undefined;
-                marker = NextPartNumberMarker;
-            }
-            await send(new dist_cjs/* AbortMultipartUploadCommand */.tfP(upload), options);
-            return true;
-        });
-        if (done === true)
-            aborted.push(Key);
-    }
-    return aborted;
-}
 
 ;// CONCATENATED MODULE: ./build/store/s3.js
+
 
 
 

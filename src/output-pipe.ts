@@ -45,10 +45,12 @@ export class OutputPipe {
    * `stdout` is the program's. Rejects with what `take` throws, and when the pipe is closed before its end.
    */
   async read(stdout: Readable, take: (chunk: Buffer) => Promise<void> | undefined): Promise<void> {
-    if (typeof this.#readEnd !== 'number') {
+    if (this.stdout === 'pipe') {
       for await (const chunk of stdout as AsyncIterable<Buffer>) await take(chunk);
       return;
     }
+    const closed = (): Error => new Error('the pipe was closed before its end');
+    if (typeof this.#readEnd !== 'number') throw closed();
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const fail = (error: unknown): false => {
       reject(error);
@@ -69,7 +71,7 @@ export class OutputPipe {
     const socket = new Socket({ fd: this.#readEnd, readable: true, writable: false, onread });
     this.#readEnd = socket;
     socket.once('end', resolve).once('error', reject);
-    socket.once('close', () => reject(new Error('the pipe was closed before its end')));
+    socket.once('close', () => reject(closed()));
     socket.resume();
     return promise;
   }

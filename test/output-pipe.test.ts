@@ -82,6 +82,16 @@ describe('what a program writes by gigabytes', () => {
     assert.equal((await program.exited).signal, 'SIGPIPE');
   });
 
+  test('is not mistaken for the whole when the pipe was closed before it was read', async () => {
+    const { output, program } = await started('exec seq 30000000');
+    output.close();
+    await assert.rejects(
+      output.read(program.stdout, () => undefined),
+      /closed before its end/,
+    );
+    assert.equal((await program.exited).signal, 'SIGPIPE');
+  });
+
   test('ends at once when the program cannot be started', async () => {
     const output = await OutputPipe.open(folder);
     const program = start({ path: join(folder, 'absent'), args: [], env: {}, stdout: output.stdout });

@@ -7,7 +7,8 @@ import { Failure } from '../failure.ts';
 import type { S3Options } from './s3-address.ts';
 import { S3Bucket } from './s3-client.ts';
 import { listing, S3Lister, type S3Object } from './s3-listing.ts';
-import { abortStale, abortUploads, type S3Habits, S3Upload } from './s3-upload.ts';
+import { abortStale, abortUploads } from './s3-unfinished.ts';
+import { type S3Habits, S3Upload } from './s3-upload.ts';
 import { type History, largestRead, type Store, type StoredFile, type Upload } from './store.ts';
 
 const defaultIdleMs = 60_000;
