@@ -40692,7 +40692,7 @@ var __webpack_unused_export__;
 
 var net = __nccwpck_require__(9278);
 var tls = __nccwpck_require__(4756);
-var http = __nccwpck_require__(8611);
+var http = __nccwpck_require__(992);
 var https = __nccwpck_require__(5692);
 var events = __nccwpck_require__(4434);
 var assert = __nccwpck_require__(2613);
@@ -69119,7 +69119,7 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("fs");
 
 /***/ }),
 
-/***/ 8611:
+/***/ 992:
 /***/ ((module) => {
 
 module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("http");
@@ -69472,13 +69472,11 @@ var __webpack_exports__ = {};
 __nccwpck_require__.d(__webpack_exports__, {
   RR: () => (/* reexport */ runBackup),
   dy: () => (/* reexport */ runBackupPost),
-  xw: () => (/* reexport */ runCli)
+  xw: () => (/* reexport */ runCli),
+  $5: () => (/* reexport */ runRestoreTest),
+  VR: () => (/* reexport */ runRestoreTestPost)
 });
 
-// EXTERNAL MODULE: external "node:fs/promises"
-var promises_ = __nccwpck_require__(1455);
-// EXTERNAL MODULE: external "node:path"
-var external_node_path_ = __nccwpck_require__(6760);
 ;// CONCATENATED MODULE: external "os"
 const external_os_namespaceObject = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("os");
 ;// CONCATENATED MODULE: ./node_modules/@actions/core/lib/utils.js
@@ -69651,7 +69649,7 @@ function file_command_prepareKeyValueMessage(key, value) {
 // EXTERNAL MODULE: external "path"
 var external_path_ = __nccwpck_require__(6928);
 // EXTERNAL MODULE: external "http"
-var external_http_ = __nccwpck_require__(8611);
+var external_http_ = __nccwpck_require__(992);
 // EXTERNAL MODULE: external "https"
 var external_https_ = __nccwpck_require__(5692);
 ;// CONCATENATED MODULE: ./node_modules/@actions/http-client/lib/proxy.js
@@ -72426,36 +72424,10 @@ function getIDToken(aud) {
 //# sourceMappingURL=core.js.map
 // EXTERNAL MODULE: external "node:crypto"
 var external_node_crypto_ = __nccwpck_require__(7598);
-;// CONCATENATED MODULE: ./build/backup-id.js
-
-/** `YYYYMMDDTHHMMSSZ-<6 hex>`, UTC: sorts by time. */
-const idPattern = /^\d{8}T\d{6}Z-[0-9a-f]{6}$/;
-/** What groups one database's backups: a folder's name that is safe in every store. */
-const namePattern = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
-/** Ids further ahead than this are from a clock that was wrong, and order nothing. */
-const graceMs = 5 * 60 * 1000;
-/**
- * A new id that sorts after every id in `existing`, except those in the future of `now` (the store's clock, five
- * minutes' grace). When the newest is of this very second, or within the grace, the new one is a second later.
- */
-function newId(now, existing) {
-    const newest = existing
-        .map(timeOfId)
-        .filter((time) => time !== undefined && time <= now.getTime() + graceMs)
-        .reduce((latest, time) => Math.max(latest, time ?? 0), 0);
-    const second = Math.max(Math.floor(now.getTime() / 1000), Math.floor(newest / 1000) + 1);
-    const stamp = new Date(second * 1000).toISOString().replace(/[-:]/g, '').replace('.000', '');
-    return `${stamp}-${(0,external_node_crypto_.randomBytes)(3).toString('hex')}`;
-}
-/** Milliseconds since the epoch; undefined for text that is no id or no time. */
-function timeOfId(id) {
-    if (!idPattern.test(id))
-        return undefined;
-    const iso = id.replace(/^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z.*$/, '$1-$2-$3T$4:$5:$6Z');
-    const time = Date.parse(iso);
-    return Number.isNaN(time) ? undefined : time;
-}
-
+// EXTERNAL MODULE: external "node:fs/promises"
+var promises_ = __nccwpck_require__(1455);
+// EXTERNAL MODULE: external "node:path"
+var external_node_path_ = __nccwpck_require__(6760);
 ;// CONCATENATED MODULE: ./build/failure.js
 /** The process's exit codes: stable, documented in the README, one test each. */
 const exitCodes = {
@@ -72473,6 +72445,7 @@ const exitCodes = {
     verification: 40,
     wrongKey: 41,
     restore: 50,
+    differences: 51,
     cancelled: 130,
 };
 /**
@@ -72514,6 +72487,85 @@ function cancelled(stage) {
     });
 }
 
+;// CONCATENATED MODULE: ./build/attempts.js
+
+/**
+ * Runs `attempt` again after transient failures, all within the time limit. Its signal is aborted when the time is up or
+ * when ours is; whatever it throws then, the reason is what is thrown.
+ */
+async function withinLimits(limits, attempt) {
+    const { timeoutMs, tooLong, retries, stage, log } = limits;
+    const deadline = new AbortController();
+    const timer = setTimeout(() => deadline.abort(tooLong()), timeoutMs);
+    const signal = AbortSignal.any([limits.signal, deadline.signal]);
+    const reason = () => (signal.reason instanceof Failure ? signal.reason : cancelled(stage));
+    try {
+        for (let failed = 0;; failed++) {
+            try {
+                return await attempt(signal);
+            }
+            catch (error) {
+                if (signal.aborted)
+                    throw reason();
+                if (!(error instanceof Failure) || !error.transient || failed >= retries)
+                    throw error;
+                const seconds = 2 ** failed * 2;
+                log.warn(`${error.stage}: ${error.message}; trying again in ${seconds} s (${failed + 1} of ${retries})`);
+                await pause(seconds * 1000, signal);
+                if (signal.aborted)
+                    throw reason();
+            }
+        }
+    }
+    finally {
+        clearTimeout(timer);
+    }
+}
+/** Ends early when the signal is aborted. */
+function pause(ms, signal) {
+    return new Promise((resolve) => {
+        const done = () => {
+            clearTimeout(timer);
+            signal.removeEventListener('abort', done);
+            resolve();
+        };
+        const timer = setTimeout(done, ms);
+        signal.addEventListener('abort', done, { once: true });
+        if (signal.aborted)
+            done();
+    });
+}
+
+;// CONCATENATED MODULE: ./build/backup-id.js
+
+/** `YYYYMMDDTHHMMSSZ-<6 hex>`, UTC: sorts by time. */
+const idPattern = /^\d{8}T\d{6}Z-[0-9a-f]{6}$/;
+/** What groups one database's backups: a folder's name that is safe in every store. */
+const namePattern = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
+/** Ids further ahead than this are from a clock that was wrong, and order nothing. */
+const graceMs = 5 * 60 * 1000;
+/**
+ * A new id that sorts after every id in `existing`, except those in the future of `now` (the store's clock, five
+ * minutes' grace). When the newest is of this very second, or within the grace, the new one is a second later.
+ */
+function newId(now, existing) {
+    const newest = existing
+        .map(timeOfId)
+        .filter((time) => time !== undefined && time <= now.getTime() + graceMs)
+        .reduce((latest, time) => Math.max(latest, time ?? 0), 0);
+    const second = Math.max(Math.floor(now.getTime() / 1000), Math.floor(newest / 1000) + 1);
+    const stamp = new Date(second * 1000).toISOString().replace(/[-:]/g, '').replace('.000', '');
+    return `${stamp}-${(0,external_node_crypto_.randomBytes)(3).toString('hex')}`;
+}
+/** Milliseconds since the epoch; undefined for text that is no id or no time. */
+function timeOfId(id) {
+    if (!idPattern.test(id))
+        return undefined;
+    const iso = id.replace(/^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z.*$/, '$1-$2-$3T$4:$5:$6Z');
+    const time = Date.parse(iso);
+    return Number.isNaN(time) ? undefined : time;
+}
+
 ;// CONCATENATED MODULE: ./build/manifest.js
 
 /** The names of a backup's files; a later suffix tells that they are encrypted. */
@@ -72533,7 +72585,7 @@ function serialize(document) {
 }
 /** Parses and checks `manifest.json`. Throws {@link UnreadableDocument}; never trusts a name or a number. */
 function parseManifest(bytes, expected) {
-    const value = parseObject(bytes, 'manifest.json');
+    const value = parseJsonObject(bytes, 'manifest.json');
     const format = value.format;
     if (format !== 'pgassay/1') {
         const newer = typeof format === 'string' && /^pgassay\/\d+$/.test(format);
@@ -72541,7 +72593,7 @@ function parseManifest(bytes, expected) {
             ? `it has the format ${format}, which a newer pgassay wrote; use that version to read it`
             : 'it is not a pgassay manifest');
     }
-    const check = new Check(value, 'manifest.json');
+    const check = new JsonCheck(value, 'manifest.json');
     check.text('id', idPattern);
     check.text('name', namePattern);
     for (const key of ['label', 'series', 'store'])
@@ -72604,8 +72656,8 @@ function parseManifest(bytes, expected) {
 }
 /** Parses and checks `census.json`. Throws {@link UnreadableDocument}. */
 function parseCensus(bytes) {
-    const value = parseObject(bytes, 'census.json');
-    const check = new Check(value, 'census.json');
+    const value = parseJsonObject(bytes, 'census.json');
+    const check = new JsonCheck(value, 'census.json');
     for (const table of check.list('tables')) {
         table.text('schema');
         table.text('name');
@@ -72647,7 +72699,8 @@ function parseCensus(bytes) {
     migrations?.count('failed');
     return value;
 }
-function parseObject(bytes, file) {
+/** Throws {@link UnreadableDocument}. */
+function parseJsonObject(bytes, file) {
     let value;
     try {
         value = JSON.parse(bytes.toString('utf8'));
@@ -72659,7 +72712,8 @@ function parseObject(bytes, file) {
         throw new UnreadableDocument(`${file} is not an object`);
     return value;
 }
-class Check {
+/** Looks at the fields of a document somebody else may have written; each method throws {@link UnreadableDocument}. */
+class JsonCheck {
     #value;
     #at;
     constructor(value, at) {
@@ -72713,7 +72767,7 @@ class Check {
         const value = this.#value[key];
         if (typeof value !== 'object' || value === null || Array.isArray(value))
             return this.#refuse(key);
-        return new Check(value, `${this.#at}: ${key}`);
+        return new JsonCheck(value, `${this.#at}: ${key}`);
     }
     list(key) {
         const value = this.#value[key];
@@ -72722,7 +72776,7 @@ class Check {
         return value.map((item, at) => {
             if (typeof item !== 'object' || item === null || Array.isArray(item))
                 return this.#refuse(`${key}[${at}]`);
-            return new Check(item, `${this.#at}: ${key}[${at}]`);
+            return new JsonCheck(item, `${this.#at}: ${key}[${at}]`);
         });
     }
     #refuse(key) {
@@ -72730,7 +72784,116 @@ class Check {
     }
 }
 
+;// CONCATENATED MODULE: ./build/numbers.js
+/** Numbers as people read them: decimal units, three significant digits, a thin gap between thousands. */
+const units = ['B', 'kB', 'MB', 'GB', 'TB', 'PB'];
+/** `411 MB`, `1.2 GB` */
+function formatBytes(bytes) {
+    let value = bytes;
+    let unit = 0;
+    while (value >= 999.5 && unit < units.length - 1) {
+        value /= 1000;
+        unit++;
+    }
+    const digits = unit === 0 || value >= 99.95 ? 0 : 1;
+    return `${value.toFixed(digits).replace(/\.0$/, '')} ${units[unit]}`;
+}
+/** `9 430 112` */
+function formatNumber(value) {
+    return String(Math.round(value)).replace(/\B(?=(\d{3})+$)/g, ' ');
+}
+/** `1 table`, `48 tables` */
+function formatCount(count, noun) {
+    return `${formatNumber(count)} ${noun}${count === 1 ? '' : 's'}`;
+}
+/** `0.4 s`, `6 s`, `4 min 10 s`, `3 h 5 min`, `2 d 4 h` */
+function formatSeconds(seconds) {
+    if (seconds < 9.95)
+        return `${seconds.toFixed(1).replace(/\.0$/, '')} s`;
+    const whole = Math.round(seconds);
+    if (whole < 60)
+        return `${whole} s`;
+    if (whole < 3600)
+        return both(Math.floor(whole / 60), 'min', whole % 60, 's');
+    if (whole < 48 * 3600)
+        return both(Math.floor(whole / 3600), 'h', Math.floor((whole % 3600) / 60), 'min');
+    return both(Math.floor(whole / 86400), 'd', Math.floor((whole % 86400) / 3600), 'h');
+}
+function both(large, largeUnit, small, smallUnit) {
+    return small === 0 ? `${large} ${largeUnit}` : `${large} ${largeUnit} ${small} ${smallUnit}`;
+}
+/** `2026-11-21 02:00:04 UTC` */
+function formatTime(time) {
+    return `${new Date(time).toISOString().slice(0, 19).replace('T', ' ')} UTC`;
+}
+/** `3 h ago`; the future says so. */
+function formatAge(time, now) {
+    const seconds = (now.getTime() - new Date(time).getTime()) / 1000;
+    if (seconds < 0)
+        return `in ${formatSeconds(-seconds)}`;
+    if (seconds < 60)
+        return 'just now';
+    if (seconds < 3600)
+        return `${Math.round(seconds / 60)} min ago`;
+    if (seconds < 48 * 3600)
+        return `${Math.round(seconds / 3600)} h ago`;
+    return `${Math.round(seconds / 86400)} days ago`;
+}
+const unitMs = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+/** Milliseconds of `90s`, `5m`, `7d`; undefined for what is not a whole number with a unit. */
+function parseDuration(text) {
+    const match = /^(\d{1,9})(ms|s|m|h|d)$/.exec(text);
+    return match === null ? undefined : Number(match[1]) * (unitMs[match[2] ?? ''] ?? 0);
+}
+
+;// CONCATENATED MODULE: ./build/proof.js
+
+
+/** What recovery took: to get the archive, and to restore it. */
+function restoreSeconds(timings) {
+    return Math.round(((timings.download ?? 0) + (timings.restore ?? 0)) * 10) / 10;
+}
+/** `proofs/20261121T020004Z.json` */
+function proofName(testedAt) {
+    return `proofs/${testedAt
+        .toISOString()
+        .replace(/[-:]/g, '')
+        .replace(/\.\d+Z$/, 'Z')}.json`;
+}
+/** A proof's path within its backup's folder, and nothing else that may lie there. */
+const proofPattern = /^proofs\/\d{8}T\d{6}Z(?:-\d+)?\.json$/;
+const mostFindings = 1000;
+/** The bytes to store. */
+function serializeProof(proof) {
+    const findings = proof.findings.slice(0, mostFindings);
+    const findingsLeftOut = proof.findings.length - findings.length;
+    return Buffer.from(`${JSON.stringify({ ...proof, findings, findingsLeftOut }, null, 2)}\n`);
+}
+/** Parses and checks a proof. Throws {@link UnreadableDocument}. */
+function parseProof(bytes) {
+    const value = parseJsonObject(bytes, 'the proof');
+    const check = new JsonCheck(value, 'the proof');
+    check.text('format', /^pgassay-proof\/1$/);
+    check.text('backupId', idPattern);
+    for (const key of ['name', 'server'])
+        check.text(key);
+    check.text('manifestSha256', /^[0-9a-f]{64}$/);
+    check.time('testedAt');
+    check.text('result', /^(?:passed|failed)$/);
+    check.text('level', /^(?:content|rows|schema)$/);
+    for (const finding of check.list('findings'))
+        for (const key of ['object', 'expected', 'found'])
+            finding.text(key);
+    check.count('findingsLeftOut');
+    for (const key of ['leftOut', 'notes'])
+        check.texts(key);
+    check.numbers('timings');
+    return value;
+}
+
 ;// CONCATENATED MODULE: ./build/catalog.js
+
+
 
 
 
@@ -72772,7 +72935,8 @@ function judge(store, { name, id }, bytes, sizes) {
             return [`${file} was ${history} after it was stored`];
         });
         const manifestSha256 = (0,external_node_crypto_.createHash)('sha256').update(bytes).digest('hex');
-        return { kind: 'backup', backup: { manifest, manifestSha256, tampering } };
+        const proofs = [...sizes.keys()].filter((file) => proofPattern.test(file)).sort();
+        return { kind: 'backup', backup: { manifest, manifestSha256, tampering, proofs } };
     }
     catch (error) {
         if (!(error instanceof UnreadableDocument))
@@ -72842,9 +73006,17 @@ function parseSelector(text) {
             return { problem: `${text} names no time; write before:2026-11-21T02:00:00Z` };
         return { selector: { by: 'before', time } };
     }
+    if (text.startsWith('random:')) {
+        const withinMs = parseDuration(text.slice(7));
+        if (!withinMs)
+            return { problem: `${text} names no duration; write random:7d` };
+        return { selector: { by: 'random', withinMs } };
+    }
     if (/^\d{4,8}(?:T\d{0,6}(?:Z(?:-[0-9a-f]{0,6})?)?)?$/.test(text))
         return { selector: { by: 'id', prefix: text } };
-    return { problem: `${text} is neither latest, an id (20261121T020004Z-3f9a1c), label:<label> nor before:<ISO time>` };
+    return {
+        problem: `${text} is neither latest, an id (20261121T020004Z-3f9a1c), label:<label>, before:<ISO time> nor random:<duration>`,
+    };
 }
 /** Clocks may differ by this much before a backup counts as made in the future. */
 const futureMs = 5 * 60 * 1000;
@@ -72864,16 +73036,20 @@ function catalog_select(catalog, selector, now) {
             return manifest.label === selector.label;
         if (manifest.label === 'pre-restore')
             return false;
+        if (selector.by === 'random')
+            return created >= now.getTime() - selector.withinMs;
         return selector.by === 'latest' || created <= selector.time;
     });
-    const [newest] = wanted;
-    if (newest !== undefined)
-        return newest;
+    const chosen = wanted[selector.by === 'random' && wanted.length > 0 ? (0,external_node_crypto_.randomInt)(wanted.length) : 0];
+    if (chosen !== undefined)
+        return chosen;
     const what = selector.by === 'latest'
         ? 'there is no backup yet'
         : selector.by === 'label'
             ? `no backup has the label ${selector.label}`
-            : `no backup is from ${new Date(selector.time).toISOString()} or earlier`;
+            : selector.by === 'random'
+                ? `no backup is younger than ${formatSeconds(selector.withinMs / 1000)}`
+                : `no backup is from ${new Date(selector.time).toISOString()} or earlier`;
     throw new Failure('locate', 'badInput', what, { hint: candidates(catalog) });
 }
 function seriesToUse(backups) {
@@ -72910,62 +73086,6 @@ function candidates({ backups, damaged, unfinished }) {
     if (unfinished.length > 0)
         lines.push(`  without a manifest: ${unfinished.map((entry) => entry.id).join(', ')}`);
     return `this is what there is:\n${lines.join('\n')}`;
-}
-
-;// CONCATENATED MODULE: ./build/numbers.js
-/** Numbers as people read them: decimal units, three significant digits, a thin gap between thousands. */
-const units = ['B', 'kB', 'MB', 'GB', 'TB', 'PB'];
-/** `411 MB`, `1.2 GB` */
-function formatBytes(bytes) {
-    let value = bytes;
-    let unit = 0;
-    while (value >= 999.5 && unit < units.length - 1) {
-        value /= 1000;
-        unit++;
-    }
-    const digits = unit === 0 || value >= 99.95 ? 0 : 1;
-    return `${value.toFixed(digits).replace(/\.0$/, '')} ${units[unit]}`;
-}
-/** `9 430 112` */
-function formatNumber(value) {
-    return String(Math.round(value)).replace(/\B(?=(\d{3})+$)/g, ' ');
-}
-/** `1 table`, `48 tables` */
-function formatCount(count, noun) {
-    return `${formatNumber(count)} ${noun}${count === 1 ? '' : 's'}`;
-}
-/** `0.4 s`, `6 s`, `4 min 10 s`, `3 h 5 min`, `2 d 4 h` */
-function formatSeconds(seconds) {
-    if (seconds < 9.95)
-        return `${seconds.toFixed(1).replace(/\.0$/, '')} s`;
-    const whole = Math.round(seconds);
-    if (whole < 60)
-        return `${whole} s`;
-    if (whole < 3600)
-        return both(Math.floor(whole / 60), 'min', whole % 60, 's');
-    if (whole < 48 * 3600)
-        return both(Math.floor(whole / 3600), 'h', Math.floor((whole % 3600) / 60), 'min');
-    return both(Math.floor(whole / 86400), 'd', Math.floor((whole % 86400) / 3600), 'h');
-}
-function both(large, largeUnit, small, smallUnit) {
-    return small === 0 ? `${large} ${largeUnit}` : `${large} ${largeUnit} ${small} ${smallUnit}`;
-}
-/** `2026-11-21 02:00:04 UTC` */
-function formatTime(time) {
-    return `${new Date(time).toISOString().slice(0, 19).replace('T', ' ')} UTC`;
-}
-/** `3 h ago`; the future says so. */
-function formatAge(time, now) {
-    const seconds = (now.getTime() - new Date(time).getTime()) / 1000;
-    if (seconds < 0)
-        return `in ${formatSeconds(-seconds)}`;
-    if (seconds < 60)
-        return 'just now';
-    if (seconds < 3600)
-        return `${Math.round(seconds / 60)} min ago`;
-    if (seconds < 48 * 3600)
-        return `${Math.round(seconds / 3600)} h ago`;
-    return `${Math.round(seconds / 86400)} days ago`;
 }
 
 ;// CONCATENATED MODULE: ./build/postgres/names.js
@@ -74158,35 +74278,47 @@ function reduceMessage(message, isName = () => false) {
 const ownLine = /^(?:pg_dump|pg_restore|pg_dumpall|psql)(?:\[\d+\])?: (?:(error|warning|detail|hint|fatal): ?)?(.*)$/;
 const severities = { error: 'error', fatal: 'error', warning: 'warning', detail: 'detail', hint: 'detail' };
 /**
- * Splits a program's standard error into reports. Lines that do not begin with the program's name belong to the report
- * above them (DETAIL, CONTEXT, HINT, a command) and are dropped. Of a report only the program's own fixed words and a
- * reduced answer of the server stay.
+ * Splits a program's standard error into reports, line by line. Lines that do not begin with the program's name belong
+ * to the report above them (DETAIL, CONTEXT, HINT, a command) and are dropped. Of a report only the program's own fixed
+ * words and a reduced answer of the server stay.
  */
-function readReports(stderr, isName = () => false) {
-    const reports = [];
-    let entry;
-    for (const line of stderr.split('\n')) {
+class ReportReader {
+    #isName;
+    #entry;
+    #dumpId;
+    constructor(isName = () => false) {
+        this.#isName = isName;
+    }
+    /** The report that begins with this line, if one does. */
+    read(line) {
         const [whole, word, text = ''] = ownLine.exec(line) ?? [];
         if (whole === undefined)
-            continue;
-        const item = /^from TOC entry \d+; \d+ \d+ (.*)$/.exec(text)?.[1];
+            return undefined;
+        const [item, dumpId, entry] = /^from TOC entry (\d+); \d+ \d+ (.*)$/.exec(text) ?? [];
         if (item !== undefined) {
-            entry = item;
-            continue;
+            this.#entry = entry;
+            this.#dumpId = Number(dumpId);
+            return undefined;
         }
         const severity = word === undefined ? 'info' : severities[word];
         // "could not execute query: ERROR:  …", "COPY failed for table "x": ERROR:  …", "Error message from server: ERROR:  …"
         const [before = '', answer] = text.split(/(?:ERROR|FATAL|PANIC): {1,2}/, 2);
         const fromServer = answer !== undefined;
-        const own = before.replace(/"((?:[^"]|"")*)"/g, (_, quoted) => (isName(quoted) ? `"${quoted}"` : '"…"'));
+        const own = before.replace(/"((?:[^"]|"")*)"/g, (_, quoted) => this.#isName(quoted) ? `"${quoted}"` : '"…"');
         const message = fromServer
-            ? `${own}${reduceMessage(answer, isName)}`
+            ? `${own}${reduceMessage(answer, this.#isName)}`
             : /^Command was: /.test(text)
                 ? 'a command'
                 : own;
-        reports.push({ severity, message, fromServer, entry: severity === 'error' ? entry : undefined });
+        const about = severity === 'error' ? { entry: this.#entry, dumpId: this.#dumpId } : noEntry;
+        return { severity, message, fromServer, ...about };
     }
-    return reports;
+}
+const noEntry = { entry: undefined, dumpId: undefined };
+/** Every report in a program's whole standard error. */
+function readReports(stderr, isName = () => false) {
+    const reader = new ReportReader(isName);
+    return stderr.split('\n').flatMap((line) => reader.read(line) ?? []);
 }
 
 ;// CONCATENATED MODULE: ./build/postgres/version.js
@@ -78485,6 +78617,8 @@ async function preflight_newestOf(store, name) {
 
 /** Manifests, censuses and role definitions; a file that is larger is none of them. Bytes. */
 const largestRead = 256 * 1024 * 1024;
+/** The one folder inside a backup's; its files are listed with the backup's, as `proofs/<file>`. */
+const proofsFolder = 'proofs';
 /** Writes a small file whole. */
 async function put(store, path, content) {
     const upload = await store.begin(path, content.length);
@@ -78901,12 +79035,15 @@ class FolderStore {
     }
     async #sizes(folder) {
         const sizes = new Map();
-        const files = await (0,promises_.readdir)(this.#path(folder)).catch((error) => {
+        const list = (path) => (0,promises_.readdir)(this.#path(path)).catch((error) => {
             if (isCode(error, 'ENOENT') || isCode(error, 'ENOTDIR'))
                 return [];
-            throw this.#failure('locate', folder, error);
+            throw this.#failure('locate', path, error);
         });
-        for (const file of files) {
+        const files = await list(folder);
+        const proofs = files.includes(proofsFolder) ? await list(`${folder}/${proofsFolder}`) : [];
+        const nested = proofs.map((file) => `${proofsFolder}/${file}`);
+        for (const file of [...files.filter((each) => each !== proofsFolder), ...nested]) {
             const bytes = await this.#size(`${folder}/${file}`);
             if (bytes !== undefined)
                 sizes.set(file, bytes);
@@ -79908,9 +80045,11 @@ class S3Store {
         for await (const { objects } of this.#lister.pages(this.#key(folder), undefined, this.#signal)) {
             for (const object of objects) {
                 const path = object.key.slice(this.#prefix.length);
-                const [, of = '', file = '', ...deeper] = path.split('/');
-                if (deeper.length > 0 || file === '' || !idPattern.test(of))
+                const [, of = '', ...names] = path.split('/');
+                const nested = names.length === 2 && names[0] === proofsFolder;
+                if ((names.length !== 1 && !nested) || names.includes('') || !idPattern.test(of))
                     continue;
+                const file = names.join('/');
                 const files = found.get(of) ?? new Map();
                 found.set(of, files.set(file, object.versions[0]?.bytes ?? 0));
                 this.#objects.set(path, object);
@@ -80257,55 +80396,22 @@ function publicWordOf(choice) {
 
 
 
+
 /**
  * Takes one backup. Resolves only when it is whole, proven and stored; every other end throws a `Failure` and leaves
  * nothing that is listed. Transient failures are tried again until something has been published.
  */
 async function backup(config, io) {
-    const { log, signal } = io;
-    const deadline = new AbortController();
-    const timer = setTimeout(() => {
-        deadline.abort(new Failure('dump', 'timeLimit', `the backup was not done within ${formatSeconds(config.timeoutMs / 1000)}`, {
+    const limits = {
+        ...io,
+        timeoutMs: config.timeoutMs,
+        tooLong: () => new Failure('dump', 'timeLimit', `the backup was not done within ${formatSeconds(config.timeoutMs / 1000)}`, {
             hint: 'give it more with timeout, or less to do with exclude-table-data; nothing was published',
-        }));
-    }, config.timeoutMs);
-    const stop = AbortSignal.any([signal, deadline.signal]);
-    try {
-        for (let attempt = 0;; attempt++) {
-            try {
-                return await new Attempt(config, { ...io, signal: stop }).run();
-            }
-            catch (error) {
-                if (stop.aborted)
-                    throw reasonOf(stop);
-                if (!(error instanceof Failure) || !error.transient || attempt >= config.retries)
-                    throw error;
-                const seconds = 2 ** attempt * 2;
-                log.warn(`${error.stage}: ${error.message}; trying again in ${seconds} s (${attempt + 1} of ${config.retries})`);
-                await pause(seconds * 1000, stop);
-            }
-        }
-    }
-    finally {
-        clearTimeout(timer);
-    }
-}
-function reasonOf(signal) {
-    return signal.reason instanceof Failure ? signal.reason : cancelled('dump');
-}
-function pause(ms, signal) {
-    return new Promise((resolve, reject) => {
-        const timer = setTimeout(done, ms);
-        const onAbort = () => {
-            clearTimeout(timer);
-            reject(reasonOf(signal));
-        };
-        function done() {
-            signal.removeEventListener('abort', onAbort);
-            resolve();
-        }
-        signal.addEventListener('abort', onAbort, { once: true });
-    });
+        }),
+        retries: config.retries,
+        stage: 'dump',
+    };
+    return withinLimits(limits, (signal) => new Attempt(config, { ...io, signal }).run());
 }
 /** Younger ones may belong to a run that is still going. */
 const leftoverMs = 24 * 60 * 60 * 1000;
@@ -80547,6 +80653,7 @@ function seconds(since) {
 
 ;// CONCATENATED MODULE: ./build/inputs.js
 
+
 /**
  * Reads inputs by their public names and gathers every problem, so that a user sees all of them at once. A reader that
  * finds a problem returns a harmless value; `finish` throws before anybody uses it.
@@ -80606,16 +80713,16 @@ class Inputs {
     /** Milliseconds. A number needs its unit: `10` is ten of what. */
     duration(name, fallback, most) {
         const text = this.optional(name) ?? fallback;
-        const value = milliseconds(text);
+        const value = parseDuration(text);
         if (value === undefined)
             this.problem(name, `${text} is not a duration`, 'write a number and a unit: 90s, 5m, 2h');
         else if (value === 0)
             this.problem(name, `${text} is no time at all`, 'leave it empty for the default');
-        else if (value > (milliseconds(most) ?? 0))
+        else if (value > (parseDuration(most) ?? 0))
             this.problem(name, `${text} is more than ${most}`);
         else
             return value;
-        return milliseconds(fallback) ?? 0;
+        return parseDuration(fallback) ?? 0;
     }
     /** One item a line; blank lines and lines that begin with # do not count. */
     lines(name) {
@@ -80654,11 +80761,6 @@ class Inputs {
         const [first, ...rest] = this.problems;
         return first === undefined ? undefined : inputFailure([first, ...rest]);
     }
-}
-const unitMs = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
-function milliseconds(text) {
-    const match = /^(\d{1,9})(ms|s|m|h|d)$/.exec(text);
-    return match === null ? undefined : Number(match[1]) * (unitMs[match[2] ?? ''] ?? 0);
 }
 /** The known word that `word` is a slip of: at most two letters added, dropped or changed. */
 function nearest(word, known) {
@@ -81016,11 +81118,20 @@ function readCompression(inputs) {
 function machineOf(variables) {
     return {
         temporary: variables.RUNNER_TEMP || (0,external_node_os_.tmpdir)(),
-        toolCache: variables.RUNNER_TOOL_CACHE || (0,external_node_path_.join)(variables.XDG_CACHE_HOME || (0,external_node_path_.join)((0,external_node_os_.homedir)(), '.cache'), 'pgassay'),
+        toolCache: variables.RUNNER_TOOL_CACHE || (0,external_node_path_.join)(variables.XDG_CACHE_HOME || cacheHome(), 'pgassay'),
         path: variables.PATH ?? '',
         onRunner: variables.GITHUB_ACTIONS === 'true',
         packages: packageAccess(variables),
     };
+}
+/** A server that root starts runs as another user, who has no way into root's home. */
+function cacheHome() {
+    return process.getuid?.() === 0 ? '/var/cache' : (0,external_node_path_.join)((0,external_node_os_.homedir)(), '.cache');
+}
+/** Whether somebody who can read this environment would have got something. */
+function holdsSecrets(variables) {
+    const telling = /SECRET|TOKEN|PASSWORD|PASSPHRASE|CREDENTIAL|PRIVATE|_KEY$|(?:^|[_-])URL$/;
+    return Object.entries(variables).some(([name, value]) => Boolean(value) && telling.test(name.toUpperCase()) && !/^GITHUB_\w*URL$/.test(name));
 }
 /** The run on GitHub; null elsewhere. */
 function sourceOf(variables) {
@@ -81095,7 +81206,27 @@ function exitEvenIfBusy() {
     setTimeout(() => process.exit(), 5000).unref();
 }
 
+;// CONCATENATED MODULE: ./build/report/markdown.js
+/** A fence longer than any run of backticks inside. */
+function fenced(language, lines) {
+    const text = lines.join('\n');
+    const longest = Math.max(2, ...[...text.matchAll(/`+/g)].map((match) => match[0].length));
+    const fence = '`'.repeat(longest + 1);
+    return `${fence}${language}\n${text}\n${fence}`;
+}
+/** Names come from databases and may be anything: no markup, no mention, no link. */
+function markdown(text) {
+    return text
+        .replace(/[\r\n]+/g, ' ')
+        .replace(/[\\`*_{}[\]<>()#+!|@~&]/g, (character) => `&#${character.charCodeAt(0)};`);
+}
+/** A table's cell in code face. */
+function cell(text) {
+    return `\`${text.replace(/[\r\n`|]+/g, ' ')}\``;
+}
+
 ;// CONCATENATED MODULE: ./build/report/summary.js
+
 
 /** The job summary of a stored backup: the verdict in the first line, how to restore in the first fold-out. */
 function backupSummary({ manifest, folder, restoreCommand, history }) {
@@ -81168,22 +81299,6 @@ function warnings(texts) {
     if (texts.length === 0)
         return [];
     return ['pg_dump warned:', '', ...texts.map((text) => `- ${markdown(text)}`), ''];
-}
-/** A fence longer than any run of backticks inside. */
-function fenced(language, lines) {
-    const text = lines.join('\n');
-    const longest = Math.max(2, ...[...text.matchAll(/`+/g)].map((match) => match[0].length));
-    const fence = '`'.repeat(longest + 1);
-    return `${fence}${language}\n${text}\n${fence}`;
-}
-/** Names come from databases and may be anything: no markup, no mention, no link. */
-function markdown(text) {
-    return text
-        .replace(/[\r\n]+/g, ' ')
-        .replace(/[\\`*_{}[\]<>()#+!|@~&]/g, (character) => `&#${character.charCodeAt(0)};`);
-}
-function cell(text) {
-    return `\`${text.replace(/[\r\n`|]+/g, ' ')}\``;
 }
 
 ;// CONCATENATED MODULE: ./build/secrets.js
@@ -81337,9 +81452,76 @@ function maskAll(secrets) {
         core_setSecret(form);
 }
 
+;// CONCATENATED MODULE: ./build/action/step.js
+
+
+
+
+
+
+
+/** An input of this step, as the runner hands it over. */
+function input(name) {
+    return process.env[`INPUT_${name.toUpperCase()}`];
+}
+/** The runner only warns about an input it does not know; a misspelt one may be the important one. */
+function reportUnknown(known, log) {
+    for (const variable of Object.keys(process.env)) {
+        if (!variable.startsWith('INPUT_'))
+            continue;
+        const name = variable.slice(6).toLowerCase();
+        if (known.includes(name))
+            continue;
+        const meant = nearest(name, known);
+        log.warn(`there is no input ${name}${meant === undefined ? '' : `; did you mean ${meant}?`}`);
+    }
+}
+function refuseWindows() {
+    if (process.platform !== 'win32')
+        return;
+    throw new Failure('input', 'badInput', 'Windows runners are not supported', { hint: 'use runs-on: ubuntu-latest' });
+}
+/** Inputs that are secrets in whatever action they appear, hidden before anything is logged. */
+function hideSecretInputs(secrets) {
+    const key = input('tls-client-key');
+    if (key?.includes('-----BEGIN '))
+        secrets.add(key);
+    for (const name of storeSecrets) {
+        const value = input(name)?.trim();
+        if (value)
+            secrets.add(value);
+    }
+}
+/** Runs `work` with a private folder of this step's; the post step removes it when the run is killed. */
+async function withStepFolder(work) {
+    const folder = await (0,promises_.mkdtemp)((0,external_node_path_.join)(machineOf(process.env).temporary, 'pgassay-'));
+    saveState('temporary', folder);
+    try {
+        await work(folder);
+    }
+    finally {
+        await (0,promises_.rm)(folder, { recursive: true, force: true });
+    }
+}
+/** After the job: removes the folder of a run that was killed. */
+async function removeStepFolder() {
+    const folder = getState('temporary');
+    if ((0,external_node_path_.basename)(folder).startsWith('pgassay-'))
+        await (0,promises_.rm)(folder, { recursive: true, force: true });
+}
+/** A summary that cannot be written changes nothing about the result. */
+async function writeSummary(markdown, log) {
+    if (!process.env.GITHUB_STEP_SUMMARY)
+        return;
+    try {
+        await summary.addRaw(markdown).write();
+    }
+    catch {
+        log.warn('the job summary could not be written; the result is not changed by that');
+    }
+}
+
 ;// CONCATENATED MODULE: ./build/action/backup.js
-
-
 
 
 
@@ -81356,14 +81538,9 @@ function maskAll(secrets) {
 /** The action `pgassay/pgassay`: takes one backup. */
 function runBackup() {
     return runAction(async (run) => {
-        if (process.platform === 'win32')
-            throw new Failure('input', 'badInput', 'Windows runners are not supported', {
-                hint: 'use runs-on: ubuntu-latest',
-            });
-        reportUnknown(run.log);
-        const temporary = await (0,promises_.mkdtemp)((0,external_node_path_.join)(machineOf(process.env).temporary, 'pgassay-'));
-        saveState('temporary', temporary);
-        try {
+        refuseWindows();
+        reportUnknown([...backupInputs, ...laterInputs], run.log);
+        await withStepFolder(async (temporary) => {
             const config = readConfig(run.secrets, temporary);
             for (const notice of config.target.notices)
                 run.log.notice(notice);
@@ -81373,26 +81550,13 @@ function runBackup() {
             saveState('name', config.name);
             const result = await backup(config, { ...run, began: (id) => saveState('id', id) });
             await report(result, run);
-        }
-        finally {
-            await (0,promises_.rm)(temporary, { recursive: true, force: true });
-        }
+        });
     });
-}
-function input(name) {
-    return process.env[`INPUT_${name.toUpperCase()}`];
 }
 /** Reads the inputs and hides the secrets among them, before anything is logged, also when they are wrong. */
 function readConfig(secrets, temporary) {
     const url = input('database-url') ?? '';
-    const key = input('tls-client-key');
-    if (key?.includes('-----BEGIN '))
-        secrets.add(key);
-    for (const name of storeSecrets) {
-        const value = input(name)?.trim();
-        if (value)
-            secrets.add(value);
-    }
+    hideSecretInputs(secrets);
     try {
         const inputs = new Inputs(input);
         const read = withPemFiles(input, inputs);
@@ -81442,36 +81606,10 @@ async function report(result, { log }) {
     log.info(`backup ${manifest.name}/${manifest.id} is whole and stored: ${formatCount(tables, 'table')}, ${formatCount(rows, 'row')}, ${formatBytes(dump?.bytes ?? 0)}; restore it with\n  ${result.restoreCommand}`);
     await writeSummary(backupSummary(result), log);
 }
-/** A summary that cannot be written changes nothing about the backup. */
-async function writeSummary(markdown, log) {
-    if (!process.env.GITHUB_STEP_SUMMARY)
-        return;
-    try {
-        await summary.addRaw(markdown).write();
-    }
-    catch {
-        log.warn('the job summary could not be written; the backup itself is stored');
-    }
-}
-/** The runner only warns about an input it does not know; a misspelt one may be the important one. */
-function reportUnknown(log) {
-    const known = [...backupInputs, ...laterInputs];
-    for (const variable of Object.keys(process.env)) {
-        if (!variable.startsWith('INPUT_'))
-            continue;
-        const name = variable.slice(6).toLowerCase();
-        if (known.includes(name))
-            continue;
-        const meant = nearest(name, known);
-        log.warn(`there is no input ${name}${meant === undefined ? '' : `; did you mean ${meant}?`}`);
-    }
-}
 /** After the job: removes what a killed run left. Never fails the job. */
 async function runBackupPost() {
     try {
-        const temporary = getState('temporary');
-        if ((0,external_node_path_.basename)(temporary).startsWith('pgassay-'))
-            await (0,promises_.rm)(temporary, { recursive: true, force: true });
+        await removeStepFolder();
         const [name, id] = [getState('name'), getState('id')];
         if (!namePattern.test(name) || !idPattern.test(id))
             return;
@@ -81485,72 +81623,24 @@ async function runBackupPost() {
     }
 }
 
-;// CONCATENATED MODULE: ./build/cli/command.js
-/** Prints one JSON document, or the text made for people. */
-function answer(terminal, document, text) {
-    terminal.print(terminal.json ? JSON.stringify(document, null, 2) : text);
-}
-
-;// CONCATENATED MODULE: ./build/cli/shared-flags.js
+;// CONCATENATED MODULE: ./build/locate.js
 
 
-
-
-
-
-const storeFlags = [
-    { name: 'store', value: 'ADDRESS', help: 'where backups live: s3://bucket/prefix or file:///absolute/folder' },
-    { name: 'name', value: 'NAME', help: "which database's backups; may be left out where the store has only one" },
-    { name: 's3-endpoint', value: 'URL', help: 'an S3 server other than AWS, https://host' },
-    { name: 's3-region', value: 'REGION', help: "the bucket's region (default us-east-1)" },
-    { name: 's3-path-style', value: 'true|false', help: 'the bucket in the path (default: true with an endpoint)' },
-    {
-        name: 's3-access-key-id',
-        value: 'ID',
-        help: 'an access key (default: what the AWS SDK finds: variables, profiles, roles)',
-    },
-    { name: 's3-secret-access-key', help: 'its secret', secret: { variable: 'PGASSAY_S3_SECRET_ACCESS_KEY' } },
-    { name: 's3-session-token', help: 'its session token', secret: { variable: 'PGASSAY_S3_SESSION_TOKEN' } },
-    { name: 'aws-role-arn', value: 'ARN', help: "a role to assume with GitHub's OIDC token, inside a workflow" },
-];
-/** How a backup is kept in S3. */
-const writeFlags = [
-    { name: 's3-storage-class', value: 'CLASS', help: 'STANDARD_IA, for instance' },
-    { name: 's3-sse', value: 'KIND', help: 'encryption by the store: AES256 or aws:kms' },
-    { name: 's3-sse-kms-key-id', value: 'ID', help: 'the key for aws:kms' },
-    { name: 's3-object-lock-days', value: 'DAYS', help: 'nobody deletes it for so long (1 to 400)' },
-    { name: 's3-object-lock-confirm', value: 'DAYS', help: 'the same number again, for more than 400 days' },
-    { name: 's3-object-lock-mode', value: 'MODE', help: 'governance (default) or compliance' },
-    {
-        name: 's3-checksums',
-        value: 'WHEN',
-        help: 'auto (default) or when-required, for servers that refuse checksum headers',
-    },
-];
-const programFlags = [
-    { name: 'client-bin', value: 'FOLDER', help: "PostgreSQL's programs, and no others" },
-    { name: 'install-client', value: 'true|false', help: 'install missing programs in the cache (default true)' },
-];
-const tlsFlags = [
-    { name: 'tls-ca', value: 'FILE', help: "the authority that signed the server's certificate" },
-    { name: 'tls-client-cert', value: 'FILE', help: 'a certificate to log in with' },
-    { name: 'tls-client-key', help: 'its private key', secret: { variable: 'PGASSAY_TLS_CLIENT_KEY' } },
-];
-const backupArgument = {
-    name: 'backup',
-    help: 'latest, an id or its beginning, label:<label>, or before:<ISO time>',
-    fallback: 'latest',
-};
-function readPrograms(inputs) {
-    return { clientBin: inputs.optional('client-bin'), installClient: inputs.flag('install-client', true) };
-}
-/** Before anything is printed. */
-function hideStoreSecrets({ flags, secrets }) {
-    for (const name of storeSecrets) {
-        const value = flags.read(name)?.trim();
-        if (value)
-            secrets.add(value);
-    }
+/**
+ * The one backup that is asked for, with a warning for everything else that is wrong under its name. `newest` says that
+ * `latest` means the very newest: a damaged one is not passed over for an older one. Throws a `Failure`.
+ */
+async function locate(store, wanted, log) {
+    const name = await requireName(store, wanted.name);
+    const catalog = await readCatalog(store, name);
+    warnOf(catalog, log);
+    const backup = catalog_select(catalog, wanted.selector, await store.now());
+    const newer = catalog.damaged.find((each) => each.id > backup.manifest.id);
+    if (wanted.newest !== true || wanted.selector.by !== 'latest' || newer === undefined)
+        return backup;
+    throw new Failure('locate', 'verification', `the newest backup, ${newer.name}/${newer.id}, is damaged: ${newer.reason}`, {
+        hint: `take a new backup; the newest whole one is ${backup.manifest.id}, which backup: ${backup.manifest.id} tests`,
+    });
 }
 /** What is wrong in a store besides the backups that are asked for. */
 function warnOf({ backups, damaged }, log) {
@@ -81560,128 +81650,78 @@ function warnOf({ backups, damaged }, log) {
         if (tampering.length > 0)
             log.warn(`${manifest.name}/${manifest.id} is used as it was first stored, but somebody changed it: ${tampering.join(', ')}`);
 }
-/** The store the flags name, and everything in it that they let in. */
-async function openCatalog(terminal) {
-    const inputs = new Inputs(terminal.flags.read);
-    hideStoreSecrets(terminal);
-    const choice = readStore(inputs, identityOf(terminal.variables));
-    inputs.finish();
-    const store = openStore(choice, { signal: terminal.signal });
-    const wanted = inputs.optional('name');
-    const name = wanted === undefined ? undefined : await requireName(store, wanted);
-    return { store, catalog: await readCatalog(store, name) };
-}
-/** The one backup the flags and the argument name. */
-async function openBackup(terminal) {
-    const inputs = new Inputs(terminal.flags.read);
-    hideStoreSecrets(terminal);
-    const choice = readStore(inputs, identityOf(terminal.variables));
-    const parsed = parseSelector(terminal.flags.argument ?? 'latest');
-    if ('problem' in parsed)
-        inputs.problem('backup', parsed.problem);
-    inputs.finish();
-    if ('problem' in parsed)
-        throw new Failure('input', 'badInput', parsed.problem);
-    const store = openStore(choice, { signal: terminal.signal });
-    const name = await requireName(store, inputs.optional('name'));
-    const catalog = await readCatalog(store, name);
-    warnOf(catalog, terminal.log);
-    return { store, backup: catalog_select(catalog, parsed.selector, await store.now()) };
-}
 
-;// CONCATENATED MODULE: ./build/cli/backup.js
+;// CONCATENATED MODULE: ./build/report/restore-test.js
 
 
-
-
-
-
-
-
-
-const backupCommand = {
-    name: 'backup',
-    summary: 'Takes one backup: dumps, proves the dump whole, stores it.',
-    flags: [
-        ...storeFlags,
-        ...writeFlags,
-        {
-            name: 'database-url',
-            help: 'the database, postgresql://user:password@host/database',
-            secret: { variable: 'DATABASE_URL' },
-        },
-        { name: 'mode', value: 'MODE', help: 'full (default), schema-only or data-only' },
-        { name: 'schemas', value: 'PATTERN', many: true, help: 'only these schemas (repeat the flag for more)' },
-        { name: 'exclude-schemas', value: 'PATTERN', many: true, help: 'without these schemas' },
-        { name: 'tables', value: 'PATTERN', many: true, help: 'only these tables, with their partitions and children' },
-        { name: 'exclude-tables', value: 'PATTERN', many: true, help: 'without these tables' },
-        { name: 'exclude-table-data', value: 'PATTERN', many: true, help: 'these tables without their rows' },
-        { name: 'roles', value: 'true|false', help: 'role definitions too, without passwords (default true)' },
-        {
-            name: 'compression',
-            value: 'METHOD',
-            help: 'auto (default: zstd:3 where pg_dump can, else gzip:1), zstd:N, gzip:N, lz4, none',
-        },
-        { name: 'jobs', value: 'N', help: 'parallel dump connections; only 1 in this release' },
-        {
-            name: 'census',
-            value: 'HOW',
-            help: 'rows (default: counted on the server and in the archive), content (digests too), stream',
-        },
-        { name: 'label', value: 'LABEL', help: 'why this backup exists (default scheduled)' },
-        { name: 'allow-empty', help: 'accept a database without tables' },
-        { name: 'allow-pooler', help: 'accept a transaction pooler, though its other clients may suffer' },
-        { name: 'accept-new-database', help: 'go on under this name with another database than before' },
-        {
-            name: 'allow-events',
-            value: 'EVENT',
-            many: true,
-            help: "GitHub events a stranger's fork can cause, allowed all the same",
-        },
-        { name: 'lock-wait-timeout', value: 'TIME', help: 'how long to wait for a locked table (default 60s)' },
-        {
-            name: 'on-blocked-ddl',
-            value: 'WHAT',
-            help: 'warn (default) or abort when an ALTER has waited 30 s for the dump',
-        },
-        { name: 'max-replica-lag', value: 'TIME', help: 'how old a standby may be (default 1h)' },
-        { name: 'verify-upload', value: 'HOW', help: 'checksum (default) or read-back: hash the stored bytes again' },
-        { name: 'dry-run', help: 'check everything, store nothing' },
-        ...programFlags,
-        { name: 'timeout', value: 'TIME', help: 'for everything, retries included (default 5h)' },
-        { name: 'retries', value: 'N', help: 'tries again after a passing fault (default 2)' },
-        { name: 'stall-timeout', value: 'TIME', help: 'without a byte from a server that is not working (default 5m)' },
-        ...tlsFlags,
-    ],
-    async run(terminal) {
-        const { flags, log, secrets, signal, machine, variables } = terminal;
-        const inputs = new Inputs(flags.read);
-        const read = withPemFiles(flags.read, inputs);
-        hideStoreSecrets(terminal);
-        const url = flags.read('database-url') ?? '';
-        const surroundings = { machine, source: sourceOf(variables), event: undefined, identity: identityOf(variables) };
-        const config = readHiding(secrets, url, () => readBackupConfig(read, surroundings, inputs.problems));
-        for (const secret of secretsOf(url, config.target))
-            secrets.add(secret);
-        for (const word of [...publicWordsOf(config.target), config.name, config.label, publicWordOf(config.store)])
-            secrets.spare(word);
-        for (const notice of config.target.notices)
-            log.notice(notice);
-        const result = await backup(config, { log, signal });
-        if (result.kind === 'dry-run')
-            return answer(terminal, { dryRun: true, ...result }, `everything is in place: ${formatCount(result.tables, 'table')}, PostgreSQL ${result.server}, pg_dump ${result.client}; nothing was stored`);
-        const { manifest, location, restoreCommand } = result;
-        for (const warning of manifest.warnings)
-            log.warn(`pg_dump: ${warning}`);
-        const { totals, timings, database } = manifest;
-        answer(terminal, { backup: manifest, location, restoreCommand }, [
-            `backup ${manifest.name}/${manifest.id} is whole and stored`,
-            `  ${formatCount(totals.tables, 'table')}, ${formatCount(totals.rows, 'row')}, ${formatBytes(database.sizeBytes)} → ${formatBytes(manifest.files[0]?.bytes ?? 0)} in ${formatSeconds(timings.total ?? 0)}`,
-            `  ${location}`,
-            `  restore: ${restoreCommand}`,
-        ].join('\n'));
-    },
+const restore_test_levels = {
+    content: 'every row and every value by digest',
+    rows: 'the number of rows of every table',
+    schema: 'definitions only, as the backup holds no rows',
 };
+/** For a terminal: the verdict, then what it rests on. */
+function restoreTestText(report) {
+    const { manifest, proof, restoreSeconds, location } = report;
+    const lines = [`${manifest.name}/${manifest.id} ${verdictOf(report)}`];
+    if (proof.result === 'passed')
+        lines.push(`  compared  ${restore_test_levels[proof.level]}, sequences, every object with its owner`);
+    lines.push(`  took      ${formatSeconds(restoreSeconds)} to download and restore${limitOf(proof)}; ${timesOf(proof)}`);
+    for (const each of proof.leftOut)
+        lines.push(`  left out  ${each}`);
+    for (const each of proof.notes)
+        lines.push(`  note      ${each}`);
+    if (location !== undefined)
+        lines.push(`  proof     ${location}`);
+    return lines.join('\n');
+}
+function verdictOf({ proof, tables, rows }) {
+    if (proof.result === 'failed')
+        return `does not restore as it was recorded: ${formatCount(proof.findings.length, 'finding')}`;
+    return `restores: ${formatCount(tables, 'table')}, ${formatCount(rows, 'row')}, all as recorded`;
+}
+function limitOf({ maxRestoreSeconds }) {
+    return maxRestoreSeconds === null ? '' : ` of the ${formatSeconds(maxRestoreSeconds)} allowed`;
+}
+function timesOf({ timings }) {
+    return Object.entries(timings)
+        .map(([phase, took]) => `${phase} ${formatSeconds(took)}`)
+        .join(', ');
+}
+const restore_test_mostFindings = 200;
+/** The job summary: the verdict in its first line, then the findings, then how to see them again. */
+function restoreTestSummary(report, now) {
+    const { manifest, proof, restoreSeconds, command, location, hint } = report;
+    const passed = proof.result === 'passed';
+    const taken = `backup of ${formatTime(manifest.createdAt)} (${formatAge(manifest.createdAt, now)})`;
+    const lines = [
+        passed
+            ? `### ${markdown(manifest.name)}: the ${taken} restores`
+            : `### ${markdown(manifest.name)}: the ${taken} does not restore as it was recorded`,
+        '',
+        `${passed ? `${formatCount(report.tables, 'table')}, ${formatCount(report.rows, 'row')}` : formatCount(proof.findings.length, 'finding')} · ${formatSeconds(restoreSeconds)} to download and restore${limitOf(proof)} · PostgreSQL ${manifest.database.serverVersion} → ${proof.server || 'not restored'}`,
+        '',
+        '| backup | size | compared |',
+        '|---|---:|---|',
+        `| ${cell(`${manifest.name}/${manifest.id}`)} | ${formatBytes(manifest.files[0]?.bytes ?? 0)} | ${passed ? `${restore_test_levels[proof.level]}, sequences, every object with its owner` : 'see below'} |`,
+        '',
+    ];
+    if (!passed) {
+        lines.push('| object | expected | found |', '|---|---|---|');
+        for (const each of proof.findings.slice(0, restore_test_mostFindings))
+            lines.push(`| ${markdown(each.object)} | ${markdown(each.expected)} | ${markdown(each.found)} |`);
+        lines.push('');
+        if (proof.findings.length > restore_test_mostFindings)
+            lines.push(`and ${formatCount(proof.findings.length - restore_test_mostFindings, 'more finding')}, in the findings file`, '');
+        lines.push('This backup is no proof of recovery. Older backups are kept until retention removes them: do not shorten it now.', '');
+        if (hint !== undefined)
+            lines.push(`What to do: ${markdown(hint)}`, '');
+    }
+    lines.push('<details><summary>See it again on a machine of your own</summary>', '', fenced('sh', [command]), '', '</details>', '', '<details><summary>Details</summary>', '', `Timings: ${timesOf(proof)}. ${location === undefined ? 'The proof could not be written.' : `Proof: ${cell(location)}.`}`, '', ...named('Left out, because it would have reached out of the scratch server:', proof.leftOut), ...named('Notes:', proof.notes), '</details>', '');
+    return lines.join('\n');
+}
+function named(title, items) {
+    return items.length === 0 ? [] : [title, '', ...items.map((item) => `- ${markdown(item)}`), ''];
+}
 
 ;// CONCATENATED MODULE: ./build/machine.js
 
@@ -81690,19 +81730,18 @@ const backupCommand = {
 
 
 /** Programs that read the archive of this backup. */
-function programsFor(manifest, choice, machine, { log, signal }) {
+function programsFor(manifest, choice, machine, io) {
     const version = parseVersion(manifest.tools.pgDump);
     if (version === undefined)
         throw new Failure('client', 'verification', `the manifest names no version of pg_dump: ${manifest.tools.pgDump}`);
-    return findPrograms({ server: version, use: 'restore' }, {
-        clientBin: choice.clientBin,
-        install: choice.installClient,
-        toolCache: machine.toolCache,
-        path: machine.path,
-        log,
-        signal,
-        packages: machine.packages,
-    });
+    return findPrograms({ server: version, use: 'restore' }, optionsOf(choice, machine, io));
+}
+/** Programs of a server's own major, which dump it too; with `serverPrograms` those that make such a server. */
+function programsOfMajor(major, serverPrograms, choice, machine, io) {
+    return findPrograms({ server: { major, minor: 0 }, use: 'dump' }, { ...optionsOf(choice, machine, io), serverPrograms });
+}
+function optionsOf({ clientBin, installClient }, { toolCache, path, packages }, { log, signal }) {
+    return { clientBin, install: installClient, toolCache, path, log, signal, packages };
 }
 /** Runs `work` with a private folder (0700) that is removed whatever happens. */
 async function withPrivateFolder(machine, work) {
@@ -81766,19 +81805,24 @@ async function verify(store, { manifest }, choice, machine, io) {
 }
 /** The census of a backup, its checksum checked. Throws a `Failure` (exit 40). */
 async function readCensus(store, manifest) {
-    const file = fileOf(manifest, fileNames.census);
-    const bytes = await store.read(`${manifest.name}/${manifest.id}/${file.name}`);
-    if (bytes === undefined)
-        throw verify_damaged(manifest, file.name, 'is missing');
-    requireChecksum(manifest, file, bytes.length, (0,external_node_crypto_.createHash)('sha256').update(bytes).digest('hex'));
+    const bytes = await readSmall(store, manifest, fileNames.census);
     try {
         return parseCensus(bytes);
     }
     catch (error) {
         if (error instanceof UnreadableDocument)
-            throw verify_damaged(manifest, file.name, `cannot be used: ${error.message}`);
+            throw verify_damaged(manifest, fileNames.census, `cannot be used: ${error.message}`);
         throw error;
     }
+}
+/** One of the small files of a backup, its checksum checked. Throws a `Failure` (exit 40). */
+async function readSmall(store, manifest, name) {
+    const file = fileOf(manifest, name);
+    const bytes = await store.read(`${manifest.name}/${manifest.id}/${name}`);
+    if (bytes === undefined)
+        throw verify_damaged(manifest, name, 'is missing');
+    requireChecksum(manifest, file, bytes.length, (0,external_node_crypto_.createHash)('sha256').update(bytes).digest('hex'));
+    return bytes;
 }
 function fileOf(manifest, name) {
     const file = manifest.files.find((each) => each.name === name);
@@ -81878,6 +81922,2392 @@ function compareArchive(archive, census) {
         });
     return findings;
 }
+
+;// CONCATENATED MODULE: ./build/checked-archive.js
+
+
+
+
+
+
+/**
+ * What was hashed is what is read: the descriptor stays open, and a copy, made in `folder` where the store is elsewhere,
+ * loses its name at once. Throws a `Failure` (exit 40) when the bytes are not those that were stored.
+ */
+async function checkedArchive(store, manifest, folder, signal) {
+    const entry = fileOf(manifest, fileNames.dump);
+    const path = `${manifest.name}/${manifest.id}/${entry.name}`;
+    const reader = new TocReader();
+    let unreadable;
+    const look = (chunk) => {
+        if (unreadable !== undefined)
+            return;
+        try {
+            reader.push(chunk);
+        }
+        catch (error) {
+            // A changed byte shows in the checksum too, which says more: read on to the end for it.
+            if (!(error instanceof NotAnArchive))
+                throw error;
+            unreadable = error;
+        }
+    };
+    const tocOf = () => {
+        if (reader.toc !== undefined)
+            return reader.toc;
+        throw new Failure('verify', 'verification', `${manifest.name}/${manifest.id}: ${entry.name} is no archive that this program can read`, { hint: 'this backup cannot be trusted; use an older one (pgassay list)', cause: unreadable });
+    };
+    const local = await store.openLocal(path);
+    if (local !== undefined) {
+        try {
+            const stream = local.createReadStream({ start: 0, autoClose: false });
+            await checkStream(stream, manifest, entry, signal, async (chunk) => look(chunk));
+            return { file: local, path: store.pathFor(path), toc: tocOf() };
+        }
+        catch (error) {
+            await local.close();
+            throw error;
+        }
+    }
+    const copy = (0,external_node_path_.join)(folder, entry.name);
+    const file = await (0,promises_.open)(copy, 'wx+', 0o600);
+    try {
+        await readWhole(store, manifest, entry, signal, async (chunk) => {
+            look(chunk);
+            for (let at = 0; at < chunk.length;)
+                at += (await file.write(chunk, at)).bytesWritten;
+        });
+        if (process.platform === 'linux')
+            await (0,promises_.unlink)(copy);
+        return { file, path: process.platform === 'linux' ? undefined : copy, toc: tocOf() };
+    }
+    catch (error) {
+        await file.close();
+        throw error;
+    }
+}
+
+;// CONCATENATED MODULE: ./build/postgres/database-settings.js
+
+
+const identifier = '(?:"(?:[^"]|"")*"|[^\\s"]+)';
+const database_settings_forms = [
+    new RegExp(`^(ALTER DATABASE )${identifier}( (?:SET|RESET|CONNECTION LIMIT|IS_TEMPLATE)\\b)`),
+    new RegExp(`^(ALTER ROLE ${identifier} IN DATABASE )${identifier}( SET\\b)`),
+    new RegExp(`^((?:GRANT|REVOKE) [A-Z, ]+ ON DATABASE )${identifier}( (?:TO|FROM)\\b)`),
+    new RegExp(`^(COMMENT ON DATABASE )${identifier}( IS\\b)`),
+];
+function databaseStatements(toc) {
+    return toc.entries
+        .filter(({ kind, tag }) => kind === 'DATABASE PROPERTIES' ||
+        ((kind === 'ACL' || kind === 'COMMENT' || kind === 'SECURITY LABEL') && tag.startsWith('DATABASE ')))
+        .flatMap(({ kind, definition }) => statementsOf(definition).map((statement) => ({
+        title: titleOf(statement),
+        grants: kind === 'ACL' || statement.startsWith('ALTER ROLE '),
+        sqlFor: rewriterOf(statement),
+    })));
+}
+function rewriterOf(statement) {
+    const form = database_settings_forms.find((pattern) => pattern.test(statement));
+    if (form === undefined)
+        return undefined;
+    return (database) => statement.replace(form, (_whole, before, after) => `${before}${quoteName(database)}${after}`);
+}
+/** Settings may hold secrets: their names only. */
+function titleOf(statement) {
+    const setting = /^ALTER (?:DATABASE|ROLE) .*? SET ("(?:[^"]|"")*"|[\w.]+)/s.exec(statement)?.[1];
+    if (setting !== undefined)
+        return `the setting ${setting.replace(/[\p{Cc}"]/gu, '')}`;
+    if (/^ALTER DATABASE/.test(statement))
+        return /IS_TEMPLATE/.test(statement) ? 'IS_TEMPLATE' : 'the connection limit';
+    if (/^(?:GRANT|REVOKE)/.test(statement))
+        return 'its grants';
+    return /^COMMENT/.test(statement) ? 'its comment' : 'a security label';
+}
+/** Splits at `;` outside of quotes; pg_dump writes no dollar quotes here. */
+function statementsOf(sql) {
+    const statements = [];
+    let from = 0;
+    const take = (to) => {
+        const statement = sql.slice(from, to).trim();
+        if (statement !== '')
+            statements.push(statement);
+    };
+    for (const match of sql.matchAll(/[eE]'(?:[^'\\]|\\[\s\S]|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|;/g)) {
+        if (match[0] !== ';')
+            continue;
+        take(match.index);
+        from = match.index + 1;
+    }
+    take(sql.length);
+    return statements;
+}
+/** Carries them out for `database`; the titles of those that were not. */
+async function applyToDatabase(session, database, statements) {
+    const left = [];
+    for (const { title, sqlFor } of statements) {
+        try {
+            if (sqlFor === undefined)
+                left.push(title);
+            else
+                await session.query(sqlFor(database));
+        }
+        catch (error) {
+            if (!isDatabaseError(error))
+                throw error;
+            left.push(title);
+        }
+    }
+    return left;
+}
+
+;// CONCATENATED MODULE: ./build/postgres/extension-images.js
+/** Container images that bring an extension along, as their own projects publish them; `N` is PostgreSQL's major. */
+const extension_images_images = [
+    [['vector'], 'pgvector/pgvector:pgN'],
+    [
+        [
+            'postgis',
+            'postgis_raster',
+            'postgis_topology',
+            'postgis_sfcgal',
+            'postgis_tiger_geocoder',
+            'address_standardizer',
+        ],
+        'postgis/postgis:N-3.5',
+    ],
+    [['timescaledb'], 'timescale/timescaledb:latest-pgN'],
+    [['citus', 'citus_columnar'], 'citusdata/citus'],
+    [['age'], 'apache/age'],
+    [
+        ['pg_graphql', 'pg_net', 'pgsodium', 'supabase_vault', 'wrappers', 'pgjwt', 'pg_jsonschema', 'pgmq', 'pg_tle'],
+        'supabase/postgres, a tag of major N',
+    ],
+];
+/** What to write into `services:` so that the scratch server has these extensions; empty when nobody is known to. */
+function imagesFor(extensions, major) {
+    return extension_images_images
+        .filter(([names]) => names.some((name) => extensions.includes(name)))
+        .map(([, image]) => image.replace(/N(?=$|-)/, String(major)));
+}
+
+;// CONCATENATED MODULE: ./build/postgres/read-back.js
+
+
+
+
+/**
+ * Counts what the census counted, in the restored database. What cannot be read is told, not guessed. `harmless` says
+ * that this session's role has no rights that matter, so that queries may run whatever code the tables bring along.
+ */
+async function readRestored(session, census, { harmless }) {
+    const unread = [];
+    const scope = await resolveScope(session, { mode: 'full', schemas: [], excludeSchemas: [], tables: [], excludeTables: [], excludeTableData: [] }, { standby: false, database: '' });
+    const wanted = new Map(census.tables.map((table) => [nameKey(table), table]));
+    const present = scope.tables.filter((table) => wanted.has(nameKey(table)));
+    const counted = present
+        .filter((table) => wanted.get(nameKey(table))?.data === true)
+        .map((table) => (harmless ? { ...table, trusted: true } : table));
+    const counts = new Map();
+    for (let from = 0; from < counted.length; from += tablesPerBatch)
+        await countInto(counts, unread, session, counted.slice(from, from + tablesPerBatch), census.digest !== null);
+    const sequences = new Map();
+    for (const sequence of census.sequences) {
+        try {
+            const [row] = await session.query(`SELECT last_value::text AS value, is_called AS called FROM ${quoteQualified(sequence)}`);
+            if (row !== undefined)
+                sequences.set(nameKey(sequence), row);
+        }
+        catch (error) {
+            if (!isDatabaseError(error))
+                throw error;
+            // Undefined table, undefined schema: that it is not there is the finding.
+            if (error.code === '42P01' || error.code === '3F000')
+                continue;
+            unread.push({ ...nameOf(sequence), kind: 'sequence', reason: reduceMessage(error.message) });
+        }
+    }
+    const [large] = await session.query('SELECT count(*) FROM pg_catalog.pg_largeobject_metadata');
+    return {
+        unread,
+        state: {
+            tables: new Map(present.map((table) => [nameKey(table), counts.get(table.oid) ?? { rows: 0 }])),
+            sequences,
+            largeObjects: Number(large?.count ?? 0),
+            show: displayName,
+            key: nameKey,
+        },
+    };
+}
+/** All together, or one by one when the server refuses one of them. */
+async function countInto(counts, unread, session, tables, content) {
+    try {
+        for (const [oid, count] of await countTables(session, tables, content))
+            counts.set(oid, count);
+    }
+    catch (error) {
+        if (!isDatabaseError(error))
+            throw error;
+        const [first, second] = tables;
+        if (first !== undefined && second === undefined)
+            unread.push({ ...nameOf(first), kind: 'table', reason: reduceMessage(error.message) });
+        else
+            for (const table of tables)
+                await countInto(counts, unread, session, [table], content);
+    }
+}
+function nameOf({ schema, name }) {
+    return { schema, name };
+}
+
+;// CONCATENATED MODULE: ./build/postgres/restore.js
+
+
+
+
+
+
+/**
+ * The server ended a wait of pg_restore's own jobs for each other. It happens with partitions of partitions: attaching an
+ * index and checking a foreign key of the same tree are given to two jobs (seen with 17.11, 2 of 100 with eight jobs).
+ */
+class JobsDeadlocked extends Failure {
+}
+/** Runs pg_restore, stopping at the first error. Throws a `Failure` without a hint that names the entry, and no row value. */
+async function restoreArchive(plan, io) {
+    const exit = await pgRestore(plan, [
+        '--exit-on-error',
+        ...(plan.oneTransaction ? ['--single-transaction'] : [`--jobs=${plan.jobs}`]),
+        ...(plan.keepOwners ? [] : ['--no-owner', '--no-privileges']),
+    ], io);
+    if (exit.code === 0 && exit.signal === null)
+        return;
+    const error = readReports(exit.stderr, knownNames(plan)).find((report) => report.severity === 'error');
+    const where = error?.entry === undefined ? '' : ` at ${error.entry}`;
+    const what = exit.signal === null ? (error?.message ?? `exit ${exit.code}`) : `killed by ${exit.signal}`;
+    const own = plan.jobs > 1 && !plan.oneTransaction && isDeadlock(error);
+    throw new (own ? JobsDeadlocked : Failure)('restore', 'restore', `pg_restore stopped${where}: ${what}`);
+}
+const mostRefused = 10_000;
+/**
+ * Restores the entries of `list` (their numbers, in the archive's order), and goes on after an error: returns them all.
+ * Nothing that would reach another server or place is restored. Throws {@link JobsDeadlocked} and, when pg_restore was
+ * ended by somebody, a `Failure`.
+ */
+async function restoreLeniently(plan, { list, folder }, io) {
+    const path = (0,external_node_path_.join)(folder, `list-${process.hrtime.bigint()}`);
+    await (0,promises_.writeFile)(path, list.map((id) => `${id};\n`).join(''), { mode: 0o600, flag: 'wx' });
+    const reader = new ReportReader(knownNames(plan));
+    const refused = [];
+    let deadlocked = false;
+    let unnamed = 0;
+    const exit = await pgRestore(plan, [`--jobs=${plan.jobs}`, `--use-list=${path}`, ...['--no-subscriptions', '--no-publications', '--no-tablespaces']], io, (line) => {
+        const report = reader.read(line);
+        if (report?.severity !== 'error')
+            return;
+        deadlocked ||= isDeadlock(report);
+        if (refused.length >= mostRefused)
+            unnamed++;
+        else
+            refused.push({ dumpId: report.dumpId, message: report.message });
+    });
+    if (deadlocked && plan.jobs > 1)
+        throw new JobsDeadlocked('restore', 'restore', 'pg_restore stopped: the server ended a deadlock of its own jobs');
+    if (exit.signal !== null)
+        throw new Failure('restore', 'restore', `pg_restore was ended by ${exit.signal}`);
+    if (unnamed > 0)
+        refused.push({ dumpId: undefined, message: `${unnamed} more errors` });
+    if (exit.code !== 0 && refused.length === 0)
+        refused.push({ dumpId: undefined, message: `pg_restore exited ${exit.code}` });
+    return refused;
+}
+function isDeadlock(report) {
+    return /deadlock detected$/.test(report?.message ?? '');
+}
+function knownNames({ names }) {
+    const known = new Set(names);
+    return (word) => known.has(word) || known.has(word.split('.').at(-1) ?? '');
+}
+/** Runs pg_restore to its end; throws only when it was cancelled or could not be started. */
+async function pgRestore(plan, args, { log, signal }, onLine = () => { }) {
+    signal.throwIfAborted();
+    const program = start({
+        path: plan.programs.pgRestore,
+        args: [
+            ...['--no-password', '--verbose', '-d', databaseArgument(plan.database), ...args],
+            // Every job opens the archive anew; on Linux /proc does that even for a file without a name.
+            process.platform === 'linux' ? '/proc/self/fd/3' : (plan.archive.path ?? '/dev/fd/3'),
+        ],
+        env: plan.environment,
+        inherit: [plan.archive.file.fd],
+    });
+    program.stdin.end();
+    program.stdout.resume();
+    let entries = 0;
+    let current = '';
+    program.onStderrLine((line) => {
+        onLine(line);
+        const item = /^pg_restore: (?:creating|processing|executing|launching item \d+) (.*)$/.exec(line)?.[1];
+        if (item === undefined)
+            return;
+        entries++;
+        current = item;
+    });
+    const started = Date.now();
+    const progress = setInterval(() => {
+        log.progress(`restore ${entries} entries · ${current} · elapsed ${Math.round((Date.now() - started) / 1000)} s`);
+    }, 10_000);
+    const stop = () => void program.stop().catch(() => undefined);
+    signal.addEventListener('abort', stop, { once: true });
+    try {
+        const exit = await program.exited.catch((error) => {
+            throw new Failure('restore', 'restore', `pg_restore could not be started: ${error.code}`, { cause: error });
+        });
+        if ((exit.code !== 0 || exit.signal !== null) && signal.aborted)
+            throw cancelled('restore');
+        return exit;
+    }
+    finally {
+        clearInterval(progress);
+        signal.removeEventListener('abort', stop);
+    }
+}
+
+;// CONCATENATED MODULE: ./build/postgres/restored-objects.js
+
+
+
+
+
+
+/** Entries that are rows and values, or belong to the database or the server; what is left defines objects. */
+const notObjects = new Set([
+    'TABLE DATA',
+    'SEQUENCE SET',
+    'MATERIALIZED VIEW DATA',
+    'STATISTICS DATA',
+    'BLOB',
+    'BLOBS',
+    'BLOB METADATA',
+    'DATABASE',
+    'DATABASE PROPERTIES',
+    // They are compared with the census, which knows their versions too.
+    'EXTENSION',
+]);
+/** Whether an entry defines, comments or grants something that a restore into another database brings back. */
+function isObject({ kind, tag }) {
+    if (notObjects.has(kind))
+        return false;
+    const about = kind === 'ACL' || kind === 'COMMENT' || kind === 'SECURITY LABEL';
+    return !about || !/^(?:DATABASE|EXTENSION|LARGE OBJECTS?) /.test(tag);
+}
+/**
+ * The table of contents that a database would have if it were dumped now, definitions only. Throws a `Failure`.
+ * `environment` says where it is and as whom to read it.
+ */
+async function readContents(programs, environment, database, signal) {
+    signal.throwIfAborted();
+    const program = start({
+        path: programs.pgDump,
+        args: ['-Fc', '--schema-only', '--compress=0', '--no-password', '-d', databaseArgument(database)],
+        env: environment,
+    });
+    program.stdin.end();
+    const stop = () => void program.stop().catch(() => undefined);
+    signal.addEventListener('abort', stop, { once: true });
+    try {
+        const reader = new TocReader();
+        for await (const chunk of program.stdout)
+            reader.push(chunk);
+        const exit = await program.exited;
+        signal.throwIfAborted();
+        if (exit.code === 0 && reader.toc !== undefined)
+            return reader.toc;
+        const said = readReports(exit.stderr).find((report) => report.severity === 'error')?.message;
+        throw new Failure('verify', 'restore', `the restored definitions could not be read: ${said ?? 'pg_dump failed'}`);
+    }
+    finally {
+        signal.removeEventListener('abort', stop);
+        await program.stop().catch(() => undefined);
+    }
+}
+/** Both as sets of (kind, schema, tag, owner): what one has and the other has not. */
+function compareContents(archived, restored) {
+    const left = new Map();
+    for (const content of restored) {
+        const key = JSON.stringify([content.kind, content.schema, content.tag]);
+        left.set(key, [...(left.get(key) ?? []), content]);
+    }
+    const findings = [];
+    for (const content of archived) {
+        const same = left.get(JSON.stringify([content.kind, content.schema, content.tag])) ?? [];
+        const at = Math.max(same.findIndex((each) => each.owner === content.owner), same.length === 0 ? -1 : 0);
+        const [found] = at === -1 ? [] : same.splice(at, 1);
+        if (found === undefined)
+            findings.push({ object: describeContent(content), expected: 'there', found: 'missing' });
+        else if (found.owner !== content.owner)
+            findings.push({
+                object: describeContent(content),
+                expected: `owned by ${displayWord(content.owner)}`,
+                found: `owned by ${displayWord(found.owner)}`,
+            });
+    }
+    for (const extra of [...left.values()].flat())
+        findings.push({ object: describeContent(extra), expected: 'not there', found: 'there' });
+    return findings;
+}
+/** `INDEX shop.customers_lower` */
+function describeContent({ kind, schema, tag }) {
+    const name = schema === null ? displayTag(tag) : `${displayWord(schema)}.${displayTag(tag)}`;
+    return name.startsWith(`${kind} `) ? name : `${kind} ${name}`;
+}
+/** A tag may be `customers customers_pkey` or `label(text, integer)`, a version `0.8.0`: no names to be quoted, but on one line. */
+function displayTag(tag) {
+    return /^[\p{L}\p{N}_ (),.[\]-]+$/u.test(tag) ? tag : displayWord(tag);
+}
+/**
+ * Indexes that are not valid, and constraints that are not validated though they were at the source: the archive says
+ * NOT VALID where they were not.
+ */
+async function readUnsound(session, archived) {
+    const rows = await session.query(`SELECT 'index' AS kind, n.nspname::text AS schema, t.relname::text AS table, c.relname::text AS name
+     FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+     JOIN pg_catalog.pg_class t ON t.oid = i.indrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relkind = 'i' AND NOT (i.indisvalid AND i.indisready) AND n.nspname !~ '^pg_'
+     UNION ALL
+     SELECT 'constraint', n.nspname::text, coalesce(t.relname, y.typname)::text, o.conname::text
+     FROM pg_catalog.pg_constraint o JOIN pg_catalog.pg_namespace n ON n.oid = o.connamespace
+     LEFT JOIN pg_catalog.pg_class t ON t.oid = o.conrelid LEFT JOIN pg_catalog.pg_type y ON y.oid = o.contypid
+     WHERE NOT o.convalidated AND o.conparentid = 0
+     ORDER BY 1, 2, 3, 4`);
+    const unchecked = new Set(archived
+        .filter((entry) => /CONSTRAINT/.test(entry.kind) && /\bNOT (?:VALID|ENFORCED)\b/.test(entry.definition))
+        .map((entry) => `${entry.schema} ${entry.tag}`));
+    // A table's own definition may hold constraints that are not enforced, and so are never validated.
+    const inTables = new Set(archived
+        .filter((entry) => entry.kind === 'TABLE' && /\bNOT (?:VALID|ENFORCED)\b/.test(entry.definition))
+        .map((entry) => `${entry.schema} ${entry.tag}`));
+    return rows.flatMap(({ kind, schema, table, name }) => {
+        if (kind === 'index')
+            return [{ object: `index ${displayName({ schema, name })}`, expected: 'valid', found: 'not valid' }];
+        if (unchecked.has(`${schema} ${table} ${name}`) || inTables.has(`${schema} ${table}`))
+            return [];
+        const object = `constraint ${displayWord(name)} on ${displayName({ schema, name: table })}`;
+        return [{ object, expected: 'validated', found: 'not validated' }];
+    });
+}
+/** Extensions that are missing; and of the others, which have another version here. */
+async function compareExtensions(session, extensions) {
+    const rows = await session.query('SELECT extname::text AS name, extversion::text AS version FROM pg_catalog.pg_extension');
+    const here = new Map(rows.map((row) => [row.name, row.version]));
+    return {
+        findings: extensions
+            .filter((each) => !here.has(each.name))
+            .map((each) => ({ object: `extension ${displayWord(each.name)}`, expected: 'there', found: 'missing' })),
+        versions: extensions
+            .filter((each) => here.has(each.name) && here.get(each.name) !== each.version)
+            .map((each) => `extension ${displayWord(each.name)} ${displayTag(each.version)} was ${displayTag(here.get(each.name) ?? '')} here`),
+    };
+}
+
+;// CONCATENATED MODULE: ./build/checks.js
+/** One query a line; blank lines and lines that begin with `#` or `--` do not count. */
+function checksOfLines(lines) {
+    return lines.filter((line) => !line.startsWith('--')).flatMap((line) => checkOf(line.replace(/;\s*$/, '')));
+}
+/** A dollar quote begins where no word goes on; block comments are read without nesting. */
+const token = /--[^\n]*|\/\*[\s\S]*?\*\/|[eE]'(?:[^'\\]|\\[\s\S]|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|(?<![\w$])\$(\w*)\$[\s\S]*?\$\1\$|;/g;
+/** Queries separated by `;`, outside of quotes and comments. */
+function checksOfText(sql) {
+    const checks = [];
+    let from = 0;
+    for (const match of sql.matchAll(token)) {
+        if (match[0] !== ';')
+            continue;
+        checks.push(...checkOf(sql.slice(from, match.index)));
+        from = match.index + 1;
+    }
+    return [...checks, ...checkOf(sql.slice(from))];
+}
+/** None where there is nothing but space and comments. */
+function checkOf(sql) {
+    const bare = sql.replace(/--[^\n]*|\/\*[\s\S]*?\*\//g, '').trim();
+    return bare === '' ? [] : [{ sql: sql.trim() }];
+}
+/** The query on one line, for a finding; it is the user's own text and holds no row of the database. */
+function describeCheck({ sql }, most = 200) {
+    const line = sql
+        .replace(/^(?:\s*--[^\n]*\n)+/, '')
+        .replace(/\s+/g, ' ')
+        .trim();
+    return line.length > most ? `${line.slice(0, most)}…` : line;
+}
+
+;// CONCATENATED MODULE: ./build/postgres/run-checks.js
+
+
+/** What a query may take, the others not counted. */
+const checkMs = 5 * 60_000;
+const run_checks_boolean = 16;
+/**
+ * Asks every check of the restored database: read-only, one statement each, with the time of the backup's snapshot in
+ * `current_setting('pgassay.backup_time')`. Whatever is not one row with one true is a finding; no value is repeated.
+ */
+async function runChecks(session, checks, backupTime) {
+    const findings = [];
+    for (const check of checks) {
+        const found = await answerOf(session, check, backupTime);
+        if (found !== true)
+            findings.push({ object: `check ${describeCheck(check)}`, expected: 'true', found });
+    }
+    return findings;
+}
+async function answerOf(session, { sql }, backupTime) {
+    await session.query('BEGIN READ ONLY');
+    try {
+        await session.query(`SET LOCAL statement_timeout = ${checkMs}`);
+        await session.query(`SELECT pg_catalog.set_config('pgassay.backup_time', $1, true)`, [backupTime]);
+        // As an application finds it: the server's own, or what the database was set to.
+        await session.query('SET LOCAL search_path TO DEFAULT');
+        // The extended protocol takes one statement only, so a check cannot end its transaction and begin another.
+        const result = await session.client.query({ text: sql, rowMode: 'array', queryMode: 'extended' });
+        const [field, ...more] = result.fields;
+        if (field === undefined)
+            return 'no result: it is no query';
+        if (more.length > 0)
+            return `${result.fields.length} columns`;
+        if (result.rows.length !== 1)
+            return result.rows.length === 0 ? 'no row' : `${result.rows.length} rows`;
+        if (field.dataTypeID !== run_checks_boolean)
+            return 'a value that is no boolean';
+        const [value] = result.rows[0] ?? [];
+        return value === true ? true : value === false ? 'false' : 'null';
+    }
+    catch (error) {
+        session.lost.throwIfAborted();
+        if (!isDatabaseError(error))
+            throw error;
+        if (error.code === '57014')
+            return `no answer within ${checkMs / 60_000} min`;
+        return `error: ${reduceMessage(error.message)}`;
+    }
+    finally {
+        await session.query('ROLLBACK');
+    }
+}
+
+;// CONCATENATED MODULE: ./build/postgres/sandbox.js
+
+
+
+
+/**
+ * Whether the server's own user may read what only this user may: then whatever runs there reads our environment too.
+ * `folder` is a private one. A server on another machine or in a container finds no such file, or may not open it.
+ */
+async function readsOurFiles(server, folder) {
+    const path = (0,external_node_path_.join)(folder, `sandbox-${(0,external_node_crypto_.randomBytes)(6).toString('hex')}`);
+    const token = (0,external_node_crypto_.randomBytes)(24).toString('hex');
+    await (0,promises_.writeFile)(path, token, { mode: 0o600, flag: 'wx' });
+    const session = await server.connect();
+    try {
+        const [row] = await session.query('SELECT pg_catalog.pg_read_file($1, 0, 100, true) AS text', [path]);
+        return row?.text === token;
+    }
+    catch (error) {
+        if (!isDatabaseError(error))
+            throw error;
+        return false;
+    }
+    finally {
+        await server.close(session);
+        await (0,promises_.rm)(path, { force: true });
+    }
+}
+
+;// CONCATENATED MODULE: ./build/postgres/target-database.js
+
+
+
+/** Undefined: this server has no database of that name. */
+async function identify(session, name) {
+    const [row] = await session.query('SELECT oid::text AS oid FROM pg_catalog.pg_database WHERE datname = $1', [name]);
+    if (row === undefined)
+        return undefined;
+    const system = await session
+        .query('SELECT system_identifier::text AS id FROM pg_catalog.pg_control_system()')
+        .catch((error) => {
+        if (isDatabaseError(error))
+            return [];
+        throw error;
+    });
+    return { name, oid: row.oid, system: system[0]?.id ?? null };
+}
+function isMissingDatabase(error) {
+    return error instanceof Failure && error.cause instanceof Error && error.cause.message === 'SQLSTATE 3D000';
+}
+/** The connection ended before the server answered: the database may be there, and nobody knows which it is. */
+class CreationUnknown extends Error {
+}
+/**
+ * Creates the database as the source was: encoding, locale, its provider and rules. Throws a `Failure` when the server
+ * refuses and {@link CreationUnknown} when it did not answer.
+ */
+async function createDatabase(maintenance, name, source) {
+    try {
+        await maintenance.query(`CREATE DATABASE ${quoteName(name)} TEMPLATE template0 ENCODING ${literal(source.encoding)}${localeOf(source)}`);
+        const created = await identify(maintenance, name);
+        if (created !== undefined)
+            return created;
+    }
+    catch (error) {
+        if (!isDatabaseError(error))
+            throw new CreationUnknown('no answer', { cause: error });
+        throw refusal(error, error.code, name, source);
+    }
+    throw new Failure('restore', 'restore', `the database ${displayWord(name)} is gone again right after its creation`);
+}
+function refusal(error, code, name, source) {
+    if (code === '42501')
+        return new Failure('restore', 'privilege', `this role may not create the database ${displayWord(name)}`, {
+            hint: 'let somebody who may create it, then restore into the empty database',
+            cause: error,
+        });
+    return new Failure('restore', 'restore', `the database ${displayWord(name)} could not be created: ${reduceMessage(error.message)}`, {
+        hint: `the source has encoding ${source.encoding} and collation ${source.collation}; create the database yourself with what this server has, then restore into it`,
+        cause: error,
+    });
+}
+/** Backups of before lcCollate was recorded name one locale, which stands for both categories. */
+function localeOf(source) {
+    const [, provider, locale = ''] = /^(icu|builtin):(.*)$/s.exec(source.collation) ?? [];
+    const collate = source.lcCollate ?? (provider === undefined ? source.collation : undefined);
+    const ctype = source.lcCtype ?? collate;
+    let clauses = '';
+    if (provider !== undefined)
+        clauses += ` LOCALE_PROVIDER ${provider} ${provider === 'icu' ? 'ICU_LOCALE' : 'BUILTIN_LOCALE'} ${literal(locale)}`;
+    if (provider === 'icu' && source.icuRules !== undefined)
+        clauses += ` ICU_RULES ${literal(source.icuRules)}`;
+    if (collate !== undefined)
+        clauses += ` LC_COLLATE ${literal(collate)}`;
+    if (ctype !== undefined)
+        clauses += ` LC_CTYPE ${literal(ctype)}`;
+    return clauses;
+}
+function literal(text) {
+    const quoted = `'${text.replaceAll("'", "''").replaceAll('\\', '\\\\')}'`;
+    return text.includes('\\') ? ` E${quoted}` : quoted;
+}
+/** Drops that very database, with every session in it. `another`: what has its name now is not it, and stays. */
+async function dropDatabase(maintenance, database) {
+    const found = await identify(maintenance, database.name);
+    if (found === undefined)
+        return 'gone';
+    if (!isSame(found, database))
+        return 'another';
+    await maintenance.query(`DROP DATABASE ${quoteName(database.name)} WITH (FORCE)`);
+    return 'dropped';
+}
+function isSame(a, b) {
+    return a.oid === b.oid && a.system === b.system;
+}
+
+;// CONCATENATED MODULE: ./build/postgres/scratch.js
+
+
+
+
+
+
+
+
+
+/** What the backup's `roles.sql` says of them; without that file the role `postgres` is taken for a superuser. */
+function seeingRoles(rolesSql) {
+    const superusers = new Set(rolesSql === undefined ? ['postgres'] : []);
+    const bypassing = new Set();
+    const name = '("(?:[^"]|"")*"|[^\\s"]+)';
+    for (const [, quoted = '', attributes = ''] of (rolesSql ?? '').matchAll(new RegExp(`^ALTER ROLE ${name} WITH (.*);$`, 'gm'))) {
+        const role = quoted.startsWith('"') ? quoted.slice(1, -1).replaceAll('""', '"') : quoted;
+        if (/\bSUPERUSER\b/.test(attributes))
+            superusers.add(role);
+        if (/\bBYPASSRLS\b/.test(attributes))
+            bypassing.add(role);
+    }
+    return { superusers, bypassing };
+}
+/**
+ * Roles that lead out of the database: to files and programs of the server's machine, or to a superuser. What a backup
+ * says about memberships in them is not repeated here; of PostgreSQL's own roles only the harmless ones are.
+ */
+const harmlessRoles = new Set(['pg_read_all_data', 'pg_write_all_data', 'pg_database_owner']);
+const databasePrefix = 'pgassay_test_';
+const dayMs = 24 * 60 * 60 * 1000;
+/** A server that may be thrown away, by its superuser, who creates roles, databases and extensions and runs nothing else. */
+class ScratchServer {
+    admin;
+    #io;
+    #sessions = new Set();
+    #pinned;
+    #version;
+    constructor(admin, io) {
+        this.admin = admin;
+        this.#io = io;
+    }
+    get version() {
+        if (this.#version === undefined)
+            throw new Error('the scratch server was not opened');
+        return this.#version;
+    }
+    get server() {
+        if (this.#pinned === undefined)
+            throw new Error('the scratch server was not opened');
+        return this.#pinned;
+    }
+    /** Looks at the server. Throws a `Failure` when it cannot take this backup, or must not because it is where it came from. */
+    async open({ database }) {
+        const session = await this.connect();
+        try {
+            const [row] = await session.query(`SELECT current_setting('server_version_num') AS version, rolsuper AS superuser, pg_is_in_recovery() AS standby
+         FROM pg_catalog.pg_roles WHERE rolname = current_user`);
+            const version = row === undefined ? undefined : parseServerVersionNum(row.version);
+            if (row === undefined || version === undefined)
+                throw new Failure('restore', 'version', 'the scratch server did not tell its version');
+            this.#version = version;
+            if (!row.superuser)
+                throw new Failure('restore', 'privilege', `${displayWord(this.admin.user)} is no superuser of the scratch server`, {
+                    hint: 'scratch-url needs the superuser of a server that may be thrown away: he creates roles, a database and extensions, and the restore itself runs without rights',
+                });
+            if (row.standby)
+                throw new Failure('restore', 'restore', 'the scratch server is a standby, which cannot be restored into');
+            const archived = parseVersion(database.serverVersion);
+            if (archived !== undefined && version.major < archived.major)
+                throw new Failure('restore', 'version', `the backup is from PostgreSQL ${formatVersion(archived)} and the scratch server is ${formatVersion(version)}: an older server cannot take it`, { hint: `use a scratch server of PostgreSQL ${archived.major}, or leave scratch-url out` });
+            if (await this.#isSource(session, database))
+                throw new Failure('restore', 'badInput', 'the scratch server is the very server this backup was taken from', {
+                    hint: 'a restore test never touches it: leave scratch-url out, or name a server that may be thrown away',
+                });
+            await this.#sweep(session);
+        }
+        finally {
+            await this.close(session);
+        }
+    }
+    async #isSource(session, { id }) {
+        if (id === null)
+            return false;
+        const rows = await session.query(`SELECT s.system_identifier::text AS system, d.oid::text AS oid, d.datname::text AS name
+       FROM pg_catalog.pg_control_system() s, pg_catalog.pg_database d`);
+        return rows.some(({ system, oid, name }) => (0,external_node_crypto_.createHash)('sha256').update(`${system}\n${oid}\n${name}`).digest('hex') === id);
+    }
+    /** Databases that killed runs have left here a day ago or more, with their roles. */
+    async #sweep(session) {
+        const rows = await session.query(`SELECT d.datname::text AS name FROM pg_catalog.pg_database d
+       WHERE d.datname ~ $1 AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.datid = d.oid)`, [`^${databasePrefix}[0-9]{14}_[0-9a-f]{8}$`]);
+        for (const { name } of rows) {
+            const [, stamp = '', mark = ''] = /_(\d{14})_(.*)$/.exec(name) ?? [];
+            const made = Date.parse(stamp.replace(/^(....)(..)(..)(..)(..)(..)$/, '$1-$2-$3T$4:$5:$6Z'));
+            if (!(made < Date.now() - dayMs))
+                continue;
+            await session.query(`DROP DATABASE IF EXISTS ${quoteName(name)}`);
+            for (const role of rolesOf(mark))
+                await session.query(`DROP ROLE IF EXISTS ${quoteName(role)}`).catch(() => { });
+            this.#io.log.notice(`removed the database ${name}, which a killed run had left on the scratch server`);
+        }
+    }
+    /** A session of the superuser, or of somebody else, in a database of this very server. */
+    async connect(as = {}) {
+        const session = await connect({ ...this.admin, ...as }, {
+            applicationName: 'pgassay restore-test',
+            signal: this.#io.signal,
+            onRunner: this.#io.onRunner,
+            ...(this.#pinned === undefined ? {} : { pinned: this.#pinned }),
+        });
+        this.#pinned ??= session.server;
+        this.#sessions.add(session);
+        await prepareSession(session);
+        await session.query('SET default_transaction_read_only = off');
+        return session;
+    }
+    async close(session) {
+        this.#sessions.delete(session);
+        await session.close();
+    }
+    async closeAll() {
+        await Promise.all([...this.#sessions].map((session) => this.close(session)));
+    }
+}
+/** The tester, and who lends CREATE on schemas to the owners of what is in them while pg_restore runs. */
+function rolesOf(mark) {
+    return [`pgassay_${mark}`, `pgassay_${mark}_lender`];
+}
+/** A new database on a scratch server, made ready for one archive, and everything that was made for it there. */
+class ScratchDatabase {
+    name;
+    /** How the restore, the counts and the checks log in: a role without rights beyond this database, unless asked for. */
+    tester;
+    /** Owners that are superusers here, or lead to one: what is theirs in the archive belongs to the tester. */
+    replaced;
+    /** Entries of the archive that pg_restore restores, in its order. */
+    entries;
+    /** What is left out for safety's sake, for people: `SUBSCRIPTION from_production`. */
+    leftOut;
+    /** What this machine could not do as the source did, and what nobody needs to do anything about. */
+    notes;
+    /** Extensions that were asked to be skipped, and what depends on them. */
+    skipped;
+    #server;
+    #made;
+    #schemas;
+    constructor(server, made, plan, notes) {
+        this.#server = server;
+        this.#made = made;
+        this.name = made.database;
+        this.tester = { user: made.tester, password: made.password, database: made.database };
+        this.replaced = made.replaced;
+        this.entries = plan.entries;
+        this.leftOut = plan.leftOut;
+        this.skipped = plan.skipped;
+        this.notes = notes;
+        this.#schemas = plan.schemas;
+    }
+    /**
+     * Creates database, roles, schemas and extensions. Throws {@link MissingExtensions} before it creates anything, and a
+     * `Failure` when the server refuses; nothing is left then.
+     */
+    static async create(server, request, log) {
+        const session = await server.connect();
+        const mark = (0,external_node_crypto_.randomBytes)(4).toString('hex');
+        const stamp = new Date().toISOString().replace(/\D/g, '').slice(0, 14);
+        const [tester, lender] = rolesOf(mark);
+        const made = {
+            database: `${databasePrefix}${stamp}_${mark}`,
+            identity: undefined,
+            tester,
+            password: (0,external_node_crypto_.randomBytes)(24).toString('hex'),
+            lender,
+            roles: [],
+            replaced: new Set(),
+            lent: [],
+        };
+        try {
+            await requireExtensions(session, request);
+            const notes = await createRoles(session, request, made);
+            const plan = planOf(request, made.replaced);
+            notes.push(...(await createScratchDatabase(session, made, request.manifest.database)));
+            const inside = await server.connect({ database: made.database });
+            try {
+                await prepareSchemas(inside, plan, made);
+                await createExtensions(inside, request, log);
+                await lend(inside, plan, made);
+            }
+            finally {
+                await server.close(inside);
+            }
+            return new ScratchDatabase(server, made, plan, notes);
+        }
+        catch (error) {
+            await drop(session, made).catch(() => { });
+            if (error instanceof Failure || error instanceof MissingExtensions || !isDatabaseError(error))
+                throw error;
+            throw new Failure('restore', 'restore', `the scratch server refused to be prepared: ${reduceMessage(error.message)}`, {
+                cause: error,
+            });
+        }
+        finally {
+            await server.close(session);
+        }
+    }
+    /** Takes back what was lent for the restore, so that grants and owners are the archive's and nothing else. */
+    async settle() {
+        const session = await this.#server.connect({ database: this.name });
+        try {
+            for (const statement of this.#made.lent)
+                await session.query(statement).catch((error) => {
+                    // What is not as it was shows when the tables of contents are compared.
+                    if (!isDatabaseError(error))
+                        throw error;
+                });
+        }
+        finally {
+            await this.#server.close(session);
+        }
+    }
+    /** The objects that must be here after the restore, with their owners. */
+    get expected() {
+        return [...this.#schemas, ...this.entries].filter(isObject).map(({ kind, schema, tag, owner }) => {
+            return { kind, schema, tag, owner: this.replaced.has(owner) ? this.tester.user : owner };
+        });
+    }
+    async drop() {
+        const session = await this.#server.connect();
+        try {
+            await drop(session, this.#made);
+        }
+        finally {
+            await this.#server.close(session);
+        }
+    }
+}
+async function drop(session, { identity, roles }) {
+    if (identity !== undefined)
+        await dropDatabase(session, identity);
+    for (const role of roles.toReversed())
+        await session.query(`DROP ROLE IF EXISTS ${quoteName(role)}`);
+}
+/** The scratch server lacks them, and nobody said to skip them. */
+class MissingExtensions extends Error {
+    missing;
+    constructor(missing) {
+        super(`${missing.length} extensions are not available`);
+        this.missing = missing;
+    }
+}
+async function requireExtensions(session, { census, skipExtensions }) {
+    const rows = await session.query('SELECT name::text AS name FROM pg_catalog.pg_available_extensions');
+    const available = new Set(rows.map((row) => row.name));
+    const missing = census.extensions.filter(({ name }) => !available.has(name) && !skipExtensions.includes(name));
+    if (missing.length > 0)
+        throw new MissingExtensions(missing);
+}
+/** They would reach the production server, or the machine's disks; or hold its passwords. */
+const dangerous = new Set([
+    'SUBSCRIPTION',
+    'SUBSCRIPTION TABLE',
+    'PUBLICATION',
+    'PUBLICATION TABLE',
+    'PUBLICATION TABLES IN SCHEMA',
+    'USER MAPPING',
+]);
+function planOf({ toc, skipExtensions }, replaced) {
+    const byId = new Map(toc.entries.map((entry) => [entry.dumpId, entry]));
+    const skip = new Set(skipExtensions);
+    const reach = new Reach(byId);
+    const entries = [];
+    const leftOut = [];
+    const skipped = [];
+    const tables = new Set(toc.entries.filter((entry) => entry.kind === 'TABLE').map((entry) => entry.oid));
+    for (const entry of toc.entries) {
+        const about = /^(SUBSCRIPTION|PUBLICATION|EXTENSION|DATABASE) /.exec(entry.tag)?.[1];
+        const annotates = entry.kind === 'COMMENT' || entry.kind === 'SECURITY LABEL' || entry.kind === 'ACL';
+        if (dangerous.has(entry.kind)) {
+            // Its tables go with a publication.
+            if (!/^\w+ TABLE/.test(entry.kind))
+                leftOut.push(describeContent(entry));
+        }
+        else if (entry.kind === 'DEFAULT ACL' && replaced.has(entry.owner))
+            leftOut.push(`default privileges of ${displayWord(entry.owner)}, who is powerful on the scratch server`);
+        else if (entry.kind === 'MATERIALIZED VIEW DATA' && reach.foreign(entry))
+            leftOut.push(`the rows of materialized view ${displayWord(entry.tag)}, which reads foreign tables`);
+        else if (entry.kind === 'EXTENSION' || entry.kind === 'SCHEMA' || /^DATABASE/.test(entry.kind))
+            continue;
+        else if (annotates && about !== undefined)
+            continue;
+        else {
+            const extension = reach.extension(entry, skip);
+            if (extension === undefined)
+                entries.push(entry);
+            else
+                skipped.push({
+                    object: `${entry.kind} ${displayWord(entry.tag)}`,
+                    expected: 'restored',
+                    found: `left out with the extension ${displayWord(extension)}`,
+                });
+        }
+    }
+    for (const name of skip)
+        skipped.unshift({
+            object: `extension ${displayWord(name)}`,
+            expected: 'there',
+            found: 'left out (skip-extensions)',
+        });
+    const owners = new Map();
+    for (const { schema, owner } of entries)
+        if (schema !== null && owner !== '')
+            owners.set(JSON.stringify([schema, owner]), { schema, owner });
+    return {
+        entries,
+        leftOut,
+        skipped,
+        schemas: toc.entries.filter((entry) => entry.kind === 'SCHEMA'),
+        owners: [...owners.values()],
+        configuration: entries.filter((entry) => entry.kind === 'TABLE DATA' && !tables.has(entry.oid)),
+    };
+}
+/** What an entry depends on, over any number of steps. */
+class Reach {
+    #entries;
+    #foreign = new Map();
+    #extension = new Map();
+    constructor(entries) {
+        this.#entries = entries;
+    }
+    foreign(entry) {
+        const known = this.#foreign.get(entry.dumpId);
+        if (known !== undefined)
+            return known;
+        this.#foreign.set(entry.dumpId, false);
+        const found = entry.kind === 'FOREIGN TABLE' || this.#below(entry).some((each) => this.foreign(each));
+        this.#foreign.set(entry.dumpId, found);
+        return found;
+    }
+    /** The one of `names` that it needs. */
+    extension(entry, names) {
+        if (names.size === 0)
+            return undefined;
+        const known = this.#extension.get(entry.dumpId);
+        if (known !== undefined)
+            return known ?? undefined;
+        this.#extension.set(entry.dumpId, null);
+        let found = entry.kind === 'EXTENSION' && names.has(entry.tag) ? entry.tag : undefined;
+        for (const each of this.#below(entry))
+            found ??= this.extension(each, names);
+        this.#extension.set(entry.dumpId, found ?? null);
+        return found;
+    }
+    #below(entry) {
+        return entry.dependencies.flatMap((id) => this.#entries.get(id) ?? []);
+    }
+}
+/** What could not be repeated here, for people. */
+async function createRoles(session, { census, toc, seeing, superuser }, made) {
+    const needed = [...new Set([...census.roles, ...toc.entries.map((entry) => entry.owner)])].filter((role) => role !== '' && !role.startsWith('pg_'));
+    const existing = await session.query(`WITH RECURSIVE above(member, role) AS (
+       SELECT oid, oid FROM pg_catalog.pg_roles WHERE rolname = ANY ($1)
+       UNION SELECT a.member, m.roleid FROM above a JOIN pg_catalog.pg_auth_members m ON m.member = a.role)
+     SELECT r.rolname::text AS name,
+            bool_or(p.rolsuper OR p.rolcreaterole OR p.rolreplication
+                    OR (p.rolname ~ '^pg_' AND NOT p.rolname = ANY ($2))) AS powerful
+     FROM above a JOIN pg_catalog.pg_roles r ON r.oid = a.member JOIN pg_catalog.pg_roles p ON p.oid = a.role
+     GROUP BY r.rolname`, [needed, [...harmlessRoles]]);
+    if (!superuser)
+        for (const { name, powerful } of existing)
+            if (powerful)
+                made.replaced.add(name);
+    const known = new Set(existing.map((role) => role.name));
+    const create = async (name, attributes) => {
+        await session.query(`CREATE ROLE ${quoteName(name)} ${attributes}`);
+        made.roles.push(name);
+    };
+    for (const role of needed) {
+        if (known.has(role))
+            continue;
+        const saw = seeing.superusers.has(role);
+        await create(role, `NOLOGIN${saw || seeing.bypassing.has(role) ? ' BYPASSRLS' : ''}`);
+        // A superuser's materialized view reads what nobody granted him.
+        if (saw)
+            await session.query(`GRANT pg_read_all_data TO ${quoteName(role)}`);
+    }
+    const rights = superuser ? 'SUPERUSER' : 'NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION BYPASSRLS';
+    await create(made.tester, `LOGIN PASSWORD '${made.password}' ${rights} INHERIT`);
+    await create(made.lender, 'NOLOGIN');
+    const usable = needed.filter((role) => !made.replaced.has(role));
+    const notes = [];
+    for (const { role, member } of census.memberships) {
+        const ours = made.roles.includes(member) || made.roles.includes(role);
+        if (role.startsWith('pg_') ? harmlessRoles.has(role) : usable.includes(role)) {
+            if (ours && usable.includes(member))
+                await session.query(`GRANT ${quoteName(role)} TO ${quoteName(member)}`);
+        }
+        else if (ours)
+            notes.push(`${displayWord(member)} is no member of ${displayWord(role)} here: that role is powerful`);
+    }
+    for (const role of [...usable, 'pg_read_all_data'])
+        await session.query(`GRANT ${quoteName(role)} TO ${quoteName(made.tester)}`);
+    for (const role of [...usable, made.tester])
+        await session.query(`GRANT ${quoteName(made.lender)} TO ${quoteName(role)}`);
+    return notes;
+}
+/** With the source's encoding and locale; where the machine lacks the locale, with one that it has, and a note. */
+async function createScratchDatabase(session, made, source) {
+    const give = `ALTER DATABASE ${quoteName(made.database)} OWNER TO ${quoteName(made.tester)}`;
+    try {
+        made.identity = await createDatabase(session, made.database, source);
+        await session.query(give);
+        return [];
+    }
+    catch (error) {
+        if (made.identity !== undefined || !isLocaleRefusal(error))
+            throw error;
+    }
+    const utf8 = source.encoding === 'UTF8';
+    const substitutes = utf8 ? ['C.UTF-8', 'C.utf8', 'C'] : ['C'];
+    for (const [at, collation] of substitutes.entries()) {
+        try {
+            made.identity = await createDatabase(session, made.database, {
+                ...{ id: null, name: source.name, serverVersion: source.serverVersion, sizeBytes: source.sizeBytes },
+                ...{ encoding: source.encoding, collation, lcCollate: collation, lcCtype: collation },
+            });
+            await session.query(give);
+            return [`the locale ${source.collation} is not on the scratch server; ${collation} took its place`];
+        }
+        catch (error) {
+            if (at === substitutes.length - 1 || made.identity !== undefined || !isLocaleRefusal(error))
+                throw error;
+        }
+    }
+    throw new Error('no locale was tried');
+}
+function isLocaleRefusal(error) {
+    if (!(error instanceof Failure) || !isDatabaseError(error.cause))
+        return false;
+    return /locale|collation|encoding/i.test(error.cause.message);
+}
+/** As their owners have them; pg_restore would make them the tester's first, and their owners may not create in them. */
+async function prepareSchemas(session, { schemas }, made) {
+    const ownerOf = ({ owner }) => quoteName(owner === '' || made.replaced.has(owner) ? made.tester : owner);
+    for (const schema of schemas) {
+        if (schema.tag === 'public')
+            await session.query(`ALTER SCHEMA public OWNER TO ${ownerOf(schema)}`);
+        else
+            await session.query(`CREATE SCHEMA ${quoteName(schema.tag)} AUTHORIZATION ${ownerOf(schema)}`);
+    }
+    const [row] = await session.query(`SELECT pg_get_userbyid(nspowner)::text AS owner FROM pg_catalog.pg_namespace WHERE nspname = 'public'`);
+    // Before 15 public belongs to the superuser, and what the archive grants on it only its owner may grant.
+    if (row === undefined || row.owner === 'pg_database_owner' || schemas.some(({ tag }) => tag === 'public'))
+        return;
+    await session.query(`ALTER SCHEMA public OWNER TO ${quoteName(made.tester)}`);
+    made.lent.push(`ALTER SCHEMA public OWNER TO ${quoteName(row.owner)}`);
+}
+async function createExtensions(session, { census, skipExtensions }, log) {
+    for (const { name, version, schema } of census.extensions) {
+        if (skipExtensions.includes(name))
+            continue;
+        const [here] = await session.query(`SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1) AS schema,
+              EXISTS (SELECT FROM pg_catalog.pg_available_extension_versions v WHERE v.name = $2 AND v.version = $3) AS version`, [schema, name, version]);
+        const where = here?.schema === true ? ` SCHEMA ${quoteName(schema)}` : '';
+        const which = here?.version === true ? ` VERSION ${quoteName(version)}` : '';
+        try {
+            await session.query(`CREATE EXTENSION IF NOT EXISTS ${quoteName(name)} WITH${where}${which} CASCADE`);
+        }
+        catch (error) {
+            if (!isDatabaseError(error))
+                throw error;
+            // Compared afterwards: what is missing is a finding then.
+            log.warn(`the extension ${displayWord(name)} could not be created: ${reduceMessage(error.message)}`);
+        }
+    }
+}
+/** Rights that genuine archives need and that no object of theirs keeps. */
+async function lend(session, { owners, configuration }, made) {
+    const give = async (what, role) => {
+        await session.query(`GRANT ${what} TO ${quoteName(role)}`);
+        made.lent.push(`REVOKE ${what} FROM ${quoteName(role)}`);
+    };
+    const schemas = await session.query('SELECT nspname::text AS name FROM pg_catalog.pg_namespace WHERE nspname = ANY ($1)', [[...new Set(owners.map((each) => each.schema))]]);
+    for (const { name } of schemas)
+        await give(`CREATE, USAGE ON SCHEMA ${quoteName(name)}`, made.lender);
+    const wrappers = await session.query('SELECT fdwname::text AS name FROM pg_catalog.pg_foreign_data_wrapper');
+    for (const { name } of wrappers)
+        await give(`USAGE ON FOREIGN DATA WRAPPER ${quoteName(name)}`, made.tester);
+    for (const { schema, tag } of configuration) {
+        const table = quoteQualified({ schema: schema ?? '', name: tag });
+        await give(`SELECT, INSERT ON TABLE ${table}`, made.tester).catch((error) => {
+            if (!isDatabaseError(error))
+                throw error;
+        });
+    }
+}
+
+;// CONCATENATED MODULE: ./build/postgres/scratch-cluster.js
+
+
+
+
+
+
+
+
+const prefix = 'pgassay-scratch-';
+const startMs = 60_000;
+/** Of a socket's path, its own name included, on the stricter systems. */
+const longestSocket = 100;
+/**
+ * What a throw-away server may do without: durability, WAL for a copy that never was, housekeeping. It listens on a
+ * socket only, and writes no value anywhere: what a statement did wrong is told to its session, not to a log.
+ */
+const scratch_cluster_settings = {
+    listen_addresses: '',
+    unix_socket_permissions: '0700',
+    log_destination: 'stderr',
+    logging_collector: 'off',
+    // Until it is up: why it does not come up is worth knowing.
+    log_min_messages: 'fatal',
+    log_min_error_statement: 'panic',
+    fsync: 'off',
+    synchronous_commit: 'off',
+    full_page_writes: 'off',
+    wal_level: 'minimal',
+    max_wal_senders: '0',
+    max_wal_size: '4GB',
+    checkpoint_timeout: '1h',
+    autovacuum: 'off',
+    bgwriter_lru_maxpages: '0',
+    shared_buffers: '256MB',
+    maintenance_work_mem: '256MB',
+    // A container's /dev/shm is small, and every processor has a job of pg_restore's already.
+    max_parallel_workers_per_gather: '0',
+    max_locks_per_transaction: '512',
+    max_connections: '100',
+    jit: 'off',
+};
+/**
+ * Starts a fresh cluster of the programs' version, in a folder of mode 0700 below `temporary`, and removes what killed
+ * runs have left there; `bytes` have to be free. It ends and its folder goes with `stop`, and also when this process is killed: a supervisor of
+ * its own holds the other end of a pipe of ours. Throws a `Failure`.
+ */
+async function startScratchCluster(programs, { temporary, bytes }, signal) {
+    const owner = await serverUser();
+    const base = await baseFor(temporary, owner !== undefined);
+    await sweepScratch(base);
+    await requireRoom(base, bytes);
+    const folder = await (0,promises_.mkdtemp)((0,external_node_path_.join)(base, prefix));
+    const running = supervised(folder);
+    try {
+        await (0,promises_.writeFile)((0,external_node_path_.join)(folder, 'owner'), `${process.pid} ${await processSpace()}`);
+        if (owner !== undefined) {
+            await requireReachable(programs.bin, owner);
+            await (0,promises_.chown)(folder, owner.uid, owner.gid);
+        }
+        const [user, password] = [`pgassay_${(0,external_node_crypto_.randomBytes)(4).toString('hex')}`, (0,external_node_crypto_.randomBytes)(24).toString('hex')];
+        await initialise(programs, folder, { user, password, owner, signal });
+        running.start(programs, owner);
+        await ready(folder, running, signal);
+        await (0,promises_.appendFile)((0,external_node_path_.join)(folder, 'data', 'postgresql.conf'), "log_min_messages = 'panic'\n");
+        running.reload();
+        return { admin: adminOf(folder, user, password), otherUser: owner !== undefined, stop: running.stop };
+    }
+    catch (error) {
+        await running.stop();
+        throw error;
+    }
+}
+function adminOf(folder, user, password) {
+    return {
+        hosts: [{ host: folder, port: 5432 }],
+        user,
+        password,
+        database: 'postgres',
+        sslMode: 'disable',
+        tls: {},
+        channelBinding: 'disable',
+        connectTimeoutSeconds: 30,
+        targetSessionAttrs: 'any',
+        options: undefined,
+        poolerHint: undefined,
+        notices: [],
+    };
+}
+/** A server refuses to run as root. Undefined: we are not. */
+async function serverUser() {
+    if (process.getuid?.() !== 0)
+        return undefined;
+    const lines = (await (0,promises_.readFile)('/etc/passwd', 'utf8')).split('\n').map((line) => line.split(':'));
+    for (const wanted of ['nobody', 'postgres']) {
+        const [name, , uid, gid] = lines.find(([user]) => user === wanted) ?? [];
+        if (name !== undefined && Number(uid) > 0)
+            return { name, uid: Number(uid), gid: Number(gid) };
+    }
+    throw new Failure('restore', 'version', 'a scratch server cannot run as root, and there is no user nobody here', {
+        hint: 'run this step as another user, or give scratch-url: a server that may be thrown away',
+    });
+}
+/** The folder to make ours in: one that the server's user can reach, and short enough for a socket's path. */
+async function baseFor(temporary, other) {
+    const fits = temporary.length + prefix.length + '/XXXXXX/.s.PGSQL.5432'.length <= longestSocket;
+    return fits && (!other || (await isOpen(temporary))) ? temporary : '/tmp';
+}
+async function requireRoom(base, bytes) {
+    const { bavail, bsize } = await (0,promises_.statfs)(base);
+    if (bavail * bsize >= bytes)
+        return;
+    throw new Failure('restore', 'disk', `restoring needs about ${formatBytes(bytes)} in ${base}, which has ${formatBytes(bavail * bsize)}`, { hint: 'use a machine with a larger disk, or give scratch-url: a server elsewhere that may be thrown away' });
+}
+/** Whether everybody may pass through a folder and all that it is in. */
+async function isOpen(folder) {
+    for (let path = await (0,promises_.realpath)(folder);; path = (0,external_node_path_.dirname)(path)) {
+        if (((await (0,promises_.stat)(path)).mode & 0o001) === 0)
+            return false;
+        if (path === (0,external_node_path_.dirname)(path))
+            return true;
+    }
+}
+async function requireReachable(bin, { name }) {
+    if (await isOpen(bin))
+        return;
+    throw new Failure('client', 'version', `the user ${name}, as whom a scratch server has to run, cannot reach ${bin}`, {
+        hint: 'root may not run a server: put the programs where every user may pass (RUNNER_TOOL_CACHE or XDG_CACHE_HOME says where they are installed), run this step as another user, or give scratch-url',
+    });
+}
+async function initialise(programs, folder, { user, password, owner, signal }) {
+    const passwordFile = (0,external_node_path_.join)(folder, 'password');
+    const data = (0,external_node_path_.join)(folder, 'data');
+    await (0,promises_.writeFile)(passwordFile, `${password}\n`, { mode: 0o600 });
+    await (0,promises_.mkdir)(data, { mode: 0o700 });
+    if (owner !== undefined)
+        for (const path of [passwordFile, data])
+            await (0,promises_.chown)(path, owner.uid, owner.gid);
+    const args = [
+        ...['-D', data, '-U', user, '-A', 'scram-sha-256', `--pwfile=${passwordFile}`, '--no-sync', '--no-instructions'],
+        ...['--encoding=UTF8', '--locale=C'],
+    ];
+    const said = await finished((0,external_node_path_.join)(programs.bin, 'initdb'), args, programs, folder, owner, signal);
+    if (said !== undefined)
+        throw cannotStart(programs, `initdb: ${said}`);
+    await (0,promises_.rm)(passwordFile);
+    const lines = Object.entries({ ...scratch_cluster_settings, unix_socket_directories: folder }).map(([name, value]) => `${name} = '${value.replaceAll("'", "''")}'\n`);
+    await (0,promises_.writeFile)((0,external_node_path_.join)(data, 'postgresql.conf'), lines.join(''), { flag: 'a' });
+}
+/** Undefined when it exited 0, else the last of what it said. */
+async function finished(path, args, programs, folder, owner, signal) {
+    signal.throwIfAborted();
+    const child = (0,external_node_child_process_.spawn)(path, args, {
+        cwd: folder,
+        env: bareEnvironment(programs.libraryPath),
+        stdio: ['ignore', 'ignore', 'pipe'],
+        detached: true,
+        ...scratch_cluster_identityOf(owner),
+    });
+    const kill = () => void child.kill('SIGKILL');
+    signal.addEventListener('abort', kill, { once: true });
+    let said = '';
+    child.stderr.setEncoding('utf8').on('data', (text) => {
+        said = (said + text).slice(-4096);
+    });
+    try {
+        const code = await new Promise((resolve, reject) => {
+            child.once('error', reject);
+            child.once('close', resolve);
+        });
+        if (signal.aborted)
+            throw cancelled('restore');
+        return code === 0 ? undefined : (said.trim().split('\n').at(-1) ?? `exit ${code}`);
+    }
+    finally {
+        signal.removeEventListener('abort', kill);
+    }
+}
+function scratch_cluster_identityOf(owner) {
+    return owner === undefined ? {} : { uid: owner.uid, gid: owner.gid };
+}
+/**
+ * Reads the server's process number from descriptor 3, a pipe that only we hold open, and on to its end; then ends the
+ * server and removes the folder. A folder that is gone already was removed by `stop`.
+ */
+const supervision = `folder=$1
+pid=
+while read -r line; do pid=$line; done
+[ -d "$folder" ] || exit 0
+ours() { [ -n "$pid" ] && kill -0 "$pid" && { [ ! -d /proc/self ] || grep -qaF "$folder" "/proc/$pid/cmdline"; } }
+if ours; then
+  kill -QUIT "$pid"
+  n=0; while ours && [ $n -lt 50 ]; do sleep 0.1; n=$((n+1)); done
+  if ours; then kill -KILL "$pid"; fi
+fi
+rm -rf "$folder"`;
+/** A folder that does not outlive us, and the server in it. */
+function supervised(folder) {
+    const guard = (0,external_node_child_process_.spawn)('/bin/sh', ['-c', supervision, 'pgassay-scratch', folder], {
+        cwd: '/',
+        env: bareEnvironment(undefined),
+        stdio: ['pipe', 'ignore', 'ignore'],
+        detached: true,
+    });
+    // A guard that cannot be started or ends guards nothing; the next run sweeps then.
+    guard.on('error', () => { });
+    guard.stdin.on('error', () => { });
+    guard.unref();
+    guard.stdin.unref();
+    let server;
+    let gone = Promise.resolve();
+    let said = '';
+    const alive = () => server?.pid !== undefined && server.exitCode === null && server.signalCode === null;
+    const stop = async () => {
+        if (alive())
+            server?.kill('SIGQUIT');
+        const mercy = setTimeout(() => server?.kill('SIGKILL'), 5000);
+        if (alive())
+            await gone;
+        clearTimeout(mercy);
+        await (0,promises_.rm)(folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 50 });
+        guard.stdin.destroy();
+        server?.stderr?.destroy();
+    };
+    let stopping;
+    return {
+        start: (programs, owner) => {
+            const child = (0,external_node_child_process_.spawn)((0,external_node_path_.join)(programs.bin, 'postgres'), ['-D', (0,external_node_path_.join)(folder, 'data')], {
+                cwd: folder,
+                env: bareEnvironment(programs.libraryPath),
+                stdio: ['ignore', 'ignore', 'pipe'],
+                detached: true,
+                ...scratch_cluster_identityOf(owner),
+            });
+            if (child.pid !== undefined)
+                guard.stdin.write(`${child.pid}\n`);
+            gone = new Promise((resolve) => {
+                child.once('exit', () => resolve());
+                child.once('error', () => resolve());
+            });
+            child.stderr.setEncoding('utf8').on('data', (text) => {
+                said = (said + text).slice(-4096);
+            });
+            server = child;
+        },
+        alive,
+        reload: () => void server?.kill('SIGHUP'),
+        said: () => said,
+        stop: () => {
+            stopping ??= stop();
+            return stopping;
+        },
+    };
+}
+async function ready(folder, server, signal) {
+    const deadline = Date.now() + startMs;
+    for (;;) {
+        if (signal.aborted)
+            throw cancelled('restore');
+        const status = await (0,promises_.readFile)((0,external_node_path_.join)(folder, 'data', 'postmaster.pid'), 'utf8').catch(() => '');
+        if (status.split('\n')[7]?.trim() === 'ready')
+            return;
+        if (!server.alive() || Date.now() > deadline) {
+            const said = server.said().trim().split('\n').at(-1);
+            throw cannotStart(undefined, said || (server.alive() ? 'it was not ready within a minute' : 'it ended at once'));
+        }
+        await (0,external_node_timers_promises_namespaceObject.setTimeout)(15);
+    }
+}
+function cannotStart(programs, said) {
+    const from = programs === undefined ? '' : ` with the programs of ${programs.origin}`;
+    return new Failure('restore', 'restore', `a scratch server could not be started${from}: ${said}`, {
+        hint: 'give scratch-url instead: a server that may be thrown away, in a service container for instance',
+    });
+}
+/** Removes what killed runs have left below `base`, with the servers that may still run there. */
+async function sweepScratch(base) {
+    const names = await (0,promises_.readdir)(base).catch(() => []);
+    for (const name of names.filter((each) => each.startsWith(prefix))) {
+        const folder = (0,external_node_path_.join)(base, name);
+        const [pid, space] = (await (0,promises_.readFile)((0,external_node_path_.join)(folder, 'owner'), 'utf8').catch(() => '')).split(' ');
+        // Without an owner it is being made at this moment; of another container nobody here knows who lives.
+        if (!pid || space !== (await processSpace()) || isAlive(Number(pid)))
+            continue;
+        const server = Number((await (0,promises_.readFile)((0,external_node_path_.join)(folder, 'data', 'postmaster.pid'), 'utf8').catch(() => '')).split('\n')[0]);
+        if (server > 1 && (await servesFrom(server, folder)))
+            process.kill(server, 'SIGQUIT');
+        await (0,promises_.rm)(folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 50 }).catch(() => { });
+    }
+}
+/** In which container process numbers mean what they mean here. */
+function processSpace() {
+    return (0,promises_.readlink)('/proc/self/ns/pid').catch(() => process.platform);
+}
+function isAlive(pid) {
+    try {
+        process.kill(pid, 0);
+        return true;
+    }
+    catch (error) {
+        return error.code === 'EPERM';
+    }
+}
+/** Whether that process is a server whose data is in `folder`, and no other that got its number since. */
+async function servesFrom(pid, folder) {
+    const words = await (0,promises_.readFile)(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
+    return isAlive(pid) && words.split('\0').includes((0,external_node_path_.join)(folder, 'data'));
+}
+
+;// CONCATENATED MODULE: ./build/proofs.js
+
+
+
+
+/** Writes a proof beside its backup and returns its address. Throws a `Failure`. */
+async function writeProof(store, proof) {
+    const name = proofName(new Date(proof.testedAt));
+    for (let more = 1;; more++) {
+        const file = more === 1 ? name : name.replace('.json', `-${more}.json`);
+        const path = `${proof.name}/${proof.backupId}/${file}`;
+        try {
+            await put(store, path, serializeProof(proof));
+            return `${store.uri}/${path}`;
+        }
+        catch (error) {
+            // Two tests of one backup in one second.
+            if (!(error instanceof Failure) || error.exit !== 'exists' || more === 10)
+                throw error;
+        }
+    }
+}
+/** The newest proof of a backup that is of this very manifest; undefined when it was never tested. */
+async function newestProof(store, backup) {
+    for (const file of backup.proofs.toReversed()) {
+        const proof = await readProof(store, backup, file);
+        if (proof !== undefined)
+            return proof;
+    }
+    return undefined;
+}
+/** All of them, newest first. */
+async function readProofs(store, backup) {
+    const proofs = await Promise.all(backup.proofs.toReversed().map((file) => readProof(store, backup, file)));
+    return proofs.filter((proof) => proof !== undefined);
+}
+/** Undefined for what is no proof, or one of another manifest. */
+async function readProof(store, { manifest, manifestSha256 }, file) {
+    const bytes = await store.read(`${manifest.name}/${manifest.id}/${file}`);
+    if (bytes === undefined)
+        return undefined;
+    try {
+        const proof = parseProof(bytes);
+        const same = proof.backupId === manifest.id && proof.name === manifest.name;
+        return same && proof.manifestSha256 === manifestSha256 ? proof : undefined;
+    }
+    catch (error) {
+        if (error instanceof UnreadableDocument)
+            return undefined;
+        throw error;
+    }
+}
+
+;// CONCATENATED MODULE: ./build/restore-test.js
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+/**
+ * Restores a backup into a database that is thrown away afterwards, compares everything with what was recorded, and
+ * writes the verdict beside the backup. Throws a `Failure` when there can be no verdict: the store or the scratch server
+ * cannot be used, or somebody cancelled.
+ */
+async function restoreTest(store, backup, config, io) {
+    const limits = {
+        ...io,
+        timeoutMs: config.timeoutMs,
+        tooLong: () => new Failure('restore', 'timeLimit', `the restore test was not done within ${formatSeconds(config.timeoutMs / 1000)}`, {
+            hint: 'give it more with timeout, or more jobs; nothing of it is left',
+        }),
+        retries: config.retries,
+        stage: 'restore',
+    };
+    return withinLimits(limits, (signal) => new RestoreTest(store, backup, config, { ...io, signal }).run());
+}
+class RestoreTest {
+    #store;
+    #backup;
+    #manifest;
+    #config;
+    #io;
+    #started = Date.now();
+    #timings = {};
+    #rolesSql;
+    #server = '';
+    #pgRestore = '';
+    constructor(store, backup, config, io) {
+        this.#store = store;
+        this.#backup = backup;
+        this.#manifest = backup.manifest;
+        this.#config = config;
+        this.#io = io;
+    }
+    async run() {
+        let census;
+        let verdict;
+        try {
+            census = await readCensus(this.#store, this.#manifest);
+            verdict = await this.#judge(census);
+        }
+        catch (error) {
+            if (!(error instanceof Failure) || (error.exit !== 'verification' && error.exit !== 'wrongKey'))
+                throw error;
+            const finding = { object: 'the stored backup', expected: 'as it was written', found: error.message };
+            verdict = { findings: [finding], hint: error.hint, failure: error };
+        }
+        this.#io.signal.throwIfAborted();
+        this.#timings.total = restore_test_seconds(this.#started);
+        return this.#conclude(verdict, this.#levelOf(census));
+    }
+    async #judge(census) {
+        const { scope, series, selfContained } = this.#manifest;
+        if (!selfContained || scope.mode === 'data-only')
+            return {
+                findings: [
+                    {
+                        object: `the backup's scope (${series})`,
+                        expected: 'a whole database, or its whole schema',
+                        found: 'a part, which needs definitions from elsewhere: it cannot be proved alone',
+                    },
+                ],
+                hint: 'test a full backup of this database; a part is proved by restoring it where it is needed',
+            };
+        if (this.#config.census === 'content' && census.digest === null && scope.mode !== 'schema-only')
+            throw new Failure('input', 'badInput', 'census: content needs digests, and this backup has recorded none', {
+                hint: 'take backups with census: content, or leave census at auto',
+            });
+        return withPrivateFolder(this.#config.machine, (folder) => this.#restoreIn(folder, census));
+    }
+    #levelOf(census) {
+        if (this.#manifest.scope.mode === 'schema-only')
+            return 'schema';
+        return census !== undefined && census.digest !== null && this.#config.census !== 'rows' ? 'content' : 'rows';
+    }
+    async #restoreIn(folder, census) {
+        const began = Date.now();
+        const [downloaded, opened] = await Promise.allSettled([this.#download(folder), this.#open()]);
+        // A damaged archive says more about the backup than a server that does not start.
+        if (downloaded.status === 'rejected' || opened.status === 'rejected') {
+            if (downloaded.status === 'fulfilled')
+                await downloaded.value.file.close();
+            if (opened.status === 'fulfilled')
+                await opened.value.close();
+            throw downloaded.status === 'rejected' ? downloaded.reason : opened.reason;
+        }
+        const [archive, scratch] = [downloaded.value, opened.value];
+        const closeSessions = () => void scratch.server.closeAll();
+        this.#io.signal.addEventListener('abort', closeSessions, { once: true });
+        try {
+            this.#timings.prepare = restore_test_seconds(began);
+            await this.#requireSandbox(scratch, folder);
+            return await this.#restoreAndCompare(folder, census, archive, scratch);
+        }
+        finally {
+            this.#io.signal.removeEventListener('abort', closeSessions);
+            await archive.file.close();
+            await scratch.close();
+        }
+    }
+    /** Every file of the backup is read and hashed; the archive stays open. */
+    async #download(folder) {
+        const began = Date.now();
+        const { signal } = this.#io;
+        if (this.#manifest.files.some((file) => file.name === fileNames.roles))
+            this.#rolesSql = (await readSmall(this.#store, this.#manifest, fileNames.roles)).toString('utf8');
+        const archive = await checkedArchive(this.#store, this.#manifest, folder, signal);
+        this.#timings.download = restore_test_seconds(began);
+        return archive;
+    }
+    async #open() {
+        const { scratch, machine } = this.#config;
+        const { log, signal } = this.#io;
+        const io = { log, signal, onRunner: machine.onRunner };
+        const archived = parseVersion(this.#manifest.database.serverVersion);
+        if (archived === undefined)
+            throw new Failure('client', 'verification', 'the manifest names no version of the server it is from');
+        if (scratch !== undefined) {
+            const server = new ScratchServer(scratch, io);
+            try {
+                await server.open(this.#manifest);
+                const programs = await this.#programs(server.version.major, false);
+                return { server, programs, cluster: undefined, close: () => server.closeAll() };
+            }
+            catch (error) {
+                await server.closeAll();
+                throw error;
+            }
+        }
+        const programs = await this.#programs(archived.major, true);
+        // The archive's copy lies beside it, where the store is elsewhere.
+        const bytes = this.#manifest.database.sizeBytes * 1.1 + fileOf(this.#manifest, fileNames.dump).bytes;
+        const cluster = await startScratchCluster(programs, { temporary: machine.temporary, bytes }, signal);
+        const server = new ScratchServer(cluster.admin, io);
+        const close = async () => {
+            await server.closeAll();
+            await cluster.stop();
+        };
+        try {
+            await server.open(this.#manifest);
+            return { server, programs, cluster, close };
+        }
+        catch (error) {
+            await close();
+            throw error;
+        }
+    }
+    async #programs(major, serverPrograms) {
+        const programs = await programsOfMajor(major, serverPrograms, this.#config, this.#config.machine, this.#io);
+        const warning = restoreSecurityWarning(programs.version);
+        if (warning !== undefined)
+            this.#io.log.warn(warning);
+        this.#pgRestore = formatVersion(programs.version);
+        return programs;
+    }
+    /** A superuser's restore runs whatever the archive says, on the server's machine and as the server's user. */
+    async #requireSandbox(scratch, folder) {
+        const { superuser, holdsSecrets, allowUnsandboxed } = this.#config;
+        if (!superuser || !holdsSecrets || allowUnsandboxed)
+            return;
+        const open = scratch.cluster === undefined ? await readsOurFiles(scratch.server, folder) : !scratch.cluster.otherUser;
+        if (!open)
+            return;
+        throw new Failure('restore', 'privilege', 'scratch-privileges: superuser would let the archive run programs as this very user, who holds secrets', {
+            hint: 'give scratch-url: a server in a service container, or of another user; allow-unsandboxed: true insists, for archives you trust',
+        });
+    }
+    async #restoreAndCompare(folder, census, archive, scratch) {
+        const { log } = this.#io;
+        this.#server = formatVersion(scratch.server.version);
+        let jobs = this.#config.jobs;
+        for (;;) {
+            let database;
+            try {
+                database = await ScratchDatabase.create(scratch.server, {
+                    manifest: this.#manifest,
+                    census,
+                    toc: archive.toc,
+                    seeing: seeingRoles(this.#rolesSql),
+                    skipExtensions: this.#config.skipExtensions,
+                    superuser: this.#config.superuser,
+                }, log);
+            }
+            catch (error) {
+                if (error instanceof MissingExtensions)
+                    return this.#withoutExtensions(error.missing, scratch);
+                throw error;
+            }
+            try {
+                return await this.#inDatabase(folder, census, archive, { ...scratch, database, jobs });
+            }
+            catch (error) {
+                if (!(error instanceof JobsDeadlocked))
+                    throw error;
+                log.notice("two of pg_restore's own jobs waited for each other; once more with one job");
+                jobs = 1;
+            }
+            finally {
+                await this.#dropped(scratch, database);
+            }
+        }
+    }
+    /** A cluster of our own goes as a whole; on somebody else's server nothing of ours stays. */
+    async #dropped({ cluster }, database) {
+        if (cluster !== undefined)
+            return;
+        try {
+            await database.drop();
+        }
+        catch (error) {
+            const said = isDatabaseError(error) ? reduceMessage(error.message) : 'the connection broke';
+            this.#io.log.warn(`the database ${database.name} could not be dropped from the scratch server: ${said}`);
+        }
+    }
+    #withoutExtensions(missing, { server }) {
+        const names = missing.map((each) => each.name);
+        const images = imagesFor(names, server.version.major);
+        const image = images.length === 0
+            ? 'use a scratch server that has them (scratch-url)'
+            : `run a scratch server that has them as a service container, of the image ${images.join(' or ')}, and give its scratch-url`;
+        return {
+            findings: missing.map(({ name, version }) => ({
+                object: `extension ${displayWord(name)} ${displayTag(version)}`,
+                expected: 'available on the scratch server',
+                found: 'not installed there, so nothing was restored',
+            })),
+            hint: `${image}; skip-extensions: ${names.join(', ')} restores the rest without them, and never passes`,
+        };
+    }
+    async #inDatabase(folder, census, archive, place) {
+        const { server, programs, database, jobs } = place;
+        const target = { ...server.admin, ...database.tester };
+        const environment = await childEnvironment(target, server.server, folder, {
+            applicationName: 'pgassay restore-test',
+            libraryPath: programs.libraryPath,
+        });
+        const began = Date.now();
+        const refused = await restoreLeniently({
+            programs,
+            environment,
+            database: database.name,
+            archive,
+            jobs,
+            names: census.contents.flatMap((entry) => [entry.tag, entry.schema ?? '']),
+        }, { list: database.entries.map((entry) => entry.dumpId), folder }, this.#io);
+        this.#timings.restore = restore_test_seconds(began);
+        const verifying = Date.now();
+        await database.settle();
+        const session = await server.connect(database.tester);
+        const wanted = this.#levelOf(census) === 'content'
+            ? census
+            : { ...census, digest: null, tables: census.tables.map(withoutDigest) };
+        // One counts while the other reads catalogs.
+        const [read, restored] = await Promise.all([
+            readRestored(session, wanted, { harmless: true }),
+            readContents(programs, environment, database.name, this.#io.signal),
+        ]);
+        const { compared, findings: differences } = compareRestored(wanted, read.state);
+        const unread = read.unread.map(({ kind, schema, name, reason }) => {
+            return { object: `${kind} ${displayWord(schema)}.${displayWord(name)}`, expected: 'readable', found: reason };
+        });
+        const extensions = await compareExtensions(session, census.extensions.filter((each) => !this.#config.skipExtensions.includes(each.name)));
+        const unsound = await readUnsound(session, archive.toc.entries);
+        const contents = [
+            ...compareContents(census.contents.filter(isObject), archive.toc.entries.filter(isObject)),
+            ...compareContents(database.expected, restored.entries.filter(isObject)),
+        ];
+        this.#timings.verify = restore_test_seconds(verifying);
+        const checks = await this.#check(archive, place);
+        const failed = refusals(refused, archive, database);
+        // Why something is not there has been said already, or that it is a table that is not.
+        const told = new Set([
+            ...failed.map((each) => each.object),
+            ...differences.filter((each) => each.found === 'no such table').map((each) => `TABLE ${each.object}`),
+        ]);
+        const findings = [
+            ...database.skipped,
+            ...failed,
+            ...differences,
+            ...unread,
+            ...extensions.findings,
+            ...contents.filter((each) => each.found !== 'missing' || !told.has(each.object)),
+            ...unsound,
+            ...checks,
+            ...this.#slowness(),
+        ];
+        return {
+            findings,
+            leftOut: database.leftOut,
+            notes: [...database.notes, ...extensions.versions],
+            tables: compared.length,
+            rows: compared.reduce((rows, table) => rows + (table.found ?? 0), 0),
+            hint: this.#config.superuser || !findings.some(needsSuperuser) ? undefined : superuserHint,
+        };
+    }
+    async #check(archive, { server, database }) {
+        if (this.#config.checks.length === 0)
+            return [];
+        const began = Date.now();
+        const owner = await server.connect(database.tester);
+        const path = databaseStatements(archive.toc).filter((each) => each.title === 'the setting search_path');
+        await applyToDatabase(owner, database.name, path);
+        // A fresh session: the database's own settings count from its start.
+        const session = await server.connect(database.tester);
+        const findings = await runChecks(session, this.#config.checks, this.#manifest.createdAt);
+        this.#timings.checks = restore_test_seconds(began);
+        return findings;
+    }
+    #slowness() {
+        const { maxRestoreMs } = this.#config;
+        const took = restoreSeconds(this.#timings);
+        if (maxRestoreMs === undefined || took * 1000 <= maxRestoreMs)
+            return [];
+        return [
+            {
+                object: 'restore time, download included',
+                expected: `at most ${formatSeconds(maxRestoreMs / 1000)}`,
+                found: formatSeconds(took),
+            },
+        ];
+    }
+    async #conclude(verdict, level) {
+        const { findings, hint } = verdict;
+        const { maxRestoreMs, source, version } = this.#config;
+        const manifest = this.#manifest;
+        const proof = {
+            format: 'pgassay-proof/1',
+            backupId: manifest.id,
+            name: manifest.name,
+            manifestSha256: this.#backup.manifestSha256,
+            testedAt: new Date((await this.#store.now()).getTime()).toISOString(),
+            result: findings.length === 0 ? 'passed' : 'failed',
+            level,
+            findings,
+            findingsLeftOut: 0,
+            leftOut: verdict.leftOut ?? [],
+            notes: verdict.notes ?? [],
+            timings: this.#timings,
+            maxRestoreSeconds: maxRestoreMs === undefined ? null : maxRestoreMs / 1000,
+            server: this.#server,
+            recipient: null,
+            tools: { pgRestore: this.#pgRestore, pgassay: version },
+            runUrl: source?.runUrl ?? null,
+        };
+        let location;
+        try {
+            location = await writeProof(this.#store, proof);
+        }
+        catch (error) {
+            if (!(error instanceof Failure))
+                throw error;
+            this.#io.log.warn(`the proof could not be written beside the backup: ${error.message}`);
+        }
+        return {
+            manifest,
+            proof,
+            location,
+            tables: verdict.tables ?? 0,
+            rows: verdict.rows ?? 0,
+            hint,
+            failure: findings.length === 0 ? undefined : (verdict.failure ?? differs(manifest, findings, hint)),
+        };
+    }
+}
+function withoutDigest({ digest: _, ...table }) {
+    return table;
+}
+const needsMore = /must be (?:superuser|owner|able to)|permission denied/;
+const superuserHint = 'objects that only a superuser may create need scratch-privileges: superuser, and a scratch server that may be trusted with the archive';
+function needsSuperuser({ found }) {
+    return needsMore.test(found);
+}
+/** The answer to `ALTER … OWNER TO` a role that one is no member of. */
+const givesAway = /must be (?:member of role|able to SET ROLE) /;
+/** pg_restore's errors, by the archive's own entries. To give an object to somebody powerful was not expected to work. */
+function refusals(refused, { toc }, database) {
+    const entries = new Map(toc.entries.map((entry) => [entry.dumpId, entry]));
+    const told = new Set();
+    return refused.flatMap(({ dumpId, message }) => {
+        // What follows from an entry's first error says nothing new.
+        if (dumpId !== undefined && told.has(dumpId))
+            return [];
+        const entry = dumpId === undefined ? undefined : entries.get(dumpId);
+        if (givesAway.test(message) && entry !== undefined && database.replaced.has(entry.owner))
+            return [];
+        const object = entry === undefined ? 'pg_restore' : describeContent(entry);
+        if (dumpId !== undefined)
+            told.add(dumpId);
+        return [{ object, expected: 'restored without an error', found: message }];
+    });
+}
+function differs({ name, id }, findings, hint) {
+    const lines = findings.slice(0, 20).map((each) => `  ${each.object}: expected ${each.expected}, found ${each.found}`);
+    if (findings.length > 20)
+        lines.push(`  and ${findings.length - 20} more`);
+    return new Failure('verify', 'differences', `${name}/${id} does not restore as it was recorded: ${formatCount(findings.length, 'finding')}\n${lines.join('\n')}`, {
+        hint: hint ?? 'this backup is no proof of recovery: look at the findings, and keep older backups until one passes',
+    });
+}
+function restore_test_seconds(since) {
+    return Math.round((Date.now() - since) / 100) / 10;
+}
+/** What the edges say about it. */
+function reportOf({ failure: _, ...tested }, store) {
+    const { manifest, proof } = tested;
+    return {
+        ...tested,
+        restoreSeconds: restoreSeconds(proof.timings),
+        command: `pgassay restore-test ${manifest.id} --store ${shellWord(store.uri)} --name ${shellWord(manifest.name)}`,
+    };
+}
+
+;// CONCATENATED MODULE: ./build/restore-test-inputs.js
+
+
+
+
+
+
+
+
+/** Every input of a restore test; a test holds restore-test/action.yml and the command line to this list. */
+const restoreTestInputs = [
+    ...storeInputs,
+    'name',
+    'backup',
+    'scratch-url',
+    'scratch-privileges',
+    'allow-unsandboxed',
+    'checks',
+    'checks-file',
+    'census',
+    'jobs',
+    'max-restore-time',
+    'skip-extensions',
+    'client-bin',
+    'install-client',
+    'timeout',
+    'retries',
+    'stall-timeout',
+    'tls-ca',
+    'tls-client-cert',
+    'tls-client-key',
+];
+/** Inputs of the contract that belong to later releases. */
+const laterRestoreTestInputs = [
+    'allow-plaintext-artifact',
+    'verify-key',
+    'decrypt-identity',
+    'decrypt-passphrase',
+    'proof-key',
+];
+/** Inputs to one readonly request. Throws a `Failure` that lists every problem of every input. */
+function readRestoreTest(read, { machine, source, identity, holdsSecrets }, known = []) {
+    const inputs = new Inputs(read);
+    inputs.add(known);
+    for (const name of laterRestoreTestInputs)
+        if (inputs.optional(name) !== undefined)
+            inputs.problem(name, 'is not part of this release', 'take it out; nothing is taken for granted that was not done');
+    const store = readStore(inputs, identity);
+    const parsed = parseSelector(inputs.optional('backup') ?? 'latest');
+    if ('problem' in parsed)
+        inputs.problem('backup', parsed.problem);
+    const scratch = inputs.optional('scratch-url') === undefined ? undefined : readTarget(inputs, 'scratch-url');
+    const longest = inputs.optional('max-restore-time');
+    const config = {
+        scratch,
+        superuser: inputs.choice('scratch-privileges', ['owner', 'superuser'], 'owner') === 'superuser',
+        allowUnsandboxed: inputs.flag('allow-unsandboxed', false),
+        holdsSecrets,
+        checks: readChecks(inputs),
+        census: inputs.choice('census', ['auto', 'rows', 'content'], 'auto'),
+        jobs: inputs.integer('jobs', Math.min(16, (0,external_node_os_.availableParallelism)()), 1, 64),
+        maxRestoreMs: longest === undefined ? undefined : inputs.duration('max-restore-time', '1h', '120h'),
+        skipExtensions: inputs.lines('skip-extensions').flatMap((line) => line.split(/[\s,]+/)),
+        clientBin: inputs.optional('client-bin'),
+        installClient: inputs.flag('install-client', true),
+        timeoutMs: inputs.duration('timeout', '5h', '120h'),
+        retries: inputs.integer('retries', 2, 0, 10),
+        version: release,
+        source,
+        machine,
+    };
+    const idleMs = Math.min(inputs.duration('stall-timeout', '5m', '24h'), 60_000);
+    inputs.finish();
+    if ('problem' in parsed)
+        throw new Error('a selector with a problem that nobody told');
+    return { config, store, idleMs, name: inputs.optional('name'), selector: parsed.selector };
+}
+function readChecks(inputs) {
+    const checks = checksOfLines(inputs.lines('checks'));
+    const path = inputs.optional('checks-file');
+    if (path === undefined)
+        return checks;
+    try {
+        const found = checksOfText((0,external_node_fs_.readFileSync)(path, 'utf8'));
+        if (found.length === 0)
+            inputs.problem('checks-file', `${path} holds no query`);
+        return [...checks, ...found];
+    }
+    catch {
+        inputs.problem('checks-file', `${path} cannot be read`, 'the path is taken from the folder the step runs in');
+        return checks;
+    }
+}
+
+;// CONCATENATED MODULE: ./build/action/restore-test.js
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+/** The action `pgassay/pgassay/restore-test`: proves that a backup restores. */
+function runRestoreTest() {
+    return runAction(async (run) => {
+        refuseWindows();
+        reportUnknown([...restoreTestInputs, ...laterRestoreTestInputs], run.log);
+        await withStepFolder(async (temporary) => {
+            let failure;
+            try {
+                failure = await test(readRequest(run.secrets, temporary), run);
+            }
+            catch (error) {
+                // Without a verdict it is no pass, whoever asks.
+                const found = error instanceof Failure ? error.message : 'an unexpected error';
+                const object = error instanceof Failure ? `stage ${error.stage}` : 'the restore test';
+                await tell({ result: 'failed' }, [{ object, expected: 'a verdict', found }], run.secrets);
+                throw error;
+            }
+            if (failure !== undefined)
+                throw failure;
+        });
+    });
+}
+/** Returns how the backup failed; throws what kept the test from coming to a verdict. */
+async function test({ config, store, idleMs, name, selector }, run) {
+    const { log, secrets, signal } = run;
+    for (const notice of config.scratch?.notices ?? [])
+        log.notice(notice);
+    const opened = openStore(store, { signal, idleMs });
+    const backup = await locate(opened, { name, selector, newest: true }, log);
+    setOutput('backup-id', backup.manifest.id);
+    const tested = await log.group('Restore', () => restoreTest(opened, backup, config, { log, signal }));
+    const report = reportOf(tested, opened);
+    const { proof } = tested;
+    const outputs = {
+        result: proof.result,
+        'restore-seconds': String(report.restoreSeconds),
+        'total-seconds': String(proof.timings.total ?? 0),
+        proof: tested.location ?? '',
+    };
+    await tell(outputs, proof.findings, secrets);
+    log.info(restoreTestText(report));
+    await writeSummary(secrets.redact(restoreTestSummary(report, await opened.now())), log);
+    return tested.failure;
+}
+/** Reads the inputs and hides the secrets among them, before anything is logged, also when they are wrong. */
+function readRequest(secrets, temporary) {
+    const url = input('scratch-url') ?? '';
+    hideSecretInputs(secrets);
+    try {
+        const inputs = new Inputs(input);
+        const read = withPemFiles(input, inputs);
+        const surroundings = {
+            machine: { ...machineOf(process.env), temporary },
+            source: sourceOf(process.env),
+            identity: identityOf(process.env),
+            holdsSecrets: holdsSecrets(process.env),
+        };
+        const request = readHiding(secrets, url, () => readRestoreTest(read, surroundings, inputs.problems));
+        const { scratch } = request.config;
+        if (scratch !== undefined)
+            for (const secret of secretsOf(url, scratch))
+                secrets.add(secret);
+        for (const word of scratch === undefined ? [] : publicWordsOf(scratch))
+            secrets.spare(word);
+        for (const word of [request.name, publicWordOf(request.store)])
+            secrets.spare(word);
+        return request;
+    }
+    finally {
+        maskAll(secrets);
+    }
+}
+/** An output may be 64 KB. */
+const mostBytes = 60_000;
+async function tell(outputs, findings, secrets) {
+    const texts = findings.map((finding) => secrets.redact(JSON.stringify(finding)));
+    const kept = [];
+    let bytes = 2;
+    for (const text of texts) {
+        bytes += Buffer.byteLength(text) + 1;
+        if (bytes > mostBytes)
+            break;
+        kept.push(text);
+    }
+    // The step's own folder goes with the step; this file is for the steps after it.
+    const file = (0,external_node_path_.join)(machineOf(process.env).temporary, `pgassay-findings-${(0,external_node_crypto_.randomBytes)(4).toString('hex')}.json`);
+    await (0,promises_.writeFile)(file, `[${texts.join(',\n')}]\n`, { mode: 0o600 });
+    const all = { ...outputs, findings: `[${kept.join(',')}]`, 'findings-file': file };
+    for (const [name, value] of Object.entries(all))
+        setOutput(name, value);
+}
+/** After the job: removes what a killed run left. Never fails the job. */
+async function runRestoreTestPost() {
+    try {
+        await removeStepFolder();
+    }
+    catch (error) {
+        warning(`cleaning up after the restore test failed: ${error.message}`);
+    }
+}
+
+;// CONCATENATED MODULE: ./build/cli/command.js
+/** Prints one JSON document, or the text made for people. */
+function answer(terminal, document, text) {
+    terminal.print(terminal.json ? JSON.stringify(document, null, 2) : text);
+}
+
+;// CONCATENATED MODULE: ./build/cli/shared-flags.js
+
+
+
+
+
+
+
+const storeFlags = [
+    { name: 'store', value: 'ADDRESS', help: 'where backups live: s3://bucket/prefix or file:///absolute/folder' },
+    { name: 'name', value: 'NAME', help: "which database's backups; may be left out where the store has only one" },
+    { name: 's3-endpoint', value: 'URL', help: 'an S3 server other than AWS, https://host' },
+    { name: 's3-region', value: 'REGION', help: "the bucket's region (default us-east-1)" },
+    { name: 's3-path-style', value: 'true|false', help: 'the bucket in the path (default: true with an endpoint)' },
+    {
+        name: 's3-access-key-id',
+        value: 'ID',
+        help: 'an access key (default: what the AWS SDK finds: variables, profiles, roles)',
+    },
+    { name: 's3-secret-access-key', help: 'its secret', secret: { variable: 'PGASSAY_S3_SECRET_ACCESS_KEY' } },
+    { name: 's3-session-token', help: 'its session token', secret: { variable: 'PGASSAY_S3_SESSION_TOKEN' } },
+    { name: 'aws-role-arn', value: 'ARN', help: "a role to assume with GitHub's OIDC token, inside a workflow" },
+];
+/** How a backup is kept in S3. */
+const writeFlags = [
+    { name: 's3-storage-class', value: 'CLASS', help: 'STANDARD_IA, for instance' },
+    { name: 's3-sse', value: 'KIND', help: 'encryption by the store: AES256 or aws:kms' },
+    { name: 's3-sse-kms-key-id', value: 'ID', help: 'the key for aws:kms' },
+    { name: 's3-object-lock-days', value: 'DAYS', help: 'nobody deletes it for so long (1 to 400)' },
+    { name: 's3-object-lock-confirm', value: 'DAYS', help: 'the same number again, for more than 400 days' },
+    { name: 's3-object-lock-mode', value: 'MODE', help: 'governance (default) or compliance' },
+    {
+        name: 's3-checksums',
+        value: 'WHEN',
+        help: 'auto (default) or when-required, for servers that refuse checksum headers',
+    },
+];
+const programFlags = [
+    { name: 'client-bin', value: 'FOLDER', help: "PostgreSQL's programs, and no others" },
+    { name: 'install-client', value: 'true|false', help: 'install missing programs in the cache (default true)' },
+];
+const tlsFlags = [
+    { name: 'tls-ca', value: 'FILE', help: "the authority that signed the server's certificate" },
+    { name: 'tls-client-cert', value: 'FILE', help: 'a certificate to log in with' },
+    { name: 'tls-client-key', help: 'its private key', secret: { variable: 'PGASSAY_TLS_CLIENT_KEY' } },
+];
+const backupArgument = {
+    name: 'backup',
+    help: 'latest, an id or its beginning, label:<label>, before:<ISO time>, or random:<duration>',
+    fallback: 'latest',
+};
+function readPrograms(inputs) {
+    return { clientBin: inputs.optional('client-bin'), installClient: inputs.flag('install-client', true) };
+}
+/** Before anything is printed. */
+function hideStoreSecrets({ flags, secrets }) {
+    for (const name of storeSecrets) {
+        const value = flags.read(name)?.trim();
+        if (value)
+            secrets.add(value);
+    }
+}
+/** The store the flags name, and everything in it that they let in. */
+async function openCatalog(terminal) {
+    const inputs = new Inputs(terminal.flags.read);
+    hideStoreSecrets(terminal);
+    const choice = readStore(inputs, identityOf(terminal.variables));
+    inputs.finish();
+    const store = openStore(choice, { signal: terminal.signal });
+    const wanted = inputs.optional('name');
+    const name = wanted === undefined ? undefined : await requireName(store, wanted);
+    return { store, catalog: await readCatalog(store, name) };
+}
+/** The one backup the flags and the argument name. */
+async function openBackup(terminal) {
+    const inputs = new Inputs(terminal.flags.read);
+    hideStoreSecrets(terminal);
+    const choice = readStore(inputs, identityOf(terminal.variables));
+    const parsed = parseSelector(terminal.flags.argument ?? 'latest');
+    if ('problem' in parsed)
+        inputs.problem('backup', parsed.problem);
+    inputs.finish();
+    if ('problem' in parsed)
+        throw new Failure('input', 'badInput', parsed.problem);
+    const store = openStore(choice, { signal: terminal.signal });
+    const wanted = { name: inputs.optional('name'), selector: parsed.selector };
+    return { store, backup: await locate(store, wanted, terminal.log) };
+}
+
+;// CONCATENATED MODULE: ./build/cli/backup.js
+
+
+
+
+
+
+
+
+
+const backupCommand = {
+    name: 'backup',
+    summary: 'Takes one backup: dumps, proves the dump whole, stores it.',
+    flags: [
+        ...storeFlags,
+        ...writeFlags,
+        {
+            name: 'database-url',
+            help: 'the database, postgresql://user:password@host/database',
+            secret: { variable: 'DATABASE_URL' },
+        },
+        { name: 'mode', value: 'MODE', help: 'full (default), schema-only or data-only' },
+        { name: 'schemas', value: 'PATTERN', many: true, help: 'only these schemas (repeat the flag for more)' },
+        { name: 'exclude-schemas', value: 'PATTERN', many: true, help: 'without these schemas' },
+        { name: 'tables', value: 'PATTERN', many: true, help: 'only these tables, with their partitions and children' },
+        { name: 'exclude-tables', value: 'PATTERN', many: true, help: 'without these tables' },
+        { name: 'exclude-table-data', value: 'PATTERN', many: true, help: 'these tables without their rows' },
+        { name: 'roles', value: 'true|false', help: 'role definitions too, without passwords (default true)' },
+        {
+            name: 'compression',
+            value: 'METHOD',
+            help: 'auto (default: zstd:3 where pg_dump can, else gzip:1), zstd:N, gzip:N, lz4, none',
+        },
+        { name: 'jobs', value: 'N', help: 'parallel dump connections; only 1 in this release' },
+        {
+            name: 'census',
+            value: 'HOW',
+            help: 'rows (default: counted on the server and in the archive), content (digests too), stream',
+        },
+        { name: 'label', value: 'LABEL', help: 'why this backup exists (default scheduled)' },
+        { name: 'allow-empty', help: 'accept a database without tables' },
+        { name: 'allow-pooler', help: 'accept a transaction pooler, though its other clients may suffer' },
+        { name: 'accept-new-database', help: 'go on under this name with another database than before' },
+        {
+            name: 'allow-events',
+            value: 'EVENT',
+            many: true,
+            help: "GitHub events a stranger's fork can cause, allowed all the same",
+        },
+        { name: 'lock-wait-timeout', value: 'TIME', help: 'how long to wait for a locked table (default 60s)' },
+        {
+            name: 'on-blocked-ddl',
+            value: 'WHAT',
+            help: 'warn (default) or abort when an ALTER has waited 30 s for the dump',
+        },
+        { name: 'max-replica-lag', value: 'TIME', help: 'how old a standby may be (default 1h)' },
+        { name: 'verify-upload', value: 'HOW', help: 'checksum (default) or read-back: hash the stored bytes again' },
+        { name: 'dry-run', help: 'check everything, store nothing' },
+        ...programFlags,
+        { name: 'timeout', value: 'TIME', help: 'for everything, retries included (default 5h)' },
+        { name: 'retries', value: 'N', help: 'tries again after a passing fault (default 2)' },
+        { name: 'stall-timeout', value: 'TIME', help: 'without a byte from a server that is not working (default 5m)' },
+        ...tlsFlags,
+    ],
+    async run(terminal) {
+        const { flags, log, secrets, signal, machine, variables } = terminal;
+        const inputs = new Inputs(flags.read);
+        const read = withPemFiles(flags.read, inputs);
+        hideStoreSecrets(terminal);
+        const url = flags.read('database-url') ?? '';
+        const surroundings = { machine, source: sourceOf(variables), event: undefined, identity: identityOf(variables) };
+        const config = readHiding(secrets, url, () => readBackupConfig(read, surroundings, inputs.problems));
+        for (const secret of secretsOf(url, config.target))
+            secrets.add(secret);
+        for (const word of [...publicWordsOf(config.target), config.name, config.label, publicWordOf(config.store)])
+            secrets.spare(word);
+        for (const notice of config.target.notices)
+            log.notice(notice);
+        const result = await backup(config, { log, signal });
+        if (result.kind === 'dry-run')
+            return answer(terminal, { dryRun: true, ...result }, `everything is in place: ${formatCount(result.tables, 'table')}, PostgreSQL ${result.server}, pg_dump ${result.client}; nothing was stored`);
+        const { manifest, location, restoreCommand } = result;
+        for (const warning of manifest.warnings)
+            log.warn(`pg_dump: ${warning}`);
+        const { totals, timings, database } = manifest;
+        answer(terminal, { backup: manifest, location, restoreCommand }, [
+            `backup ${manifest.name}/${manifest.id} is whole and stored`,
+            `  ${formatCount(totals.tables, 'table')}, ${formatCount(totals.rows, 'row')}, ${formatBytes(database.sizeBytes)} → ${formatBytes(manifest.files[0]?.bytes ?? 0)} in ${formatSeconds(timings.total ?? 0)}`,
+            `  ${location}`,
+            `  restore: ${restoreCommand}`,
+        ].join('\n'));
+    },
+};
 
 ;// CONCATENATED MODULE: ./build/fetch.js
 
@@ -82059,7 +84489,8 @@ function generalHelp(commands) {
         "Secrets come from variables (DATABASE_URL, TARGET_URL) or files (--database-url-file), never from a flag's value.",
         '',
         'exit status: 0 done, 2 bad input, 10 connect, 11 authentication, 12 privileges, 13 versions, 14 time or locks,',
-        '15 pooler, 20 disk, 30 store, 31 store rights, 32 exists, 40 verification, 50 restore, 130 cancelled',
+        '15 pooler, 20 disk, 30 store, 31 store rights, 32 exists, 40 verification, 50 restore, 51 a restore test that',
+        'found differences, 130 cancelled',
     ].join('\n');
 }
 function commandHelp(command) {
@@ -82110,6 +84541,9 @@ function width(text) {
 
 
 
+
+
+
 const listCommand = {
     name: 'list',
     summary: 'Lists the backups of a store, newest first.',
@@ -82120,23 +84554,27 @@ const listCommand = {
         if (catalog.unfinished.length > 0)
             terminal.log.notice(`${formatCount(catalog.unfinished.length, 'upload')} without a manifest: running, or cut off; not a backup`);
         const now = await store.now();
-        answer(terminal, { backups: catalog.backups.map(listed) }, catalog.backups.length === 0
+        const proofs = new Map(await Promise.all(catalog.backups.map(async (each) => [each, await newestProof(store, each)])));
+        answer(terminal, { backups: catalog.backups.map((each) => listed(each, proofs.get(each))) }, catalog.backups.length === 0
             ? `no backups in ${store.uri}`
-            : table(['name', 'id', 'age', 'label', 'size', 'tables', 'rows', 'server', 'verified'], catalog.backups.map(({ manifest }) => [
-                manifest.name,
-                manifest.id,
-                formatAge(manifest.createdAt, now),
-                manifest.label,
-                formatBytes(manifest.files[0]?.bytes ?? 0),
-                formatNumber(manifest.totals.tables),
-                formatNumber(manifest.totals.rows),
-                manifest.database.serverVersion,
-                'at backup',
-            ]), [4, 5, 6]));
+            : table(['name', 'id', 'age', 'label', 'size', 'tables', 'rows', 'server', 'restore test'], catalog.backups.map((each) => {
+                const { manifest } = each;
+                return [
+                    manifest.name,
+                    manifest.id,
+                    formatAge(manifest.createdAt, now),
+                    manifest.label,
+                    formatBytes(manifest.files[0]?.bytes ?? 0),
+                    formatNumber(manifest.totals.tables),
+                    formatNumber(manifest.totals.rows),
+                    manifest.database.serverVersion,
+                    describeProof(proofs.get(each), now),
+                ];
+            }), [4, 5, 6]));
     },
 };
 /** What `list --json` says of a backup. */
-function listed({ manifest }) {
+function listed({ manifest }, proof) {
     return {
         id: manifest.id,
         name: manifest.name,
@@ -82149,8 +84587,17 @@ function listed({ manifest }) {
         serverVersion: manifest.database.serverVersion,
         encrypted: manifest.files.some((file) => file.encryption !== null),
         signed: manifest.signing !== null,
-        proof: null,
+        proof: proof === undefined ? null : summaryOf(proof),
     };
+}
+function summaryOf({ testedAt, result, level, findings, timings }) {
+    return { testedAt, result, level, findings: findings.length, restoreSeconds: restoreSeconds(timings) };
+}
+/** `passed 2 days ago, 4 min 10 s` */
+function describeProof(proof, now) {
+    if (proof === undefined)
+        return 'not yet';
+    return `${proof.result} ${formatAge(proof.testedAt, now)}, ${formatSeconds(restoreSeconds(proof.timings))}`;
 }
 const showCommand = {
     name: 'show',
@@ -82161,379 +84608,24 @@ const showCommand = {
         const { store, backup } = await openBackup(terminal);
         const { manifest } = backup;
         const census = await readCensus(store, manifest);
+        const proofs = await readProofs(store, backup);
+        const now = await store.now();
         const { totals, database } = manifest;
-        answer(terminal, { manifest, census }, [
+        answer(terminal, { manifest, census, proofs }, [
             `${manifest.name}/${manifest.id}`,
-            `  taken     ${formatTime(manifest.createdAt)} (${formatAge(manifest.createdAt, await store.now())}), label ${manifest.label}, series ${manifest.series}`,
+            `  taken     ${formatTime(manifest.createdAt)} (${formatAge(manifest.createdAt, now)}), label ${manifest.label}, series ${manifest.series}`,
             `  database  ${displayWord(database.name)}, PostgreSQL ${database.serverVersion}, ${database.encoding}, ${database.collation}, ${formatBytes(database.sizeBytes)}`,
             `  holds     ${formatCount(totals.tables, 'table')}, ${formatCount(totals.rows, 'row')}, ${formatCount(census.sequences.length, 'sequence')}${totals.largeObjects === null ? '' : `, ${formatCount(totals.largeObjects, 'large object')}`}`,
             `  needs     roles ${census.roles.map(displayWord).join(', ') || 'none'}; extensions ${census.extensions.map((each) => `${displayWord(each.name)} ${each.version}`).join(', ') || 'none'}`,
             `  took      ${formatSeconds(manifest.timings.total ?? 0)} with pg_dump ${manifest.tools.pgDump}`,
             ...manifest.files.map((file) => `  file      ${file.name}  ${formatBytes(file.bytes)}  sha256 ${file.sha256}`),
             ...manifest.warnings.map((warning) => `  warning   ${warning}`),
+            ...proofs.map((proof) => `  tested    ${describeProof(proof, now)}${proof.findings.length === 0 ? '' : `, ${formatCount(proof.findings.length, 'finding')}`}`),
             '',
             table(['table', 'rows', ''], census.tables.map((each) => [displayName(each), formatNumber(each.rows), each.data ? '' : 'structure only']), [1]),
         ].join('\n'));
     },
 };
-
-;// CONCATENATED MODULE: ./build/checked-archive.js
-
-
-
-
-
-
-/**
- * What was hashed is what is read: the descriptor stays open, and a copy, made in `folder` where the store is elsewhere,
- * loses its name at once. Throws a `Failure` (exit 40) when the bytes are not those that were stored.
- */
-async function checkedArchive(store, manifest, folder, signal) {
-    const entry = fileOf(manifest, fileNames.dump);
-    const path = `${manifest.name}/${manifest.id}/${entry.name}`;
-    const reader = new TocReader();
-    let unreadable;
-    const look = (chunk) => {
-        if (unreadable !== undefined)
-            return;
-        try {
-            reader.push(chunk);
-        }
-        catch (error) {
-            // A changed byte shows in the checksum too, which says more: read on to the end for it.
-            if (!(error instanceof NotAnArchive))
-                throw error;
-            unreadable = error;
-        }
-    };
-    const tocOf = () => {
-        if (reader.toc !== undefined)
-            return reader.toc;
-        throw new Failure('verify', 'verification', `${manifest.name}/${manifest.id}: ${entry.name} is no archive that this program can read`, { hint: 'this backup cannot be trusted; use an older one (pgassay list)', cause: unreadable });
-    };
-    const local = await store.openLocal(path);
-    if (local !== undefined) {
-        try {
-            const stream = local.createReadStream({ start: 0, autoClose: false });
-            await checkStream(stream, manifest, entry, signal, async (chunk) => look(chunk));
-            return { file: local, path: store.pathFor(path), toc: tocOf() };
-        }
-        catch (error) {
-            await local.close();
-            throw error;
-        }
-    }
-    const copy = (0,external_node_path_.join)(folder, entry.name);
-    const file = await (0,promises_.open)(copy, 'wx+', 0o600);
-    try {
-        await readWhole(store, manifest, entry, signal, async (chunk) => {
-            look(chunk);
-            for (let at = 0; at < chunk.length;)
-                at += (await file.write(chunk, at)).bytesWritten;
-        });
-        if (process.platform === 'linux')
-            await (0,promises_.unlink)(copy);
-        return { file, path: process.platform === 'linux' ? undefined : copy, toc: tocOf() };
-    }
-    catch (error) {
-        await file.close();
-        throw error;
-    }
-}
-
-;// CONCATENATED MODULE: ./build/postgres/database-settings.js
-
-
-const identifier = '(?:"(?:[^"]|"")*"|[^\\s"]+)';
-const database_settings_forms = [
-    new RegExp(`^(ALTER DATABASE )${identifier}( (?:SET|RESET|CONNECTION LIMIT|IS_TEMPLATE)\\b)`),
-    new RegExp(`^(ALTER ROLE ${identifier} IN DATABASE )${identifier}( SET\\b)`),
-    new RegExp(`^((?:GRANT|REVOKE) [A-Z, ]+ ON DATABASE )${identifier}( (?:TO|FROM)\\b)`),
-    new RegExp(`^(COMMENT ON DATABASE )${identifier}( IS\\b)`),
-];
-function databaseStatements(toc) {
-    return toc.entries
-        .filter(({ kind, tag }) => kind === 'DATABASE PROPERTIES' ||
-        ((kind === 'ACL' || kind === 'COMMENT' || kind === 'SECURITY LABEL') && tag.startsWith('DATABASE ')))
-        .flatMap(({ kind, definition }) => statementsOf(definition).map((statement) => ({
-        title: titleOf(statement),
-        grants: kind === 'ACL' || statement.startsWith('ALTER ROLE '),
-        sqlFor: rewriterOf(statement),
-    })));
-}
-function rewriterOf(statement) {
-    const form = database_settings_forms.find((pattern) => pattern.test(statement));
-    if (form === undefined)
-        return undefined;
-    return (database) => statement.replace(form, (_whole, before, after) => `${before}${quoteName(database)}${after}`);
-}
-/** Settings may hold secrets: their names only. */
-function titleOf(statement) {
-    const setting = /^ALTER (?:DATABASE|ROLE) .*? SET ("(?:[^"]|"")*"|[\w.]+)/s.exec(statement)?.[1];
-    if (setting !== undefined)
-        return `the setting ${setting.replace(/[\p{Cc}"]/gu, '')}`;
-    if (/^ALTER DATABASE/.test(statement))
-        return /IS_TEMPLATE/.test(statement) ? 'IS_TEMPLATE' : 'the connection limit';
-    if (/^(?:GRANT|REVOKE)/.test(statement))
-        return 'its grants';
-    return /^COMMENT/.test(statement) ? 'its comment' : 'a security label';
-}
-/** Splits at `;` outside of quotes; pg_dump writes no dollar quotes here. */
-function statementsOf(sql) {
-    const statements = [];
-    let from = 0;
-    const take = (to) => {
-        const statement = sql.slice(from, to).trim();
-        if (statement !== '')
-            statements.push(statement);
-    };
-    for (const match of sql.matchAll(/[eE]'(?:[^'\\]|\\[\s\S]|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|;/g)) {
-        if (match[0] !== ';')
-            continue;
-        take(match.index);
-        from = match.index + 1;
-    }
-    take(sql.length);
-    return statements;
-}
-/** Carries them out for `database`; the titles of those that were not. */
-async function applyToDatabase(session, database, statements) {
-    const left = [];
-    for (const { title, sqlFor } of statements) {
-        try {
-            if (sqlFor === undefined)
-                left.push(title);
-            else
-                await session.query(sqlFor(database));
-        }
-        catch (error) {
-            if (!isDatabaseError(error))
-                throw error;
-            left.push(title);
-        }
-    }
-    return left;
-}
-
-;// CONCATENATED MODULE: ./build/postgres/read-back.js
-
-
-
-
-/** Counts what the census counted, in the restored database. What cannot be read is told, not guessed. */
-async function readRestored(session, census) {
-    const unread = [];
-    const scope = await resolveScope(session, { mode: 'full', schemas: [], excludeSchemas: [], tables: [], excludeTables: [], excludeTableData: [] }, { standby: false, database: '' });
-    const wanted = new Map(census.tables.map((table) => [nameKey(table), table]));
-    const present = scope.tables.filter((table) => wanted.has(nameKey(table)));
-    const counted = present.filter((table) => wanted.get(nameKey(table))?.data === true);
-    const counts = new Map();
-    for (let from = 0; from < counted.length; from += tablesPerBatch)
-        await countInto(counts, unread, session, counted.slice(from, from + tablesPerBatch), census.digest !== null);
-    const sequences = new Map();
-    for (const sequence of census.sequences) {
-        try {
-            const [row] = await session.query(`SELECT last_value::text AS value, is_called AS called FROM ${quoteQualified(sequence)}`);
-            if (row !== undefined)
-                sequences.set(nameKey(sequence), row);
-        }
-        catch (error) {
-            if (!isDatabaseError(error))
-                throw error;
-            // Undefined table, undefined schema: that it is not there is the finding.
-            if (error.code === '42P01' || error.code === '3F000')
-                continue;
-            unread.push({ ...nameOf(sequence), kind: 'sequence', reason: reduceMessage(error.message) });
-        }
-    }
-    const [large] = await session.query('SELECT count(*) FROM pg_catalog.pg_largeobject_metadata');
-    return {
-        unread,
-        state: {
-            tables: new Map(present.map((table) => [nameKey(table), counts.get(table.oid) ?? { rows: 0 }])),
-            sequences,
-            largeObjects: Number(large?.count ?? 0),
-            show: displayName,
-            key: nameKey,
-        },
-    };
-}
-/** All together, or one by one when the server refuses one of them. */
-async function countInto(counts, unread, session, tables, content) {
-    try {
-        for (const [oid, count] of await countTables(session, tables, content))
-            counts.set(oid, count);
-    }
-    catch (error) {
-        if (!isDatabaseError(error))
-            throw error;
-        const [first, second] = tables;
-        if (first !== undefined && second === undefined)
-            unread.push({ ...nameOf(first), kind: 'table', reason: reduceMessage(error.message) });
-        else
-            for (const table of tables)
-                await countInto(counts, unread, session, [table], content);
-    }
-}
-function nameOf({ schema, name }) {
-    return { schema, name };
-}
-
-;// CONCATENATED MODULE: ./build/postgres/restore.js
-
-
-
-
-/**
- * The server ended a wait of pg_restore's own jobs for each other. It happens with partitions of partitions: attaching an
- * index and checking a foreign key of the same tree are given to two jobs (seen with 17.11, 2 of 100 with eight jobs).
- */
-class JobsDeadlocked extends Failure {
-}
-/** Runs pg_restore, stopping at the first error. Throws a `Failure` without a hint that names the entry, and no row value. */
-async function restoreArchive(plan, { log, signal }) {
-    signal.throwIfAborted();
-    const program = start({
-        path: plan.programs.pgRestore,
-        args: [
-            '--exit-on-error',
-            '--no-password',
-            '--verbose',
-            '-d',
-            databaseArgument(plan.database),
-            ...(plan.oneTransaction ? ['--single-transaction'] : [`--jobs=${plan.jobs}`]),
-            ...(plan.keepOwners ? [] : ['--no-owner', '--no-privileges']),
-            // Every job opens the archive anew; on Linux /proc does that even for a file without a name.
-            process.platform === 'linux' ? '/proc/self/fd/3' : (plan.archive.path ?? '/dev/fd/3'),
-        ],
-        env: plan.environment,
-        inherit: [plan.archive.file.fd],
-    });
-    program.stdin.end();
-    program.stdout.resume();
-    let entries = 0;
-    let current = '';
-    program.onStderrLine((line) => {
-        const item = /^pg_restore: (?:creating|processing|executing|launching item \d+) (.*)$/.exec(line)?.[1];
-        if (item === undefined)
-            return;
-        entries++;
-        current = item;
-    });
-    const started = Date.now();
-    const progress = setInterval(() => {
-        log.progress(`restore ${entries} entries · ${current} · elapsed ${Math.round((Date.now() - started) / 1000)} s`);
-    }, 10_000);
-    const stop = () => void program.stop().catch(() => undefined);
-    signal.addEventListener('abort', stop, { once: true });
-    try {
-        const exit = await program.exited.catch((error) => {
-            throw new Failure('restore', 'restore', `pg_restore could not be started: ${error.code}`, { cause: error });
-        });
-        if (exit.code === 0 && exit.signal === null)
-            return;
-        if (signal.aborted)
-            throw cancelled('restore');
-        const names = new Set(plan.names);
-        const reports = readReports(exit.stderr, (word) => names.has(word) || names.has(word.split('.').at(-1) ?? ''));
-        const error = reports.find((report) => report.severity === 'error');
-        const where = error?.entry === undefined ? '' : ` at ${error.entry}`;
-        const what = exit.signal === null ? (error?.message ?? `exit ${exit.code}`) : `killed by ${exit.signal}`;
-        const own = plan.jobs > 1 && !plan.oneTransaction && /deadlock detected$/.test(error?.message ?? '');
-        throw new (own ? JobsDeadlocked : Failure)('restore', 'restore', `pg_restore stopped${where}: ${what}`);
-    }
-    finally {
-        clearInterval(progress);
-        signal.removeEventListener('abort', stop);
-    }
-}
-
-;// CONCATENATED MODULE: ./build/postgres/target-database.js
-
-
-
-/** Undefined: this server has no database of that name. */
-async function identify(session, name) {
-    const [row] = await session.query('SELECT oid::text AS oid FROM pg_catalog.pg_database WHERE datname = $1', [name]);
-    if (row === undefined)
-        return undefined;
-    const system = await session
-        .query('SELECT system_identifier::text AS id FROM pg_catalog.pg_control_system()')
-        .catch((error) => {
-        if (isDatabaseError(error))
-            return [];
-        throw error;
-    });
-    return { name, oid: row.oid, system: system[0]?.id ?? null };
-}
-function isMissingDatabase(error) {
-    return error instanceof Failure && error.cause instanceof Error && error.cause.message === 'SQLSTATE 3D000';
-}
-/** The connection ended before the server answered: the database may be there, and nobody knows which it is. */
-class CreationUnknown extends Error {
-}
-/**
- * Creates the database as the source was: encoding, locale, its provider and rules. Throws a `Failure` when the server
- * refuses and {@link CreationUnknown} when it did not answer.
- */
-async function createDatabase(maintenance, name, source) {
-    try {
-        await maintenance.query(`CREATE DATABASE ${quoteName(name)} TEMPLATE template0 ENCODING ${literal(source.encoding)}${localeOf(source)}`);
-        const created = await identify(maintenance, name);
-        if (created !== undefined)
-            return created;
-    }
-    catch (error) {
-        if (!isDatabaseError(error))
-            throw new CreationUnknown('no answer', { cause: error });
-        throw refusal(error, error.code, name, source);
-    }
-    throw new Failure('restore', 'restore', `the database ${displayWord(name)} is gone again right after its creation`);
-}
-function refusal(error, code, name, source) {
-    if (code === '42501')
-        return new Failure('restore', 'privilege', `this role may not create the database ${displayWord(name)}`, {
-            hint: 'let somebody who may create it, then restore into the empty database',
-            cause: error,
-        });
-    return new Failure('restore', 'restore', `the database ${displayWord(name)} could not be created: ${reduceMessage(error.message)}`, {
-        hint: `the source has encoding ${source.encoding} and collation ${source.collation}; create the database yourself with what this server has, then restore into it`,
-        cause: error,
-    });
-}
-/** Backups of before lcCollate was recorded name one locale, which stands for both categories. */
-function localeOf(source) {
-    const [, provider, locale = ''] = /^(icu|builtin):(.*)$/s.exec(source.collation) ?? [];
-    const collate = source.lcCollate ?? (provider === undefined ? source.collation : undefined);
-    const ctype = source.lcCtype ?? collate;
-    let clauses = '';
-    if (provider !== undefined)
-        clauses += ` LOCALE_PROVIDER ${provider} ${provider === 'icu' ? 'ICU_LOCALE' : 'BUILTIN_LOCALE'} ${literal(locale)}`;
-    if (provider === 'icu' && source.icuRules !== undefined)
-        clauses += ` ICU_RULES ${literal(source.icuRules)}`;
-    if (collate !== undefined)
-        clauses += ` LC_COLLATE ${literal(collate)}`;
-    if (ctype !== undefined)
-        clauses += ` LC_CTYPE ${literal(ctype)}`;
-    return clauses;
-}
-function literal(text) {
-    const quoted = `'${text.replaceAll("'", "''").replaceAll('\\', '\\\\')}'`;
-    return text.includes('\\') ? ` E${quoted}` : quoted;
-}
-/** Drops that very database, with every session in it. `another`: what has its name now is not it, and stays. */
-async function dropDatabase(maintenance, database) {
-    const found = await identify(maintenance, database.name);
-    if (found === undefined)
-        return 'gone';
-    if (!isSame(found, database))
-        return 'another';
-    await maintenance.query(`DROP DATABASE ${quoteName(database.name)} WITH (FORCE)`);
-    return 'dropped';
-}
-function isSame(a, b) {
-    return a.oid === b.oid && a.system === b.system;
-}
 
 ;// CONCATENATED MODULE: ./build/postgres/target.js
 
@@ -83150,7 +85242,7 @@ class Restoration {
         return !this.#target.created && this.#config.jobs === 1;
     }
     async #compare(session, census) {
-        const { state, unread } = await readRestored(session, census);
+        const { state, unread } = await readRestored(session, census, { harmless: false });
         const without = new Set(unread.map((each) => `${each.kind} ${nameKey(each)}`));
         const { compared, findings } = compareRestored({
             ...census,
@@ -83336,14 +85428,104 @@ const restore_restoreCommand = {
                 each.found === undefined ? 'not counted' : formatNumber(each.found),
             ]), [1, 2]),
             '',
-            `${manifest.name}/${manifest.id} restored into ${displayWord(target.database)} in ${formatSeconds(result.seconds)}: ${formatCount(result.tables, 'table')}, ${formatCount(result.rows, 'row')}, ${verdictOf(result)}`,
+            `${manifest.name}/${manifest.id} restored into ${displayWord(target.database)} in ${formatSeconds(result.seconds)}: ${formatCount(result.tables, 'table')}, ${formatCount(result.rows, 'row')}, ${restore_verdictOf(result)}`,
             'run ANALYZE there before traffic returns: statistics are not part of a dump',
         ].join('\n'));
     },
 };
-function verdictOf({ uncounted }) {
+function restore_verdictOf({ uncounted }) {
     return uncounted === 0 ? 'all as recorded' : `as recorded but for ${formatCount(uncounted, 'table')} not counted`;
 }
+
+;// CONCATENATED MODULE: ./build/cli/restore-test.js
+
+
+
+
+
+
+
+
+
+
+const restoreTestCommand = {
+    name: 'restore-test',
+    summary: 'Restores a backup into a database that is thrown away, and proves it equal to what was backed up.',
+    argument: backupArgument,
+    flags: [
+        ...storeFlags,
+        {
+            name: 'scratch-url',
+            help: 'the superuser of a server that may be thrown away (default: one is started here)',
+            secret: { variable: 'PGASSAY_SCRATCH_URL' },
+        },
+        {
+            name: 'scratch-privileges',
+            value: 'WHO',
+            help: 'owner (default: the archive is restored without rights) or superuser',
+        },
+        { name: 'allow-unsandboxed', help: 'superuser also where the archive could read what this user may' },
+        { name: 'checks', value: 'SQL', many: true, help: 'a query that answers true when all is well (repeat the flag)' },
+        { name: 'checks-file', value: 'FILE', help: 'queries separated by ;' },
+        { name: 'census', value: 'HOW', help: 'auto (default: as the backup recorded), rows or content' },
+        { name: 'jobs', value: 'N', help: 'parallel connections (default: processors)' },
+        { name: 'max-restore-time', value: 'TIME', help: 'a download and restore that take longer are a finding' },
+        {
+            name: 'skip-extensions',
+            value: 'NAME',
+            many: true,
+            help: 'leave these extensions out, with what depends on them; the test does not pass',
+        },
+        { name: 'timeout', value: 'TIME', help: 'for everything, retries included (default 5h)' },
+        { name: 'retries', value: 'N', help: 'tries again after a passing fault (default 2)' },
+        { name: 'stall-timeout', value: 'TIME', help: 'without a byte from the store (default 5m)' },
+        ...programFlags,
+        ...tlsFlags,
+    ],
+    async run(terminal) {
+        const { flags, log, secrets, signal, machine, variables } = terminal;
+        hideStoreSecrets(terminal);
+        const inputs = new Inputs(flags.read);
+        const url = flags.read('scratch-url') ?? '';
+        const { config, store, idleMs, name, selector } = readHiding(secrets, url, () => {
+            const read = withPemFiles((input) => (input === 'backup' ? flags.argument : flags.read(input)), inputs);
+            const surroundings = {
+                machine,
+                source: sourceOf(variables),
+                identity: identityOf(variables),
+                holdsSecrets: holdsSecrets(variables),
+            };
+            return readRestoreTest(read, surroundings, inputs.problems);
+        });
+        if (config.scratch !== undefined) {
+            for (const secret of secretsOf(url, config.scratch))
+                secrets.add(secret);
+            for (const word of publicWordsOf(config.scratch))
+                secrets.spare(word);
+            for (const notice of config.scratch.notices)
+                log.notice(notice);
+        }
+        const opened = openStore(store, { signal, idleMs });
+        const backup = await locate(opened, { name, selector, newest: true }, log);
+        const tested = await restoreTest(opened, backup, config, { log, signal });
+        const report = reportOf(tested, opened);
+        answer(terminal, {
+            result: tested.proof.result,
+            backupId: tested.manifest.id,
+            name: tested.manifest.name,
+            restoreSeconds: report.restoreSeconds,
+            totalSeconds: tested.proof.timings.total ?? 0,
+            level: tested.proof.level,
+            findings: tested.proof.findings,
+            leftOut: tested.proof.leftOut,
+            notes: tested.proof.notes,
+            timings: tested.proof.timings,
+            proof: tested.location ?? null,
+        }, restoreTestText(report));
+        if (tested.failure !== undefined)
+            throw tested.failure;
+    },
+};
 
 ;// CONCATENATED MODULE: ./build/cli/terminal.js
 /** Writes to stderr: a progress line that renews itself on a terminal, a line each elsewhere. */
@@ -83420,12 +85602,14 @@ const verifyCommand = {
 
 
 
+
 const commands = [
     backupCommand,
     listCommand,
     showCommand,
     verifyCommand,
     fetchCommand,
+    restoreTestCommand,
     restore_restoreCommand,
 ];
 /** The command line: `pgassay <command> …`. Results go to stdout, everything else to stderr; sets the exit status. */
@@ -83490,7 +85674,10 @@ function main_describeFailure({ stage, message, hint }) {
 
 
 
+
 var __webpack_exports__backup = __webpack_exports__.RR;
 var __webpack_exports__backupPost = __webpack_exports__.dy;
 var __webpack_exports__cli = __webpack_exports__.xw;
-export { __webpack_exports__backup as backup, __webpack_exports__backupPost as backupPost, __webpack_exports__cli as cli };
+var __webpack_exports__restoreTest = __webpack_exports__.$5;
+var __webpack_exports__restoreTestPost = __webpack_exports__.VR;
+export { __webpack_exports__backup as backup, __webpack_exports__backupPost as backupPost, __webpack_exports__cli as cli, __webpack_exports__restoreTest as restoreTest, __webpack_exports__restoreTestPost as restoreTestPost };

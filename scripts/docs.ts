@@ -1,8 +1,8 @@
-// Writes the tables of README.md that have their truth elsewhere: inputs and outputs from action.yml, exit codes from
-// src/failure.ts. Each lies between `<!-- NAME:start -->` and `<!-- NAME:end -->`.
+// Writes the tables of the READMEs that have their truth elsewhere: inputs and outputs from the action.yml beside each,
+// exit codes from src/failure.ts. Each lies between `<!-- NAME:start -->` and `<!-- NAME:end -->`.
 //
-//   node scripts/docs.ts           rewrites README.md
-//   node scripts/docs.ts --check   changes nothing; exit 1 and the first difference when README.md is out of date
+//   node scripts/docs.ts           rewrites them
+//   node scripts/docs.ts --check   changes nothing; exit 1 and the first difference when one is out of date
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -38,8 +38,12 @@ const meanings: Record<ExitName, string> = {
   verification: 'The proof failed: counts, checksums, a damaged or altered file. Nothing was published.',
   wrongKey: 'The key does not open this backup.',
   restore: 'The restore failed or the target is not empty.',
+  differences: 'A restore test found that the restored database is not what was backed up. Every finding is listed.',
   cancelled: 'Cancelled. Nothing was published.',
 };
+
+/** The folders with an action.yml and a README of its own. */
+export const actionFolders = ['.', 'restore-test'];
 
 if (import.meta.main) {
   const args = process.argv.slice(2);
@@ -47,26 +51,32 @@ if (import.meta.main) {
     console.error('docs: the only argument is --check');
     process.exit(2);
   }
-  const path = join(root, 'README.md');
-  const before = readFileSync(path, 'utf8');
-  const after = filled(before, readFileSync(join(root, 'action.yml'), 'utf8'));
-  if (after === before) console.log('README.md agrees with action.yml and src/failure.ts');
-  else if (args[0] === '--check') {
-    console.error(`README.md does not agree with action.yml and src/failure.ts\n${firstDifference(before, after)}`);
-    console.error('run `npm run docs` and commit README.md with the change');
-    process.exit(1);
-  } else {
-    writeFileSync(path, after);
-    console.log('README.md rewritten');
+  for (const folder of actionFolders) {
+    const name = join(folder, 'README.md');
+    const before = readFileSync(join(root, name), 'utf8');
+    const after = filled(before, readFileSync(join(root, folder, 'action.yml'), 'utf8'));
+    if (after === before) console.log(`${name} agrees with its action.yml and src/failure.ts`);
+    else if (args[0] === '--check') {
+      console.error(`${name} does not agree with its action.yml and src/failure.ts\n${firstDifference(before, after)}`);
+      console.error(`run \`npm run docs\` and commit ${name} with the change`);
+      process.exitCode = 1;
+    } else {
+      writeFileSync(join(root, name), after);
+      console.log(`${name} rewritten`);
+    }
   }
 }
 
-/** `readme` with its tables made anew from `action` (the text of an action.yml). Throws when a marker is missing. */
+/**
+ * `readme` with its tables made anew from `action` (the text of an action.yml). Throws when a marker is missing; only the
+ * table of exit codes may be left out.
+ */
 export function filled(readme: string, action: string): string {
   const tables = { inputs: inputTable(inputsOf(action)), outputs: outputTable(action), 'exit-codes': exitTable() };
   let text = readme;
   for (const [name, table] of Object.entries(tables)) {
     const [start, end] = [`<!-- ${name}:start -->`, `<!-- ${name}:end -->`];
+    if (name === 'exit-codes' && !readme.includes(start) && !readme.includes(end)) continue;
     const [head, rest, ...more] = text.split(start);
     const [old, tail, ...again] = rest?.split(end) ?? [];
     if (head === undefined || old === undefined || tail === undefined || more.length > 0 || again.length > 0) {

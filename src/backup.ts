@@ -1,9 +1,10 @@
 import { randomBytes } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { withinLimits } from './attempts.ts';
 import { newId } from './backup-id.ts';
 import { readRecent } from './catalog.ts';
-import { cancelled, Failure } from './failure.ts';
+import { Failure } from './failure.ts';
 import type { Log } from './log.ts';
 import type { Machine } from './machine.ts';
 import { fileNames, type Manifest, type Source } from './manifest.ts';
@@ -86,52 +87,17 @@ export interface BackupIo {
  * nothing that is listed. Transient failures are tried again until something has been published.
  */
 export async function backup(config: BackupConfig, io: BackupIo): Promise<BackupResult> {
-  const { log, signal } = io;
-  const deadline = new AbortController();
-  const timer = setTimeout(() => {
-    deadline.abort(
+  const limits = {
+    ...io,
+    timeoutMs: config.timeoutMs,
+    tooLong: () =>
       new Failure('dump', 'timeLimit', `the backup was not done within ${formatSeconds(config.timeoutMs / 1000)}`, {
         hint: 'give it more with timeout, or less to do with exclude-table-data; nothing was published',
       }),
-    );
-  }, config.timeoutMs);
-  const stop = AbortSignal.any([signal, deadline.signal]);
-  try {
-    for (let attempt = 0; ; attempt++) {
-      try {
-        return await new Attempt(config, { ...io, signal: stop }).run();
-      } catch (error) {
-        if (stop.aborted) throw reasonOf(stop);
-        if (!(error instanceof Failure) || !error.transient || attempt >= config.retries) throw error;
-        const seconds = 2 ** attempt * 2;
-        log.warn(
-          `${error.stage}: ${error.message}; trying again in ${seconds} s (${attempt + 1} of ${config.retries})`,
-        );
-        await pause(seconds * 1000, stop);
-      }
-    }
-  } finally {
-    clearTimeout(timer);
-  }
-}
-
-function reasonOf(signal: AbortSignal): Failure {
-  return signal.reason instanceof Failure ? signal.reason : cancelled('dump');
-}
-
-function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(done, ms);
-    const onAbort = (): void => {
-      clearTimeout(timer);
-      reject(reasonOf(signal));
-    };
-    function done(): void {
-      signal.removeEventListener('abort', onAbort);
-      resolve();
-    }
-    signal.addEventListener('abort', onAbort, { once: true });
-  });
+    retries: config.retries,
+    stage: 'dump' as const,
+  };
+  return withinLimits(limits, (signal) => new Attempt(config, { ...io, signal }).run());
 }
 
 /** Younger ones may belong to a run that is still going. */

@@ -1,7 +1,9 @@
-import { createHash } from 'node:crypto';
+import { createHash, randomInt } from 'node:crypto';
 import { timeOfId } from './backup-id.ts';
 import { Failure } from './failure.ts';
 import { fileNames, type Manifest, parseManifest, UnreadableDocument } from './manifest.ts';
+import { formatSeconds, parseDuration } from './numbers.ts';
+import { proofPattern } from './proof.ts';
 import type { Store } from './store/store.ts';
 
 /** A backup that has a manifest, and the digest of that manifest's bytes. */
@@ -10,6 +12,8 @@ export interface Backup {
   readonly manifestSha256: string;
   /** What somebody did to its files after it was stored, where the store remembers; such a backup is whole all the same. */
   readonly tampering: readonly string[];
+  /** Names of the proofs beside it, `proofs/<time>.json`, oldest first. */
+  readonly proofs: readonly string[];
 }
 
 /** What a folder with a backup's id turned out to be. */
@@ -71,7 +75,8 @@ function judge(
       return [`${file} was ${history} after it was stored`];
     });
     const manifestSha256 = createHash('sha256').update(bytes).digest('hex');
-    return { kind: 'backup', backup: { manifest, manifestSha256, tampering } };
+    const proofs = [...sizes.keys()].filter((file) => proofPattern.test(file)).sort();
+    return { kind: 'backup', backup: { manifest, manifestSha256, tampering, proofs } };
   } catch (error) {
     if (!(error instanceof UnreadableDocument)) throw error;
     return { kind: 'damaged', name, id, reason: error.message };
@@ -135,12 +140,14 @@ function hintOf(names: readonly string[]): string {
     : `say which with name: ${names.join(', ')}`;
 }
 
-/** Which backup: `latest`, an id, the unambiguous beginning of one, `label:<label>`, `before:<ISO time>`. */
+/** Which backup: `latest`, an id, the unambiguous beginning of one, `label:<label>`, `before:<ISO time>`, `random:<duration>`. */
 export type Selector =
   | { readonly by: 'latest' }
   | { readonly by: 'id'; readonly prefix: string }
   | { readonly by: 'label'; readonly label: string }
-  | { readonly by: 'before'; readonly time: number };
+  | { readonly by: 'before'; readonly time: number }
+  /** Any one that is not older than so many milliseconds. */
+  | { readonly by: 'random'; readonly withinMs: number };
 
 /** The sentence after "backup", when the text is no selector. */
 export function parseSelector(text: string): { readonly selector: Selector } | { readonly problem: string } {
@@ -151,8 +158,15 @@ export function parseSelector(text: string): { readonly selector: Selector } | {
     if (Number.isNaN(time)) return { problem: `${text} names no time; write before:2026-11-21T02:00:00Z` };
     return { selector: { by: 'before', time } };
   }
+  if (text.startsWith('random:')) {
+    const withinMs = parseDuration(text.slice(7));
+    if (!withinMs) return { problem: `${text} names no duration; write random:7d` };
+    return { selector: { by: 'random', withinMs } };
+  }
   if (/^\d{4,8}(?:T\d{0,6}(?:Z(?:-[0-9a-f]{0,6})?)?)?$/.test(text)) return { selector: { by: 'id', prefix: text } };
-  return { problem: `${text} is neither latest, an id (20261121T020004Z-3f9a1c), label:<label> nor before:<ISO time>` };
+  return {
+    problem: `${text} is neither latest, an id (20261121T020004Z-3f9a1c), label:<label>, before:<ISO time> nor random:<duration>`,
+  };
 }
 
 /** Clocks may differ by this much before a backup counts as made in the future. */
@@ -171,16 +185,19 @@ export function select(catalog: Catalog, selector: Selector, now: Date): Backup 
       return false;
     if (selector.by === 'label') return manifest.label === selector.label;
     if (manifest.label === 'pre-restore') return false;
+    if (selector.by === 'random') return created >= now.getTime() - selector.withinMs;
     return selector.by === 'latest' || created <= selector.time;
   });
-  const [newest] = wanted;
-  if (newest !== undefined) return newest;
+  const chosen = wanted[selector.by === 'random' && wanted.length > 0 ? randomInt(wanted.length) : 0];
+  if (chosen !== undefined) return chosen;
   const what =
     selector.by === 'latest'
       ? 'there is no backup yet'
       : selector.by === 'label'
         ? `no backup has the label ${selector.label}`
-        : `no backup is from ${new Date(selector.time).toISOString()} or earlier`;
+        : selector.by === 'random'
+          ? `no backup is younger than ${formatSeconds(selector.withinMs / 1000)}`
+          : `no backup is from ${new Date(selector.time).toISOString()} or earlier`;
   throw new Failure('locate', 'badInput', what, { hint: candidates(catalog) });
 }
 

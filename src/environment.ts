@@ -15,11 +15,24 @@ type Variables = Readonly<Record<string, string | undefined>>;
 export function machineOf(variables: Variables): Machine {
   return {
     temporary: variables.RUNNER_TEMP || tmpdir(),
-    toolCache: variables.RUNNER_TOOL_CACHE || join(variables.XDG_CACHE_HOME || join(homedir(), '.cache'), 'pgassay'),
+    toolCache: variables.RUNNER_TOOL_CACHE || join(variables.XDG_CACHE_HOME || cacheHome(), 'pgassay'),
     path: variables.PATH ?? '',
     onRunner: variables.GITHUB_ACTIONS === 'true',
     packages: packageAccess(variables),
   };
+}
+
+/** A server that root starts runs as another user, who has no way into root's home. */
+function cacheHome(): string {
+  return process.getuid?.() === 0 ? '/var/cache' : join(homedir(), '.cache');
+}
+
+/** Whether somebody who can read this environment would have got something. */
+export function holdsSecrets(variables: Variables): boolean {
+  const telling = /SECRET|TOKEN|PASSWORD|PASSPHRASE|CREDENTIAL|PRIVATE|_KEY$|(?:^|[_-])URL$/;
+  return Object.entries(variables).some(
+    ([name, value]) => Boolean(value) && telling.test(name.toUpperCase()) && !/^GITHUB_\w*URL$/.test(name),
+  );
 }
 
 /** The run on GitHub; null elsewhere. */

@@ -34,6 +34,7 @@ export const exitCodes = {
   verification: 40,
   wrongKey: 41,
   restore: 50,
+  differences: 51,
   cancelled: 130,
 } as const;
 

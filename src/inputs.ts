@@ -1,4 +1,5 @@
 import { type Failure, inputFailure, type Problem } from './failure.ts';
+import { parseDuration } from './numbers.ts';
 
 /** Where an edge gets the text of an input from; undefined or empty: not given. */
 export type ReadInput = (name: string) => string | undefined;
@@ -63,12 +64,12 @@ export class Inputs {
   /** Milliseconds. A number needs its unit: `10` is ten of what. */
   duration(name: string, fallback: string, most: string): number {
     const text = this.optional(name) ?? fallback;
-    const value = milliseconds(text);
+    const value = parseDuration(text);
     if (value === undefined) this.problem(name, `${text} is not a duration`, 'write a number and a unit: 90s, 5m, 2h');
     else if (value === 0) this.problem(name, `${text} is no time at all`, 'leave it empty for the default');
-    else if (value > (milliseconds(most) ?? 0)) this.problem(name, `${text} is more than ${most}`);
+    else if (value > (parseDuration(most) ?? 0)) this.problem(name, `${text} is more than ${most}`);
     else return value;
-    return milliseconds(fallback) ?? 0;
+    return parseDuration(fallback) ?? 0;
   }
 
   /** One item a line; blank lines and lines that begin with # do not count. */
@@ -112,13 +113,6 @@ export class Inputs {
     const [first, ...rest] = this.problems;
     return first === undefined ? undefined : inputFailure([first, ...rest]);
   }
-}
-
-const unitMs: Record<string, number> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
-
-function milliseconds(text: string): number | undefined {
-  const match = /^(\d{1,9})(ms|s|m|h|d)$/.exec(text);
-  return match === null ? undefined : Number(match[1]) * (unitMs[match[2] ?? ''] ?? 0);
 }
 
 /** The known word that `word` is a slip of: at most two letters added, dropped or changed. */

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { Failure } from './failure.ts';
 import type { Log } from './log.ts';
 import type { Manifest } from './manifest.ts';
-import { findPrograms, type Programs } from './postgres/client.ts';
+import { type ClientOptions, findPrograms, type Programs } from './postgres/client.ts';
 import type { PackageAccess } from './postgres/install.ts';
 import { parseVersion } from './postgres/version.ts';
 
@@ -31,23 +31,34 @@ export function programsFor(
   manifest: Manifest,
   choice: ProgramChoice,
   machine: Machine,
-  { log, signal }: { readonly log: Log; readonly signal: AbortSignal },
+  io: { readonly log: Log; readonly signal: AbortSignal },
 ): Promise<Programs> {
   const version = parseVersion(manifest.tools.pgDump);
   if (version === undefined)
     throw new Failure('client', 'verification', `the manifest names no version of pg_dump: ${manifest.tools.pgDump}`);
+  return findPrograms({ server: version, use: 'restore' }, optionsOf(choice, machine, io));
+}
+
+/** Programs of a server's own major, which dump it too; with `serverPrograms` those that make such a server. */
+export function programsOfMajor(
+  major: number,
+  serverPrograms: boolean,
+  choice: ProgramChoice,
+  machine: Machine,
+  io: { readonly log: Log; readonly signal: AbortSignal },
+): Promise<Programs> {
   return findPrograms(
-    { server: version, use: 'restore' },
-    {
-      clientBin: choice.clientBin,
-      install: choice.installClient,
-      toolCache: machine.toolCache,
-      path: machine.path,
-      log,
-      signal,
-      packages: machine.packages,
-    },
+    { server: { major, minor: 0 }, use: 'dump' },
+    { ...optionsOf(choice, machine, io), serverPrograms },
   );
+}
+
+function optionsOf(
+  { clientBin, installClient }: ProgramChoice,
+  { toolCache, path, packages }: Machine,
+  { log, signal }: { readonly log: Log; readonly signal: AbortSignal },
+): ClientOptions {
+  return { clientBin, install: installClient, toolCache, path, log, signal, packages };
 }
 
 /** Runs `work` with a private folder (0700) that is removed whatever happens. */

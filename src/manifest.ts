@@ -124,7 +124,7 @@ export function serialize(document: Manifest | Census): Buffer {
 
 /** Parses and checks `manifest.json`. Throws {@link UnreadableDocument}; never trusts a name or a number. */
 export function parseManifest(bytes: Buffer, expected?: { readonly name: string; readonly id: string }): Manifest {
-  const value = parseObject(bytes, 'manifest.json');
+  const value = parseJsonObject(bytes, 'manifest.json');
   const format = value.format;
   if (format !== 'pgassay/1') {
     const newer = typeof format === 'string' && /^pgassay\/\d+$/.test(format);
@@ -134,7 +134,7 @@ export function parseManifest(bytes: Buffer, expected?: { readonly name: string;
         : 'it is not a pgassay manifest',
     );
   }
-  const check = new Check(value, 'manifest.json');
+  const check = new JsonCheck(value, 'manifest.json');
   check.text('id', idPattern);
   check.text('name', namePattern);
   for (const key of ['label', 'series', 'store']) check.text(key);
@@ -185,8 +185,8 @@ export function parseManifest(bytes: Buffer, expected?: { readonly name: string;
 
 /** Parses and checks `census.json`. Throws {@link UnreadableDocument}. */
 export function parseCensus(bytes: Buffer): Census {
-  const value = parseObject(bytes, 'census.json');
-  const check = new Check(value, 'census.json');
+  const value = parseJsonObject(bytes, 'census.json');
+  const check = new JsonCheck(value, 'census.json');
   for (const table of check.list('tables')) {
     table.text('schema');
     table.text('name');
@@ -222,7 +222,8 @@ export function parseCensus(bytes: Buffer): Census {
   return value as unknown as Census;
 }
 
-function parseObject(bytes: Buffer, file: string): Record<string, unknown> {
+/** Throws {@link UnreadableDocument}. */
+export function parseJsonObject(bytes: Buffer, file: string): Record<string, unknown> {
   let value: unknown;
   try {
     value = JSON.parse(bytes.toString('utf8'));
@@ -234,7 +235,8 @@ function parseObject(bytes: Buffer, file: string): Record<string, unknown> {
   return value as Record<string, unknown>;
 }
 
-class Check {
+/** Looks at the fields of a document somebody else may have written; each method throws {@link UnreadableDocument}. */
+export class JsonCheck {
   readonly #value: Record<string, unknown>;
   readonly #at: string;
 
@@ -288,18 +290,18 @@ class Check {
     if (typeof this.#value[key] !== 'boolean') this.#refuse(key);
   }
 
-  object(key: string): Check {
+  object(key: string): JsonCheck {
     const value = this.#value[key];
     if (typeof value !== 'object' || value === null || Array.isArray(value)) return this.#refuse(key);
-    return new Check(value as Record<string, unknown>, `${this.#at}: ${key}`);
+    return new JsonCheck(value as Record<string, unknown>, `${this.#at}: ${key}`);
   }
 
-  list(key: string): Check[] {
+  list(key: string): JsonCheck[] {
     const value = this.#value[key];
     if (!Array.isArray(value)) return this.#refuse(key);
     return value.map((item: unknown, at) => {
       if (typeof item !== 'object' || item === null || Array.isArray(item)) return this.#refuse(`${key}[${at}]`);
-      return new Check(item as Record<string, unknown>, `${this.#at}: ${key}[${at}]`);
+      return new JsonCheck(item as Record<string, unknown>, `${this.#at}: ${key}[${at}]`);
     });
   }
 

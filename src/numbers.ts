@@ -52,3 +52,11 @@ export function formatAge(time: string | Date, now: Date): string {
   if (seconds < 48 * 3600) return `${Math.round(seconds / 3600)} h ago`;
   return `${Math.round(seconds / 86400)} days ago`;
 }
+
+const unitMs: Record<string, number> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+
+/** Milliseconds of `90s`, `5m`, `7d`; undefined for what is not a whole number with a unit. */
+export function parseDuration(text: string): number | undefined {
+  const match = /^(\d{1,9})(ms|s|m|h|d)$/.exec(text);
+  return match === null ? undefined : Number(match[1]) * (unitMs[match[2] ?? ''] ?? 0);
+}

@@ -238,7 +238,7 @@ class Restoration {
     session: Session,
     census: Census,
   ): Promise<{ readonly compared: readonly Recorded[]; readonly unread: readonly Unread[] }> {
-    const { state, unread } = await readRestored(session, census);
+    const { state, unread } = await readRestored(session, census, { harmless: false });
     const without = new Set(unread.map((each) => `${each.kind} ${nameKey(each)}`));
     const { compared, findings } = compareRestored(
       {

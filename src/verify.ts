@@ -67,16 +67,23 @@ export async function verify(
 
 /** The census of a backup, its checksum checked. Throws a `Failure` (exit 40). */
 export async function readCensus(store: Store, manifest: Manifest): Promise<Census> {
-  const file = fileOf(manifest, fileNames.census);
-  const bytes = await store.read(`${manifest.name}/${manifest.id}/${file.name}`);
-  if (bytes === undefined) throw damaged(manifest, file.name, 'is missing');
-  requireChecksum(manifest, file, bytes.length, createHash('sha256').update(bytes).digest('hex'));
+  const bytes = await readSmall(store, manifest, fileNames.census);
   try {
     return parseCensus(bytes);
   } catch (error) {
-    if (error instanceof UnreadableDocument) throw damaged(manifest, file.name, `cannot be used: ${error.message}`);
+    if (error instanceof UnreadableDocument)
+      throw damaged(manifest, fileNames.census, `cannot be used: ${error.message}`);
     throw error;
   }
+}
+
+/** One of the small files of a backup, its checksum checked. Throws a `Failure` (exit 40). */
+export async function readSmall(store: Store, manifest: Manifest, name: string): Promise<Buffer> {
+  const file = fileOf(manifest, name);
+  const bytes = await store.read(`${manifest.name}/${manifest.id}/${name}`);
+  if (bytes === undefined) throw damaged(manifest, name, 'is missing');
+  requireChecksum(manifest, file, bytes.length, createHash('sha256').update(bytes).digest('hex'));
+  return bytes;
 }
 
 export function fileOf(manifest: Manifest, name: string): ManifestFile {

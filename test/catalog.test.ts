@@ -16,7 +16,7 @@ function made(at: string, hex: string, more: Partial<Pick<Manifest, 'series' | '
     createdAt: new Date(at).toISOString(),
     ...more,
   };
-  return { manifest: manifest as Manifest, manifestSha256: '', tampering: [] };
+  return { manifest: manifest as Manifest, manifestSha256: '', tampering: [], proofs: [] };
 }
 
 function catalog(...backups: Backup[]): Catalog {

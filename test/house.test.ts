@@ -14,49 +14,77 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 import { describe, test } from 'node:test';
 import { parse } from 'yaml';
-import { filled, inputsOf } from '../scripts/docs.ts';
+import { actionFolders, filled, inputsOf } from '../scripts/docs.ts';
 import { exitCodes } from '../src/failure.ts';
 
 const root = join(import.meta.dirname, '..');
 const read = (path: string): string => readFileSync(join(root, path), 'utf8');
 
-describe('action.yml', () => {
-  const text = read('action.yml');
-  const action = parse(text) as {
-    name: string;
-    description: string;
-    author: string;
-    branding: { icon: string; color: string };
-    inputs: Record<string, { description: string; default?: string; required?: boolean }>;
-    outputs: Record<string, { description: string }>;
-    runs: { using: string; main: string; post: string };
-  };
+for (const folder of actionFolders)
+  describe(join(folder, 'action.yml'), () => {
+    const text = read(join(folder, 'action.yml'));
+    const action = parse(text) as {
+      name: string;
+      description: string;
+      author: string;
+      branding: { icon: string; color: string };
+      inputs: Record<string, { description: string; default?: string; required?: boolean }>;
+      outputs: Record<string, { description: string }>;
+      runs: { using: string; main: string; post: string };
+    };
 
-  test('the Marketplace accepts its description, name and branding', () => {
-    assert.ok(action.description.length <= 125, `${action.description.length} characters; 125 are allowed`);
-    assert.ok(action.description.length >= 40, 'a description says something');
-    assert.ok(action.name.length > 0 && action.author.length > 0);
-    assert.ok(['white', 'black', 'yellow', 'blue', 'green', 'orange', 'red', 'purple'].includes(action.branding.color));
-    assert.match(action.branding.icon, /^[a-z-]+$/);
-  });
+    test('the Marketplace accepts its description, name and branding', () => {
+      assert.ok(action.description.length <= 125, `${action.description.length} characters; 125 are allowed`);
+      assert.ok(action.description.length >= 40, 'a description says something');
+      assert.ok(action.name.length > 0 && action.author.length > 0);
+      assert.ok(
+        ['white', 'black', 'yellow', 'blue', 'green', 'orange', 'red', 'purple'].includes(action.branding.color),
+      );
+      assert.match(action.branding.icon, /^[a-z-]+$/);
+    });
 
-  test('every input says its unit, its default and what empty means', () => {
-    for (const input of inputsOf(text)) {
-      assert.match(input.name, /^[a-z][a-z0-9]*(-[a-z]+)*$/);
-      if (/^\d+(ms|s|m|h|d)$/.test(input.fallback ?? '')) assert.match(input.text, /number with a unit/, input.name);
-      else if (/^\d+$/.test(input.fallback ?? '')) assert.match(input.text, /number|How many/i, input.name);
-      else if (/^(true|false)$/.test(input.fallback ?? '')) {
-        assert.match(input.text, /`true` .*`false`/s, `${input.name} says what true and what false does`);
+    test('every input says its unit, its default and what empty means', () => {
+      for (const input of inputsOf(text)) {
+        assert.match(input.name, /^[a-z][a-z0-9]*(-[a-z]+)*$/);
+        if (/^\d+(ms|s|m|h|d)$/.test(input.fallback ?? '')) assert.match(input.text, /number with a unit/, input.name);
+        else if (/^\d+$/.test(input.fallback ?? '')) assert.match(input.text, /number|How many/i, input.name);
+        else if (/^(true|false)$/.test(input.fallback ?? '')) {
+          assert.match(input.text, /`true` .*`false`/s, `${input.name} says what true and what false does`);
+        }
+        if (input.fallback !== undefined) assert.equal(input.empty, 'Empty means the default.', input.name);
+        if (input.required) assert.equal(input.empty, 'Empty is an error.', input.name);
       }
-      if (input.fallback !== undefined) assert.equal(input.empty, 'Empty means the default.', input.name);
-      if (input.required) assert.equal(input.empty, 'Empty is an error.', input.name);
-    }
-    for (const [name, { description }] of Object.entries(action.outputs)) assert.ok(description.length > 10, name);
+      for (const [name, { description }] of Object.entries(action.outputs)) assert.ok(description.length > 10, name);
+    });
+
+    test('the launchers it names are in dist, as they are in src/launch, and start what the bundle exports', () => {
+      assert.equal(action.runs.using, 'node24');
+      const bundle = read('dist/index.js');
+      const launchers = readdirSync(join(root, 'src/launch'));
+      for (const named of [action.runs.main, action.runs.post, join(relative(folder, '.'), 'dist/cli.js')]) {
+        const path = join(folder, named);
+        const name = path.replace(/^dist\//, '');
+        assert.ok(launchers.includes(name), `src/launch/${name}`);
+        const launcher = read(path);
+        assert.equal(launcher, read(`src/launch/${name}`), `${path} is stale: npm run build`);
+        const [, imported, called] =
+          /import \{ (\w+) \} from '\.\/index\.js';\n+await (\w+)\(\);\n$/.exec(launcher) ?? [];
+        assert.ok(imported !== undefined && imported === called, `${path} imports and awaits one function`);
+        const exported = [...bundle.matchAll(/^export \{(.+)\};$/gm)].flatMap(([, list]) => (list ?? '').split(','));
+        assert.ok(
+          exported.some((item) => item.trim() === imported || item.trim().endsWith(` as ${imported}`)),
+          `dist/index.js exports ${imported}`,
+        );
+      }
+      assert.deepEqual(parse(read('dist/package.json')), { type: 'module' });
+      assert.ok(existsSync(join(root, 'dist/licenses.txt')));
+    });
   });
 
+describe('what an action.yml says of an input', () => {
   test('a description that keeps something back, or lies about the default, is refused', () => {
     const declared = (lines: string): string => `inputs:\n  speed:\n${lines}`;
     const good = declared('    description: "How fast. Default: `3`. Empty means the default."\n    default: "3"');
@@ -74,28 +102,6 @@ describe('action.yml', () => {
     ] as const) {
       assert.throws(() => inputsOf(wrong), message);
     }
-  });
-
-  test('the launchers it names are in dist, as they are in src/launch, and start what the bundle exports', () => {
-    assert.equal(action.runs.using, 'node24');
-    const bundle = read('dist/index.js');
-    const launchers = readdirSync(join(root, 'src/launch'));
-    for (const path of [action.runs.main, action.runs.post, 'dist/cli.js']) {
-      const name = path.replace(/^dist\//, '');
-      assert.ok(launchers.includes(name), `src/launch/${name}`);
-      const launcher = read(path);
-      assert.equal(launcher, read(`src/launch/${name}`), `${path} is stale: npm run build`);
-      const [, imported, called] =
-        /import \{ (\w+) \} from '\.\/index\.js';\n+await (\w+)\(\);\n$/.exec(launcher) ?? [];
-      assert.ok(imported !== undefined && imported === called, `${path} imports and awaits one function`);
-      const exported = [...bundle.matchAll(/^export \{(.+)\};$/gm)].flatMap(([, list]) => (list ?? '').split(','));
-      assert.ok(
-        exported.some((item) => item.trim() === imported || item.trim().endsWith(` as ${imported}`)),
-        `dist/index.js exports ${imported}`,
-      );
-    }
-    assert.deepEqual(parse(read('dist/package.json')), { type: 'module' });
-    assert.ok(existsSync(join(root, 'dist/licenses.txt')));
   });
 });
 
@@ -156,24 +162,33 @@ describe('README.md', () => {
         assert.ok(existsSync(join(root, 'test', `${file}.test.ts`)), `${row}: test/${file}.test.ts`);
   });
 
-  test('its workflows use inputs that exist, and give the required ones', () => {
-    const inputs = inputsOf(action);
-    const steps = [...readme.matchAll(/^(> )?```yaml\n(.+?)^(> )?```$/gms)].flatMap(([, , block = '']) =>
-      [...stepsIn(parse(block.replaceAll(/^> ?/gm, '')))].filter((step) => step.uses?.startsWith('pgassay/pgassay@')),
-    );
-    assert.ok(steps.length >= 2, 'the examples were found');
-    for (const { with: given = {} } of steps) {
-      for (const name of Object.keys(given))
-        assert.ok(
-          inputs.some((input) => input.name === name),
-          name,
-        );
-      for (const { name, required } of inputs) assert.ok(!required || name in given, `${name} is missing`);
+  test('workflows use inputs that exist, and give the required ones', () => {
+    const found = actionFolders.flatMap((folder) => workflowSteps(read(join(folder, 'README.md'))));
+    for (const folder of actionFolders) {
+      const inputs = inputsOf(read(join(folder, 'action.yml')));
+      const uses = `${join('pgassay/pgassay', folder)}@`;
+      const steps = found.filter((step) => step.uses?.startsWith(uses));
+      assert.ok(steps.length >= 2, `examples of ${uses} were found`);
+      for (const { with: given = {} } of steps) {
+        for (const name of Object.keys(given))
+          assert.ok(
+            inputs.some((input) => input.name === name),
+            name,
+          );
+        for (const { name, required } of inputs) assert.ok(!required || name in given, `${name} is missing`);
+      }
     }
   });
 
   test('what it links to is there', () => {
-    for (const page of ['README.md', 'CONTRIBUTING.md', 'SECURITY.md', 'docs/architecture.md', 'docs/unproven.md']) {
+    for (const page of [
+      'README.md',
+      'restore-test/README.md',
+      'CONTRIBUTING.md',
+      'SECURITY.md',
+      'docs/architecture.md',
+      'docs/unproven.md',
+    ]) {
       for (const [, target = ''] of read(page).matchAll(/\]\((?!https?:|#)([^)#]+)/g)) {
         assert.ok(existsSync(join(root, dirname(page), target)), `${page} links to ${target}`);
       }
@@ -316,6 +331,13 @@ describe('imports', () => {
   });
 });
 
+/** The steps of every workflow, or piece of one, on a page. */
+function workflowSteps(page: string): Step[] {
+  return [...page.matchAll(/^(> )?```yaml\n(.+?)^(> )?```$/gms)].flatMap(([, , block = '']) => [
+    ...stepsIn(parse(block.replaceAll(/^> ?/gm, ''))),
+  ]);
+}
+
 interface Step {
   readonly uses?: string;
   readonly run?: string;
@@ -340,8 +362,9 @@ interface Workflow {
 
 /** The steps in a piece of YAML that is a workflow or a bare list of steps. */
 function* stepsIn(yaml: unknown): Generator<Step> {
-  if (Array.isArray(yaml)) yield* yaml as Step[];
-  else for (const { steps } of Object.values((yaml as Workflow).jobs ?? {})) yield* steps ?? [];
+  if (Array.isArray(yaml)) return yield* yaml as Step[];
+  yield* (yaml as { steps?: Step[] }).steps ?? [];
+  for (const { steps } of Object.values((yaml as Workflow).jobs ?? {})) yield* steps ?? [];
 }
 
 /** Which of the imports `biome.json` refuses, as `FILE imports WHAT`, sorted. */

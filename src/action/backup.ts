@@ -1,32 +1,32 @@
-import { mkdtemp, rm } from 'node:fs/promises';
-import { basename, join } from 'node:path';
 import * as core from '@actions/core';
 import { type BackupConfig, type BackupResult, backup } from '../backup.ts';
 import { idPattern, namePattern } from '../backup-id.ts';
 import { backupInputs, laterInputs, readBackupConfig } from '../backup-inputs.ts';
 import { identityOf, machineOf, readHiding, sourceOf, withPemFiles } from '../environment.ts';
-import { Failure } from '../failure.ts';
-import { Inputs, nearest } from '../inputs.ts';
-import type { Log } from '../log.ts';
+import { Inputs } from '../inputs.ts';
 import { formatBytes, formatCount } from '../numbers.ts';
 import { publicWordsOf, secretsOf } from '../postgres/url.ts';
 import { backupSummary } from '../report/summary.ts';
 import type { Secrets } from '../secrets.ts';
 import { openStore, publicWordOf } from '../store/open.ts';
-import { readStore, storeSecrets } from '../store-inputs.ts';
+import { readStore } from '../store-inputs.ts';
 import { maskAll, type Run, runAction } from './run.ts';
+import {
+  hideSecretInputs,
+  input,
+  refuseWindows,
+  removeStepFolder,
+  reportUnknown,
+  withStepFolder,
+  writeSummary,
+} from './step.ts';
 
 /** The action `pgassay/pgassay`: takes one backup. */
 export function runBackup(): Promise<void> {
   return runAction(async (run) => {
-    if (process.platform === 'win32')
-      throw new Failure('input', 'badInput', 'Windows runners are not supported', {
-        hint: 'use runs-on: ubuntu-latest',
-      });
-    reportUnknown(run.log);
-    const temporary = await mkdtemp(join(machineOf(process.env).temporary, 'pgassay-'));
-    core.saveState('temporary', temporary);
-    try {
+    refuseWindows();
+    reportUnknown([...backupInputs, ...laterInputs], run.log);
+    await withStepFolder(async (temporary) => {
       const config = readConfig(run.secrets, temporary);
       for (const notice of config.target.notices) run.log.notice(notice);
       const { password } = config.target;
@@ -37,25 +37,14 @@ export function runBackup(): Promise<void> {
       core.saveState('name', config.name);
       const result = await backup(config, { ...run, began: (id) => core.saveState('id', id) });
       await report(result, run);
-    } finally {
-      await rm(temporary, { recursive: true, force: true });
-    }
+    });
   });
-}
-
-function input(name: string): string | undefined {
-  return process.env[`INPUT_${name.toUpperCase()}`];
 }
 
 /** Reads the inputs and hides the secrets among them, before anything is logged, also when they are wrong. */
 function readConfig(secrets: Secrets, temporary: string): BackupConfig {
   const url = input('database-url') ?? '';
-  const key = input('tls-client-key');
-  if (key?.includes('-----BEGIN ')) secrets.add(key);
-  for (const name of storeSecrets) {
-    const value = input(name)?.trim();
-    if (value) secrets.add(value);
-  }
+  hideSecretInputs(secrets);
   try {
     const inputs = new Inputs(input);
     const read = withPemFiles(input, inputs);
@@ -107,33 +96,10 @@ async function report(result: BackupResult, { log }: Run): Promise<void> {
   await writeSummary(backupSummary(result), log);
 }
 
-/** A summary that cannot be written changes nothing about the backup. */
-async function writeSummary(markdown: string, log: Log): Promise<void> {
-  if (!process.env.GITHUB_STEP_SUMMARY) return;
-  try {
-    await core.summary.addRaw(markdown).write();
-  } catch {
-    log.warn('the job summary could not be written; the backup itself is stored');
-  }
-}
-
-/** The runner only warns about an input it does not know; a misspelt one may be the important one. */
-function reportUnknown(log: Log): void {
-  const known = [...backupInputs, ...laterInputs];
-  for (const variable of Object.keys(process.env)) {
-    if (!variable.startsWith('INPUT_')) continue;
-    const name = variable.slice(6).toLowerCase();
-    if (known.includes(name)) continue;
-    const meant = nearest(name, known);
-    log.warn(`there is no input ${name}${meant === undefined ? '' : `; did you mean ${meant}?`}`);
-  }
-}
-
 /** After the job: removes what a killed run left. Never fails the job. */
 export async function runBackupPost(): Promise<void> {
   try {
-    const temporary = core.getState('temporary');
-    if (basename(temporary).startsWith('pgassay-')) await rm(temporary, { recursive: true, force: true });
+    await removeStepFolder();
     const [name, id] = [core.getState('name'), core.getState('id')];
     if (!namePattern.test(name) || !idPattern.test(id)) return;
     const inputs = new Inputs(input);

@@ -1,10 +1,13 @@
 import type { Backup } from '../catalog.ts';
+import { warnOf } from '../locate.ts';
 import { formatAge, formatBytes, formatCount, formatNumber, formatSeconds, formatTime } from '../numbers.ts';
 import { displayName, displayWord } from '../postgres/names.ts';
+import { type Proof, restoreSeconds } from '../proof.ts';
+import { newestProof, readProofs } from '../proofs.ts';
 import { table } from '../report/table.ts';
 import { readCensus } from '../verify.ts';
 import { answer, type Command } from './command.ts';
-import { backupArgument, openBackup, openCatalog, storeFlags, warnOf } from './shared-flags.ts';
+import { backupArgument, openBackup, openCatalog, storeFlags } from './shared-flags.ts';
 
 export const listCommand: Command = {
   name: 'list',
@@ -18,24 +21,30 @@ export const listCommand: Command = {
         `${formatCount(catalog.unfinished.length, 'upload')} without a manifest: running, or cut off; not a backup`,
       );
     const now = await store.now();
+    const proofs = new Map(
+      await Promise.all(catalog.backups.map(async (each) => [each, await newestProof(store, each)] as const)),
+    );
     answer(
       terminal,
-      { backups: catalog.backups.map(listed) },
+      { backups: catalog.backups.map((each) => listed(each, proofs.get(each))) },
       catalog.backups.length === 0
         ? `no backups in ${store.uri}`
         : table(
-            ['name', 'id', 'age', 'label', 'size', 'tables', 'rows', 'server', 'verified'],
-            catalog.backups.map(({ manifest }) => [
-              manifest.name,
-              manifest.id,
-              formatAge(manifest.createdAt, now),
-              manifest.label,
-              formatBytes(manifest.files[0]?.bytes ?? 0),
-              formatNumber(manifest.totals.tables),
-              formatNumber(manifest.totals.rows),
-              manifest.database.serverVersion,
-              'at backup',
-            ]),
+            ['name', 'id', 'age', 'label', 'size', 'tables', 'rows', 'server', 'restore test'],
+            catalog.backups.map((each) => {
+              const { manifest } = each;
+              return [
+                manifest.name,
+                manifest.id,
+                formatAge(manifest.createdAt, now),
+                manifest.label,
+                formatBytes(manifest.files[0]?.bytes ?? 0),
+                formatNumber(manifest.totals.tables),
+                formatNumber(manifest.totals.rows),
+                manifest.database.serverVersion,
+                describeProof(proofs.get(each), now),
+              ];
+            }),
             [4, 5, 6],
           ),
     );
@@ -43,7 +52,7 @@ export const listCommand: Command = {
 };
 
 /** What `list --json` says of a backup. */
-function listed({ manifest }: Backup): Record<string, unknown> {
+function listed({ manifest }: Backup, proof: Proof | undefined): Record<string, unknown> {
   return {
     id: manifest.id,
     name: manifest.name,
@@ -56,8 +65,18 @@ function listed({ manifest }: Backup): Record<string, unknown> {
     serverVersion: manifest.database.serverVersion,
     encrypted: manifest.files.some((file) => file.encryption !== null),
     signed: manifest.signing !== null,
-    proof: null,
+    proof: proof === undefined ? null : summaryOf(proof),
   };
+}
+
+function summaryOf({ testedAt, result, level, findings, timings }: Proof): Record<string, unknown> {
+  return { testedAt, result, level, findings: findings.length, restoreSeconds: restoreSeconds(timings) };
+}
+
+/** `passed 2 days ago, 4 min 10 s` */
+function describeProof(proof: Proof | undefined, now: Date): string {
+  if (proof === undefined) return 'not yet';
+  return `${proof.result} ${formatAge(proof.testedAt, now)}, ${formatSeconds(restoreSeconds(proof.timings))}`;
 }
 
 export const showCommand: Command = {
@@ -69,19 +88,25 @@ export const showCommand: Command = {
     const { store, backup } = await openBackup(terminal);
     const { manifest } = backup;
     const census = await readCensus(store, manifest);
+    const proofs = await readProofs(store, backup);
+    const now = await store.now();
     const { totals, database } = manifest;
     answer(
       terminal,
-      { manifest, census },
+      { manifest, census, proofs },
       [
         `${manifest.name}/${manifest.id}`,
-        `  taken     ${formatTime(manifest.createdAt)} (${formatAge(manifest.createdAt, await store.now())}), label ${manifest.label}, series ${manifest.series}`,
+        `  taken     ${formatTime(manifest.createdAt)} (${formatAge(manifest.createdAt, now)}), label ${manifest.label}, series ${manifest.series}`,
         `  database  ${displayWord(database.name)}, PostgreSQL ${database.serverVersion}, ${database.encoding}, ${database.collation}, ${formatBytes(database.sizeBytes)}`,
         `  holds     ${formatCount(totals.tables, 'table')}, ${formatCount(totals.rows, 'row')}, ${formatCount(census.sequences.length, 'sequence')}${totals.largeObjects === null ? '' : `, ${formatCount(totals.largeObjects, 'large object')}`}`,
         `  needs     roles ${census.roles.map(displayWord).join(', ') || 'none'}; extensions ${census.extensions.map((each) => `${displayWord(each.name)} ${each.version}`).join(', ') || 'none'}`,
         `  took      ${formatSeconds(manifest.timings.total ?? 0)} with pg_dump ${manifest.tools.pgDump}`,
         ...manifest.files.map((file) => `  file      ${file.name}  ${formatBytes(file.bytes)}  sha256 ${file.sha256}`),
         ...manifest.warnings.map((warning) => `  warning   ${warning}`),
+        ...proofs.map(
+          (proof) =>
+            `  tested    ${describeProof(proof, now)}${proof.findings.length === 0 ? '' : `, ${formatCount(proof.findings.length, 'finding')}`}`,
+        ),
         '',
         table(
           ['table', 'rows', ''],

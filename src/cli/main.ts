@@ -10,6 +10,7 @@ import { fetchCommand } from './fetch.ts';
 import { commandHelp, generalHelp, parseFlags } from './flags.ts';
 import { listCommand, showCommand } from './list.ts';
 import { restoreCommand } from './restore.ts';
+import { restoreTestCommand } from './restore-test.ts';
 import { harmless, terminalLog } from './terminal.ts';
 import { verifyCommand } from './verify.ts';
 
@@ -19,6 +20,7 @@ const commands: readonly Command[] = [
   showCommand,
   verifyCommand,
   fetchCommand,
+  restoreTestCommand,
   restoreCommand,
 ];
 

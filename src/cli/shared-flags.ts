@@ -1,8 +1,8 @@
-import { type Backup, type Catalog, parseSelector, readCatalog, requireName, select } from '../catalog.ts';
+import { type Backup, type Catalog, parseSelector, readCatalog, requireName } from '../catalog.ts';
 import { identityOf } from '../environment.ts';
 import { Failure } from '../failure.ts';
 import { Inputs } from '../inputs.ts';
-import type { Log } from '../log.ts';
+import { locate } from '../locate.ts';
 import type { ProgramChoice } from '../machine.ts';
 import { openStore } from '../store/open.ts';
 import type { Store } from '../store/store.ts';
@@ -53,7 +53,7 @@ export const tlsFlags: readonly Flag[] = [
 
 export const backupArgument = {
   name: 'backup',
-  help: 'latest, an id or its beginning, label:<label>, or before:<ISO time>',
+  help: 'latest, an id or its beginning, label:<label>, before:<ISO time>, or random:<duration>',
   fallback: 'latest',
 };
 
@@ -67,16 +67,6 @@ export function hideStoreSecrets({ flags, secrets }: Terminal): void {
     const value = flags.read(name)?.trim();
     if (value) secrets.add(value);
   }
-}
-
-/** What is wrong in a store besides the backups that are asked for. */
-export function warnOf({ backups, damaged }: Catalog, log: Log): void {
-  for (const { name, id, reason } of damaged) log.warn(`${name}/${id} is damaged: ${reason}`);
-  for (const { manifest, tampering } of backups)
-    if (tampering.length > 0)
-      log.warn(
-        `${manifest.name}/${manifest.id} is used as it was first stored, but somebody changed it: ${tampering.join(', ')}`,
-      );
 }
 
 /** The store the flags name, and everything in it that they let in. */
@@ -101,8 +91,6 @@ export async function openBackup(terminal: Terminal): Promise<{ store: Store; ba
   inputs.finish();
   if ('problem' in parsed) throw new Failure('input', 'badInput', parsed.problem);
   const store = openStore(choice, { signal: terminal.signal });
-  const name = await requireName(store, inputs.optional('name'));
-  const catalog = await readCatalog(store, name);
-  warnOf(catalog, terminal.log);
-  return { store, backup: select(catalog, parsed.selector, await store.now()) };
+  const wanted = { name: inputs.optional('name'), selector: parsed.selector };
+  return { store, backup: await locate(store, wanted, terminal.log) };
 }

@@ -87,40 +87,59 @@ export interface ProgramReport {
   readonly message: string;
   /** The message is what the server answered, not the program's own. */
   readonly fromServer: boolean;
-  /** pg_restore: the archive's entry at fault, `TABLE DATA public.users`. */
+  /** pg_restore: the archive's entry at fault, `TABLE DATA public.users`, and its number there. */
   readonly entry: string | undefined;
+  readonly dumpId: number | undefined;
 }
 
 const ownLine = /^(?:pg_dump|pg_restore|pg_dumpall|psql)(?:\[\d+\])?: (?:(error|warning|detail|hint|fatal): ?)?(.*)$/;
 const severities = { error: 'error', fatal: 'error', warning: 'warning', detail: 'detail', hint: 'detail' } as const;
 
 /**
- * Splits a program's standard error into reports. Lines that do not begin with the program's name belong to the report
- * above them (DETAIL, CONTEXT, HINT, a command) and are dropped. Of a report only the program's own fixed words and a
- * reduced answer of the server stay.
+ * Splits a program's standard error into reports, line by line. Lines that do not begin with the program's name belong
+ * to the report above them (DETAIL, CONTEXT, HINT, a command) and are dropped. Of a report only the program's own fixed
+ * words and a reduced answer of the server stay.
  */
-export function readReports(stderr: string, isName: (word: string) => boolean = () => false): ProgramReport[] {
-  const reports: ProgramReport[] = [];
-  let entry: string | undefined;
-  for (const line of stderr.split('\n')) {
+export class ReportReader {
+  readonly #isName: (word: string) => boolean;
+  #entry: string | undefined;
+  #dumpId: number | undefined;
+
+  constructor(isName: (word: string) => boolean = () => false) {
+    this.#isName = isName;
+  }
+
+  /** The report that begins with this line, if one does. */
+  read(line: string): ProgramReport | undefined {
     const [whole, word, text = ''] = ownLine.exec(line) ?? [];
-    if (whole === undefined) continue;
-    const item = /^from TOC entry \d+; \d+ \d+ (.*)$/.exec(text)?.[1];
+    if (whole === undefined) return undefined;
+    const [item, dumpId, entry] = /^from TOC entry (\d+); \d+ \d+ (.*)$/.exec(text) ?? [];
     if (item !== undefined) {
-      entry = item;
-      continue;
+      this.#entry = entry;
+      this.#dumpId = Number(dumpId);
+      return undefined;
     }
     const severity = word === undefined ? 'info' : severities[word as keyof typeof severities];
     // "could not execute query: ERROR:  …", "COPY failed for table "x": ERROR:  …", "Error message from server: ERROR:  …"
     const [before = '', answer] = text.split(/(?:ERROR|FATAL|PANIC): {1,2}/, 2);
     const fromServer = answer !== undefined;
-    const own = before.replace(/"((?:[^"]|"")*)"/g, (_, quoted: string) => (isName(quoted) ? `"${quoted}"` : '"…"'));
+    const own = before.replace(/"((?:[^"]|"")*)"/g, (_, quoted: string) =>
+      this.#isName(quoted) ? `"${quoted}"` : '"…"',
+    );
     const message = fromServer
-      ? `${own}${reduceMessage(answer, isName)}`
+      ? `${own}${reduceMessage(answer, this.#isName)}`
       : /^Command was: /.test(text)
         ? 'a command'
         : own;
-    reports.push({ severity, message, fromServer, entry: severity === 'error' ? entry : undefined });
+    const about = severity === 'error' ? { entry: this.#entry, dumpId: this.#dumpId } : noEntry;
+    return { severity, message, fromServer, ...about };
   }
-  return reports;
+}
+
+const noEntry = { entry: undefined, dumpId: undefined };
+
+/** Every report in a program's whole standard error. */
+export function readReports(stderr: string, isName: (word: string) => boolean = () => false): ProgramReport[] {
+  const reader = new ReportReader(isName);
+  return stderr.split('\n').flatMap((line) => reader.read(line) ?? []);
 }

@@ -1,9 +1,10 @@
-import type { FileHandle } from 'node:fs/promises';
+import { type FileHandle, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { cancelled, Failure } from '../failure.ts';
 import type { Log } from '../log.ts';
-import { start } from '../program.ts';
+import { type Exit, start } from '../program.ts';
 import { databaseArgument } from './child-environment.ts';
-import { readReports } from './messages.ts';
+import { type ProgramReport, ReportReader, readReports } from './messages.ts';
 import type { Programs } from './programs.ts';
 
 /** `auto` keeps owners and grants where the target's role may set them; `keep` insists; `drop` gives all to that role. */
@@ -16,11 +17,15 @@ export interface RestorePlan {
   /** A custom-format archive, seekable, so that several jobs can read it. */
   readonly archive: { readonly file: FileHandle; readonly path: string | undefined };
   readonly jobs: number;
+  /** Names of the archive's objects, which messages may repeat. */
+  readonly names: readonly string[];
+}
+
+/** How a database that is meant to be used is restored. */
+export interface RecoveryPlan extends RestorePlan {
   readonly keepOwners: boolean;
   /** All or nothing, with one connection; `jobs` counts otherwise. */
   readonly oneTransaction: boolean;
-  /** Names of the archive's objects, which messages may repeat. */
-  readonly names: readonly string[];
 }
 
 /**
@@ -30,21 +35,97 @@ export interface RestorePlan {
 export class JobsDeadlocked extends Failure {}
 
 /** Runs pg_restore, stopping at the first error. Throws a `Failure` without a hint that names the entry, and no row value. */
-export async function restoreArchive(
+export async function restoreArchive(plan: RecoveryPlan, io: Io): Promise<void> {
+  const exit = await pgRestore(
+    plan,
+    [
+      '--exit-on-error',
+      ...(plan.oneTransaction ? ['--single-transaction'] : [`--jobs=${plan.jobs}`]),
+      ...(plan.keepOwners ? [] : ['--no-owner', '--no-privileges']),
+    ],
+    io,
+  );
+  if (exit.code === 0 && exit.signal === null) return;
+  const error = readReports(exit.stderr, knownNames(plan)).find((report) => report.severity === 'error');
+  const where = error?.entry === undefined ? '' : ` at ${error.entry}`;
+  const what = exit.signal === null ? (error?.message ?? `exit ${exit.code}`) : `killed by ${exit.signal}`;
+  const own = plan.jobs > 1 && !plan.oneTransaction && isDeadlock(error);
+  throw new (own ? JobsDeadlocked : Failure)('restore', 'restore', `pg_restore stopped${where}: ${what}`);
+}
+
+/** What did not go well in a restore that went on all the same. */
+export interface Refused {
+  /** The archive's entry; undefined when pg_restore named none. */
+  readonly dumpId: number | undefined;
+  /** Without row values. */
+  readonly message: string;
+}
+
+const mostRefused = 10_000;
+
+/**
+ * Restores the entries of `list` (their numbers, in the archive's order), and goes on after an error: returns them all.
+ * Nothing that would reach another server or place is restored. Throws {@link JobsDeadlocked} and, when pg_restore was
+ * ended by somebody, a `Failure`.
+ */
+export async function restoreLeniently(
   plan: RestorePlan,
-  { log, signal }: { readonly log: Log; readonly signal: AbortSignal },
-): Promise<void> {
+  { list, folder }: { readonly list: readonly number[]; readonly folder: string },
+  io: Io,
+): Promise<Refused[]> {
+  const path = join(folder, `list-${process.hrtime.bigint()}`);
+  await writeFile(path, list.map((id) => `${id};\n`).join(''), { mode: 0o600, flag: 'wx' });
+  const reader = new ReportReader(knownNames(plan));
+  const refused: Refused[] = [];
+  let deadlocked = false;
+  let unnamed = 0;
+  const exit = await pgRestore(
+    plan,
+    [`--jobs=${plan.jobs}`, `--use-list=${path}`, ...['--no-subscriptions', '--no-publications', '--no-tablespaces']],
+    io,
+    (line) => {
+      const report = reader.read(line);
+      if (report?.severity !== 'error') return;
+      deadlocked ||= isDeadlock(report);
+      if (refused.length >= mostRefused) unnamed++;
+      else refused.push({ dumpId: report.dumpId, message: report.message });
+    },
+  );
+  if (deadlocked && plan.jobs > 1)
+    throw new JobsDeadlocked('restore', 'restore', 'pg_restore stopped: the server ended a deadlock of its own jobs');
+  if (exit.signal !== null) throw new Failure('restore', 'restore', `pg_restore was ended by ${exit.signal}`);
+  if (unnamed > 0) refused.push({ dumpId: undefined, message: `${unnamed} more errors` });
+  if (exit.code !== 0 && refused.length === 0)
+    refused.push({ dumpId: undefined, message: `pg_restore exited ${exit.code}` });
+  return refused;
+}
+
+function isDeadlock(report: ProgramReport | undefined): boolean {
+  return /deadlock detected$/.test(report?.message ?? '');
+}
+
+function knownNames({ names }: RestorePlan): (word: string) => boolean {
+  const known = new Set(names);
+  return (word) => known.has(word) || known.has(word.split('.').at(-1) ?? '');
+}
+
+interface Io {
+  readonly log: Log;
+  readonly signal: AbortSignal;
+}
+
+/** Runs pg_restore to its end; throws only when it was cancelled or could not be started. */
+async function pgRestore(
+  plan: RestorePlan,
+  args: readonly string[],
+  { log, signal }: Io,
+  onLine: (line: string) => void = () => {},
+): Promise<Exit> {
   signal.throwIfAborted();
   const program = start({
     path: plan.programs.pgRestore,
     args: [
-      '--exit-on-error',
-      '--no-password',
-      '--verbose',
-      '-d',
-      databaseArgument(plan.database),
-      ...(plan.oneTransaction ? ['--single-transaction'] : [`--jobs=${plan.jobs}`]),
-      ...(plan.keepOwners ? [] : ['--no-owner', '--no-privileges']),
+      ...['--no-password', '--verbose', '-d', databaseArgument(plan.database), ...args],
       // Every job opens the archive anew; on Linux /proc does that even for a file without a name.
       process.platform === 'linux' ? '/proc/self/fd/3' : (plan.archive.path ?? '/dev/fd/3'),
     ],
@@ -56,6 +137,7 @@ export async function restoreArchive(
   let entries = 0;
   let current = '';
   program.onStderrLine((line) => {
+    onLine(line);
     const item = /^pg_restore: (?:creating|processing|executing|launching item \d+) (.*)$/.exec(line)?.[1];
     if (item === undefined) return;
     entries++;
@@ -71,15 +153,8 @@ export async function restoreArchive(
     const exit = await program.exited.catch((error: NodeJS.ErrnoException) => {
       throw new Failure('restore', 'restore', `pg_restore could not be started: ${error.code}`, { cause: error });
     });
-    if (exit.code === 0 && exit.signal === null) return;
-    if (signal.aborted) throw cancelled('restore');
-    const names = new Set(plan.names);
-    const reports = readReports(exit.stderr, (word) => names.has(word) || names.has(word.split('.').at(-1) ?? ''));
-    const error = reports.find((report) => report.severity === 'error');
-    const where = error?.entry === undefined ? '' : ` at ${error.entry}`;
-    const what = exit.signal === null ? (error?.message ?? `exit ${exit.code}`) : `killed by ${exit.signal}`;
-    const own = plan.jobs > 1 && !plan.oneTransaction && /deadlock detected$/.test(error?.message ?? '');
-    throw new (own ? JobsDeadlocked : Failure)('restore', 'restore', `pg_restore stopped${where}: ${what}`);
+    if ((exit.code !== 0 || exit.signal !== null) && signal.aborted) throw cancelled('restore');
+    return exit;
   } finally {
     clearInterval(progress);
     signal.removeEventListener('abort', stop);

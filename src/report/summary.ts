@@ -1,5 +1,6 @@
 import type { Manifest } from '../manifest.ts';
 import { formatBytes, formatCount, formatSeconds, formatTime } from '../numbers.ts';
+import { cell, fenced, markdown } from './markdown.ts';
 
 /** A stored backup, and what to say about it. */
 export interface BackupReport {
@@ -85,23 +86,4 @@ function chart(history: readonly Manifest[]): string[] {
 function warnings(texts: readonly string[]): string[] {
   if (texts.length === 0) return [];
   return ['pg_dump warned:', '', ...texts.map((text) => `- ${markdown(text)}`), ''];
-}
-
-/** A fence longer than any run of backticks inside. */
-function fenced(language: string, lines: readonly string[]): string {
-  const text = lines.join('\n');
-  const longest = Math.max(2, ...[...text.matchAll(/`+/g)].map((match) => match[0].length));
-  const fence = '`'.repeat(longest + 1);
-  return `${fence}${language}\n${text}\n${fence}`;
-}
-
-/** Names come from databases and may be anything: no markup, no mention, no link. */
-export function markdown(text: string): string {
-  return text
-    .replace(/[\r\n]+/g, ' ')
-    .replace(/[\\`*_{}[\]<>()#+!|@~&]/g, (character) => `&#${character.charCodeAt(0)};`);
-}
-
-function cell(text: string): string {
-  return `\`${text.replace(/[\r\n`|]+/g, ' ')}\``;
 }

@@ -17,7 +17,7 @@ import { dirname, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { idPattern, namePattern } from '../backup-id.ts';
 import { Failure, type Stage } from '../failure.ts';
-import { type History, largestRead, type Store, type StoredFile, type Upload } from './store.ts';
+import { type History, largestRead, proofsFolder, type Store, type StoredFile, type Upload } from './store.ts';
 
 /** What link(2) answers on FAT, some network and some FUSE file systems. */
 const noHardLinks = ['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS'];
@@ -164,11 +164,15 @@ export class FolderStore implements Store {
 
   async #sizes(folder: string): Promise<Map<string, number>> {
     const sizes = new Map<string, number>();
-    const files = await readdir(this.#path(folder)).catch((error: unknown) => {
-      if (isCode(error, 'ENOENT') || isCode(error, 'ENOTDIR')) return [];
-      throw this.#failure('locate', folder, error);
-    });
-    for (const file of files) {
+    const list = (path: string): Promise<string[]> =>
+      readdir(this.#path(path)).catch((error: unknown) => {
+        if (isCode(error, 'ENOENT') || isCode(error, 'ENOTDIR')) return [];
+        throw this.#failure('locate', path, error);
+      });
+    const files = await list(folder);
+    const proofs = files.includes(proofsFolder) ? await list(`${folder}/${proofsFolder}`) : [];
+    const nested = proofs.map((file) => `${proofsFolder}/${file}`);
+    for (const file of [...files.filter((each) => each !== proofsFolder), ...nested]) {
       const bytes = await this.#size(`${folder}/${file}`);
       if (bytes !== undefined) sizes.set(file, bytes);
     }

@@ -9,7 +9,7 @@ import { S3Bucket } from './s3-client.ts';
 import { listing, S3Lister, type S3Object } from './s3-listing.ts';
 import { abortStale, abortUploads } from './s3-unfinished.ts';
 import { type S3Habits, S3Upload } from './s3-upload.ts';
-import { type History, largestRead, type Store, type StoredFile, type Upload } from './store.ts';
+import { type History, largestRead, proofsFolder, type Store, type StoredFile, type Upload } from './store.ts';
 
 const defaultIdleMs = 60_000;
 /** How often a download that breaks off is taken up again where it broke. */
@@ -60,8 +60,10 @@ export class S3Store implements Store {
     for await (const { objects } of this.#lister.pages(this.#key(folder), undefined, this.#signal)) {
       for (const object of objects) {
         const path = object.key.slice(this.#prefix.length);
-        const [, of = '', file = '', ...deeper] = path.split('/');
-        if (deeper.length > 0 || file === '' || !idPattern.test(of)) continue;
+        const [, of = '', ...names] = path.split('/');
+        const nested = names.length === 2 && names[0] === proofsFolder;
+        if ((names.length !== 1 && !nested) || names.includes('') || !idPattern.test(of)) continue;
+        const file = names.join('/');
         const files = found.get(of) ?? new Map<string, number>();
         found.set(of, files.set(file, object.versions[0]?.bytes ?? 0));
         this.#objects.set(path, object);

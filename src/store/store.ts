@@ -5,6 +5,9 @@ import { Failure } from '../failure.ts';
 /** Manifests, censuses and role definitions; a file that is larger is none of them. Bytes. */
 export const largestRead = 256 * 1024 * 1024;
 
+/** The one folder inside a backup's; its files are listed with the backup's, as `proofs/<file>`. */
+export const proofsFolder = 'proofs';
+
 /**
  * Where backups live. Paths are relative, with `/`, made of names this program chose itself:
  * `<name>/<id>/manifest.json`. Every method throws a `Failure` (stage `upload`, `publish`, `locate` or `download`)
@@ -17,7 +20,7 @@ export interface Store {
   names(): Promise<string[]>;
   /** Every backup id under a name, whole or not, oldest first. */
   ids(name: string): Promise<string[]>;
-  /** The files of every backup under a name, with their sizes; or of one backup only. Oldest first. */
+  /** The files of every backup under a name, with their sizes, its proofs too; or of one backup only. Oldest first. */
   files(name: string, id?: string): Promise<ReadonlyMap<string, ReadonlyMap<string, number>>>;
   /**
    * A small file, whole; undefined when it is not there. Files over 256 MiB are refused. Where the store keeps versions,

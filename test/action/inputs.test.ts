@@ -5,12 +5,17 @@ import { describe, test } from 'node:test';
 import { parse } from 'yaml';
 import { backupInputs, laterInputs, readBackupConfig } from '../../src/backup-inputs.ts';
 import { backupCommand } from '../../src/cli/backup.ts';
+import { restoreTestCommand } from '../../src/cli/restore-test.ts';
+import { writeFlags } from '../../src/cli/shared-flags.ts';
 import { release } from '../../src/release.ts';
+import { laterRestoreTestInputs, readRestoreTest, restoreTestInputs } from '../../src/restore-test-inputs.ts';
 
 const root = join(import.meta.dirname, '../..');
-const action = parse(readFileSync(join(root, 'action.yml'), 'utf8')) as {
+interface Action {
   inputs: Record<string, { default?: string }>;
-};
+}
+const actionIn = (folder: string): Action => parse(readFileSync(join(root, folder, 'action.yml'), 'utf8')) as Action;
+const action = actionIn('.');
 const surroundings = {
   machine: { temporary: '/tmp', toolCache: '/tmp', path: '', onRunner: false },
   source: null,
@@ -49,7 +54,51 @@ describe('the inputs of a backup', () => {
       (error: Error) => laterInputs.every((name) => error.message.includes(`  ${name}: `)),
     );
   });
+});
 
+describe('the inputs of a restore test', () => {
+  const tested = actionIn('restore-test');
+  const around = { machine: surroundings.machine, source: null, identity: undefined, holdsSecrets: false };
+
+  test('are the same in action.yml, in the code and on the command line, where the backup is an argument', () => {
+    assert.deepEqual(Object.keys(tested.inputs).sort(), [...restoreTestInputs].sort());
+    const flags = restoreTestCommand.flags.map((flag) => flag.name);
+    const expected = restoreTestInputs.filter(
+      (name) => name !== 'backup' && !writeFlags.some((flag) => flag.name === name),
+    );
+    assert.deepEqual(flags.sort(), [...expected].sort());
+  });
+
+  test('have the defaults that action.yml declares', () => {
+    const declared: Record<string, string | undefined> = Object.fromEntries(
+      Object.entries(tested.inputs).map(([name, { default: value }]) => [name, value]),
+    );
+    const bare = readRestoreTest((name) => needed[name], around);
+    assert.deepEqual(
+      readRestoreTest((name) => needed[name] ?? declared[name], around),
+      bare,
+    );
+    assert.deepEqual(
+      readRestoreTest((name) => needed[name] ?? '', around),
+      bare,
+    );
+  });
+
+  test('of later releases are refused, and every problem is told at once', () => {
+    assert.throws(
+      () =>
+        readRestoreTest(
+          (name) =>
+            laterRestoreTestInputs.includes(name) || name === 'jobs' || name === 'backup' ? 'x' : needed[name],
+          around,
+        ),
+      (error: Error) =>
+        [...laterRestoreTestInputs, 'jobs', 'backup'].every((name) => error.message.includes(`  ${name}: `)),
+    );
+  });
+});
+
+describe('the program', () => {
   test('the release is the version of package.json', () => {
     assert.equal(JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')).version, release);
   });

@@ -1,0 +1,3 @@
+import { restoreTest } from './index.js';
+
+await restoreTest();

@@ -1,0 +1,132 @@
+import { randomBytes } from 'node:crypto';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import * as core from '@actions/core';
+import { holdsSecrets, identityOf, machineOf, readHiding, sourceOf, withPemFiles } from '../environment.ts';
+import { Failure } from '../failure.ts';
+import { Inputs } from '../inputs.ts';
+import { locate } from '../locate.ts';
+import { publicWordsOf, secretsOf } from '../postgres/url.ts';
+import { restoreTestSummary, restoreTestText } from '../report/restore-test.ts';
+import { reportOf, restoreTest } from '../restore-test.ts';
+import {
+  laterRestoreTestInputs,
+  type RestoreTestRequest,
+  readRestoreTest,
+  restoreTestInputs,
+} from '../restore-test-inputs.ts';
+import type { Secrets } from '../secrets.ts';
+import { openStore, publicWordOf } from '../store/open.ts';
+import type { Finding } from '../verdict.ts';
+import { maskAll, type Run, runAction } from './run.ts';
+import {
+  hideSecretInputs,
+  input,
+  refuseWindows,
+  removeStepFolder,
+  reportUnknown,
+  withStepFolder,
+  writeSummary,
+} from './step.ts';
+
+/** The action `pgassay/pgassay/restore-test`: proves that a backup restores. */
+export function runRestoreTest(): Promise<void> {
+  return runAction(async (run) => {
+    refuseWindows();
+    reportUnknown([...restoreTestInputs, ...laterRestoreTestInputs], run.log);
+    await withStepFolder(async (temporary) => {
+      let failure: Failure | undefined;
+      try {
+        failure = await test(readRequest(run.secrets, temporary), run);
+      } catch (error) {
+        // Without a verdict it is no pass, whoever asks.
+        const found = error instanceof Failure ? error.message : 'an unexpected error';
+        const object = error instanceof Failure ? `stage ${error.stage}` : 'the restore test';
+        await tell({ result: 'failed' }, [{ object, expected: 'a verdict', found }], run.secrets);
+        throw error;
+      }
+      if (failure !== undefined) throw failure;
+    });
+  });
+}
+
+/** Returns how the backup failed; throws what kept the test from coming to a verdict. */
+async function test(
+  { config, store, idleMs, name, selector }: RestoreTestRequest,
+  run: Run,
+): Promise<Failure | undefined> {
+  const { log, secrets, signal } = run;
+  for (const notice of config.scratch?.notices ?? []) log.notice(notice);
+  const opened = openStore(store, { signal, idleMs });
+  const backup = await locate(opened, { name, selector, newest: true }, log);
+  core.setOutput('backup-id', backup.manifest.id);
+  const tested = await log.group('Restore', () => restoreTest(opened, backup, config, { log, signal }));
+  const report = reportOf(tested, opened);
+  const { proof } = tested;
+  const outputs = {
+    result: proof.result,
+    'restore-seconds': String(report.restoreSeconds),
+    'total-seconds': String(proof.timings.total ?? 0),
+    proof: tested.location ?? '',
+  };
+  await tell(outputs, proof.findings, secrets);
+  log.info(restoreTestText(report));
+  await writeSummary(secrets.redact(restoreTestSummary(report, await opened.now())), log);
+  return tested.failure;
+}
+
+/** Reads the inputs and hides the secrets among them, before anything is logged, also when they are wrong. */
+function readRequest(secrets: Secrets, temporary: string): RestoreTestRequest {
+  const url = input('scratch-url') ?? '';
+  hideSecretInputs(secrets);
+  try {
+    const inputs = new Inputs(input);
+    const read = withPemFiles(input, inputs);
+    const surroundings = {
+      machine: { ...machineOf(process.env), temporary },
+      source: sourceOf(process.env),
+      identity: identityOf(process.env),
+      holdsSecrets: holdsSecrets(process.env),
+    };
+    const request = readHiding(secrets, url, () => readRestoreTest(read, surroundings, inputs.problems));
+    const { scratch } = request.config;
+    if (scratch !== undefined) for (const secret of secretsOf(url, scratch)) secrets.add(secret);
+    for (const word of scratch === undefined ? [] : publicWordsOf(scratch)) secrets.spare(word);
+    for (const word of [request.name, publicWordOf(request.store)]) secrets.spare(word);
+    return request;
+  } finally {
+    maskAll(secrets);
+  }
+}
+
+/** An output may be 64 KB. */
+const mostBytes = 60_000;
+
+async function tell(
+  outputs: Readonly<Record<string, string>>,
+  findings: readonly Finding[],
+  secrets: Secrets,
+): Promise<void> {
+  const texts = findings.map((finding) => secrets.redact(JSON.stringify(finding)));
+  const kept: string[] = [];
+  let bytes = 2;
+  for (const text of texts) {
+    bytes += Buffer.byteLength(text) + 1;
+    if (bytes > mostBytes) break;
+    kept.push(text);
+  }
+  // The step's own folder goes with the step; this file is for the steps after it.
+  const file = join(machineOf(process.env).temporary, `pgassay-findings-${randomBytes(4).toString('hex')}.json`);
+  await writeFile(file, `[${texts.join(',\n')}]\n`, { mode: 0o600 });
+  const all = { ...outputs, findings: `[${kept.join(',')}]`, 'findings-file': file };
+  for (const [name, value] of Object.entries(all)) core.setOutput(name, value);
+}
+
+/** After the job: removes what a killed run left. Never fails the job. */
+export async function runRestoreTestPost(): Promise<void> {
+  try {
+    await removeStepFolder();
+  } catch (error) {
+    core.warning(`cleaning up after the restore test failed: ${(error as Error).message}`);
+  }
+}

@@ -1,0 +1,3 @@
+import { restoreTestPost } from './index.js';
+
+await restoreTestPost();

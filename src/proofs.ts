@@ -1,0 +1,50 @@
+import type { Backup } from './catalog.ts';
+import { Failure } from './failure.ts';
+import { UnreadableDocument } from './manifest.ts';
+import { type Proof, parseProof, proofName, serializeProof } from './proof.ts';
+import { put, type Store } from './store/store.ts';
+
+/** Writes a proof beside its backup and returns its address. Throws a `Failure`. */
+export async function writeProof(store: Store, proof: Proof): Promise<string> {
+  const name = proofName(new Date(proof.testedAt));
+  for (let more = 1; ; more++) {
+    const file = more === 1 ? name : name.replace('.json', `-${more}.json`);
+    const path = `${proof.name}/${proof.backupId}/${file}`;
+    try {
+      await put(store, path, serializeProof(proof));
+      return `${store.uri}/${path}`;
+    } catch (error) {
+      // Two tests of one backup in one second.
+      if (!(error instanceof Failure) || error.exit !== 'exists' || more === 10) throw error;
+    }
+  }
+}
+
+/** The newest proof of a backup that is of this very manifest; undefined when it was never tested. */
+export async function newestProof(store: Store, backup: Backup): Promise<Proof | undefined> {
+  for (const file of backup.proofs.toReversed()) {
+    const proof = await readProof(store, backup, file);
+    if (proof !== undefined) return proof;
+  }
+  return undefined;
+}
+
+/** All of them, newest first. */
+export async function readProofs(store: Store, backup: Backup): Promise<Proof[]> {
+  const proofs = await Promise.all(backup.proofs.toReversed().map((file) => readProof(store, backup, file)));
+  return proofs.filter((proof) => proof !== undefined);
+}
+
+/** Undefined for what is no proof, or one of another manifest. */
+async function readProof(store: Store, { manifest, manifestSha256 }: Backup, file: string): Promise<Proof | undefined> {
+  const bytes = await store.read(`${manifest.name}/${manifest.id}/${file}`);
+  if (bytes === undefined) return undefined;
+  try {
+    const proof = parseProof(bytes);
+    const same = proof.backupId === manifest.id && proof.name === manifest.name;
+    return same && proof.manifestSha256 === manifestSha256 ? proof : undefined;
+  } catch (error) {
+    if (error instanceof UnreadableDocument) return undefined;
+    throw error;
+  }
+}

@@ -1,0 +1,559 @@
+import { withinLimits } from './attempts.ts';
+import type { Backup } from './catalog.ts';
+import { type CheckedArchive, checkedArchive } from './checked-archive.ts';
+import type { Check } from './checks.ts';
+import { Failure } from './failure.ts';
+import type { Log } from './log.ts';
+import { type Machine, type ProgramChoice, programsOfMajor, withPrivateFolder } from './machine.ts';
+import { type Census, fileNames, type Manifest, type Source } from './manifest.ts';
+import { formatCount, formatSeconds } from './numbers.ts';
+import { childEnvironment } from './postgres/child-environment.ts';
+import type { Programs } from './postgres/client.ts';
+import { applyToDatabase, databaseStatements } from './postgres/database-settings.ts';
+import { imagesFor } from './postgres/extension-images.ts';
+import { isDatabaseError, reduceMessage } from './postgres/messages.ts';
+import { displayWord } from './postgres/names.ts';
+import { readRestored } from './postgres/read-back.ts';
+import { JobsDeadlocked, type Refused, restoreLeniently } from './postgres/restore.ts';
+import {
+  compareContents,
+  compareExtensions,
+  describeContent,
+  displayTag,
+  isObject,
+  readContents,
+  readUnsound,
+} from './postgres/restored-objects.ts';
+import { runChecks } from './postgres/run-checks.ts';
+import { readsOurFiles } from './postgres/sandbox.ts';
+import { MissingExtensions, ScratchDatabase, ScratchServer, seeingRoles } from './postgres/scratch.ts';
+import { type ScratchCluster, startScratchCluster } from './postgres/scratch-cluster.ts';
+import type { ConnectionTarget } from './postgres/url.ts';
+import { formatVersion, parseVersion, restoreSecurityWarning } from './postgres/version.ts';
+import { type Level, type Proof, restoreSeconds } from './proof.ts';
+import { writeProof } from './proofs.ts';
+import { shellWord } from './publish.ts';
+import type { RestoreTestReport } from './report/restore-test.ts';
+import type { Store } from './store/store.ts';
+import { compareRestored, type Finding } from './verdict.ts';
+import { fileOf, readCensus, readSmall } from './verify.ts';
+
+/** Everything a restore test needs to know besides the backup. Durations are milliseconds. */
+export interface RestoreTestConfig extends ProgramChoice {
+  /** The superuser of a server that may be thrown away; undefined: one is started here. */
+  readonly scratch: ConnectionTarget | undefined;
+  /** The restore runs as a superuser of the scratch server. */
+  readonly superuser: boolean;
+  readonly allowUnsandboxed: boolean;
+  /** Something in our own environment or configuration would be worth stealing. */
+  readonly holdsSecrets: boolean;
+  readonly checks: readonly Check[];
+  /** `auto`: what the backup recorded. */
+  readonly census: 'auto' | 'rows' | 'content';
+  readonly jobs: number;
+  readonly maxRestoreMs: number | undefined;
+  readonly skipExtensions: readonly string[];
+  readonly timeoutMs: number;
+  readonly retries: number;
+  readonly version: string;
+  readonly source: Source | null;
+  readonly machine: Machine;
+}
+
+/** A restore test that came to a verdict. */
+export interface RestoreTested {
+  readonly manifest: Manifest;
+  readonly proof: Proof;
+  /** Where the proof was written; undefined when the store refused it. */
+  readonly location: string | undefined;
+  readonly tables: number;
+  readonly rows: number;
+  /** What to do about it, for people. */
+  readonly hint: string | undefined;
+  /** How it failed; undefined when it passed. */
+  readonly failure: Failure | undefined;
+}
+
+interface Io {
+  readonly log: Log;
+  readonly signal: AbortSignal;
+}
+
+/**
+ * Restores a backup into a database that is thrown away afterwards, compares everything with what was recorded, and
+ * writes the verdict beside the backup. Throws a `Failure` when there can be no verdict: the store or the scratch server
+ * cannot be used, or somebody cancelled.
+ */
+export async function restoreTest(
+  store: Store,
+  backup: Backup,
+  config: RestoreTestConfig,
+  io: Io,
+): Promise<RestoreTested> {
+  const limits = {
+    ...io,
+    timeoutMs: config.timeoutMs,
+    tooLong: () =>
+      new Failure(
+        'restore',
+        'timeLimit',
+        `the restore test was not done within ${formatSeconds(config.timeoutMs / 1000)}`,
+        {
+          hint: 'give it more with timeout, or more jobs; nothing of it is left',
+        },
+      ),
+    retries: config.retries,
+    stage: 'restore' as const,
+  };
+  return withinLimits(limits, (signal) => new RestoreTest(store, backup, config, { ...io, signal }).run());
+}
+
+/** What was found so far, and how it can be said. */
+interface Verdict {
+  readonly findings: readonly Finding[];
+  readonly leftOut?: readonly string[];
+  readonly notes?: readonly string[];
+  readonly tables?: number;
+  readonly rows?: number;
+  readonly hint?: string | undefined;
+  /** When the bytes themselves are wrong. */
+  readonly failure?: Failure;
+}
+
+class RestoreTest {
+  readonly #store: Store;
+  readonly #backup: Backup;
+  readonly #manifest: Manifest;
+  readonly #config: RestoreTestConfig;
+  readonly #io: Io;
+  readonly #started = Date.now();
+  readonly #timings: Record<string, number> = {};
+  #rolesSql: string | undefined;
+  #server = '';
+  #pgRestore = '';
+
+  constructor(store: Store, backup: Backup, config: RestoreTestConfig, io: Io) {
+    this.#store = store;
+    this.#backup = backup;
+    this.#manifest = backup.manifest;
+    this.#config = config;
+    this.#io = io;
+  }
+
+  async run(): Promise<RestoreTested> {
+    let census: Census | undefined;
+    let verdict: Verdict;
+    try {
+      census = await readCensus(this.#store, this.#manifest);
+      verdict = await this.#judge(census);
+    } catch (error) {
+      if (!(error instanceof Failure) || (error.exit !== 'verification' && error.exit !== 'wrongKey')) throw error;
+      const finding = { object: 'the stored backup', expected: 'as it was written', found: error.message };
+      verdict = { findings: [finding], hint: error.hint, failure: error };
+    }
+    this.#io.signal.throwIfAborted();
+    this.#timings.total = seconds(this.#started);
+    return this.#conclude(verdict, this.#levelOf(census));
+  }
+
+  async #judge(census: Census): Promise<Verdict> {
+    const { scope, series, selfContained } = this.#manifest;
+    if (!selfContained || scope.mode === 'data-only')
+      return {
+        findings: [
+          {
+            object: `the backup's scope (${series})`,
+            expected: 'a whole database, or its whole schema',
+            found: 'a part, which needs definitions from elsewhere: it cannot be proved alone',
+          },
+        ],
+        hint: 'test a full backup of this database; a part is proved by restoring it where it is needed',
+      };
+    if (this.#config.census === 'content' && census.digest === null && scope.mode !== 'schema-only')
+      throw new Failure('input', 'badInput', 'census: content needs digests, and this backup has recorded none', {
+        hint: 'take backups with census: content, or leave census at auto',
+      });
+    return withPrivateFolder(this.#config.machine, (folder) => this.#restoreIn(folder, census));
+  }
+
+  #levelOf(census: Census | undefined): Level {
+    if (this.#manifest.scope.mode === 'schema-only') return 'schema';
+    return census !== undefined && census.digest !== null && this.#config.census !== 'rows' ? 'content' : 'rows';
+  }
+
+  async #restoreIn(folder: string, census: Census): Promise<Verdict> {
+    const began = Date.now();
+    const [downloaded, opened] = await Promise.allSettled([this.#download(folder), this.#open()]);
+    // A damaged archive says more about the backup than a server that does not start.
+    if (downloaded.status === 'rejected' || opened.status === 'rejected') {
+      if (downloaded.status === 'fulfilled') await downloaded.value.file.close();
+      if (opened.status === 'fulfilled') await opened.value.close();
+      throw downloaded.status === 'rejected' ? downloaded.reason : (opened as PromiseRejectedResult).reason;
+    }
+    const [archive, scratch] = [downloaded.value, opened.value];
+    const closeSessions = (): void => void scratch.server.closeAll();
+    this.#io.signal.addEventListener('abort', closeSessions, { once: true });
+    try {
+      this.#timings.prepare = seconds(began);
+      await this.#requireSandbox(scratch, folder);
+      return await this.#restoreAndCompare(folder, census, archive, scratch);
+    } finally {
+      this.#io.signal.removeEventListener('abort', closeSessions);
+      await archive.file.close();
+      await scratch.close();
+    }
+  }
+
+  /** Every file of the backup is read and hashed; the archive stays open. */
+  async #download(folder: string): Promise<CheckedArchive> {
+    const began = Date.now();
+    const { signal } = this.#io;
+    if (this.#manifest.files.some((file) => file.name === fileNames.roles))
+      this.#rolesSql = (await readSmall(this.#store, this.#manifest, fileNames.roles)).toString('utf8');
+    const archive = await checkedArchive(this.#store, this.#manifest, folder, signal);
+    this.#timings.download = seconds(began);
+    return archive;
+  }
+
+  async #open(): Promise<Scratch> {
+    const { scratch, machine } = this.#config;
+    const { log, signal } = this.#io;
+    const io = { log, signal, onRunner: machine.onRunner };
+    const archived = parseVersion(this.#manifest.database.serverVersion);
+    if (archived === undefined)
+      throw new Failure('client', 'verification', 'the manifest names no version of the server it is from');
+    if (scratch !== undefined) {
+      const server = new ScratchServer(scratch, io);
+      try {
+        await server.open(this.#manifest);
+        const programs = await this.#programs(server.version.major, false);
+        return { server, programs, cluster: undefined, close: () => server.closeAll() };
+      } catch (error) {
+        await server.closeAll();
+        throw error;
+      }
+    }
+    const programs = await this.#programs(archived.major, true);
+    // The archive's copy lies beside it, where the store is elsewhere.
+    const bytes = this.#manifest.database.sizeBytes * 1.1 + fileOf(this.#manifest, fileNames.dump).bytes;
+    const cluster = await startScratchCluster(programs, { temporary: machine.temporary, bytes }, signal);
+    const server = new ScratchServer(cluster.admin, io);
+    const close = async (): Promise<void> => {
+      await server.closeAll();
+      await cluster.stop();
+    };
+    try {
+      await server.open(this.#manifest);
+      return { server, programs, cluster, close };
+    } catch (error) {
+      await close();
+      throw error;
+    }
+  }
+
+  async #programs(major: number, serverPrograms: boolean): Promise<Programs> {
+    const programs = await programsOfMajor(major, serverPrograms, this.#config, this.#config.machine, this.#io);
+    const warning = restoreSecurityWarning(programs.version);
+    if (warning !== undefined) this.#io.log.warn(warning);
+    this.#pgRestore = formatVersion(programs.version);
+    return programs;
+  }
+
+  /** A superuser's restore runs whatever the archive says, on the server's machine and as the server's user. */
+  async #requireSandbox(scratch: Scratch, folder: string): Promise<void> {
+    const { superuser, holdsSecrets, allowUnsandboxed } = this.#config;
+    if (!superuser || !holdsSecrets || allowUnsandboxed) return;
+    const open =
+      scratch.cluster === undefined ? await readsOurFiles(scratch.server, folder) : !scratch.cluster.otherUser;
+    if (!open) return;
+    throw new Failure(
+      'restore',
+      'privilege',
+      'scratch-privileges: superuser would let the archive run programs as this very user, who holds secrets',
+      {
+        hint: 'give scratch-url: a server in a service container, or of another user; allow-unsandboxed: true insists, for archives you trust',
+      },
+    );
+  }
+
+  async #restoreAndCompare(
+    folder: string,
+    census: Census,
+    archive: CheckedArchive,
+    scratch: Scratch,
+  ): Promise<Verdict> {
+    const { log } = this.#io;
+    this.#server = formatVersion(scratch.server.version);
+    let jobs = this.#config.jobs;
+    for (;;) {
+      let database: ScratchDatabase;
+      try {
+        database = await ScratchDatabase.create(
+          scratch.server,
+          {
+            manifest: this.#manifest,
+            census,
+            toc: archive.toc,
+            seeing: seeingRoles(this.#rolesSql),
+            skipExtensions: this.#config.skipExtensions,
+            superuser: this.#config.superuser,
+          },
+          log,
+        );
+      } catch (error) {
+        if (error instanceof MissingExtensions) return this.#withoutExtensions(error.missing, scratch);
+        throw error;
+      }
+      try {
+        return await this.#inDatabase(folder, census, archive, { ...scratch, database, jobs });
+      } catch (error) {
+        if (!(error instanceof JobsDeadlocked)) throw error;
+        log.notice("two of pg_restore's own jobs waited for each other; once more with one job");
+        jobs = 1;
+      } finally {
+        await this.#dropped(scratch, database);
+      }
+    }
+  }
+
+  /** A cluster of our own goes as a whole; on somebody else's server nothing of ours stays. */
+  async #dropped({ cluster }: Scratch, database: ScratchDatabase): Promise<void> {
+    if (cluster !== undefined) return;
+    try {
+      await database.drop();
+    } catch (error) {
+      const said = isDatabaseError(error) ? reduceMessage(error.message) : 'the connection broke';
+      this.#io.log.warn(`the database ${database.name} could not be dropped from the scratch server: ${said}`);
+    }
+  }
+
+  #withoutExtensions(missing: Census['extensions'], { server }: Scratch): Verdict {
+    const names = missing.map((each) => each.name);
+    const images = imagesFor(names, server.version.major);
+    const image =
+      images.length === 0
+        ? 'use a scratch server that has them (scratch-url)'
+        : `run a scratch server that has them as a service container, of the image ${images.join(' or ')}, and give its scratch-url`;
+    return {
+      findings: missing.map(({ name, version }) => ({
+        object: `extension ${displayWord(name)} ${displayTag(version)}`,
+        expected: 'available on the scratch server',
+        found: 'not installed there, so nothing was restored',
+      })),
+      hint: `${image}; skip-extensions: ${names.join(', ')} restores the rest without them, and never passes`,
+    };
+  }
+
+  async #inDatabase(folder: string, census: Census, archive: CheckedArchive, place: Place): Promise<Verdict> {
+    const { server, programs, database, jobs } = place;
+    const target: ConnectionTarget = { ...server.admin, ...database.tester };
+    const environment = await childEnvironment(target, server.server, folder, {
+      applicationName: 'pgassay restore-test',
+      libraryPath: programs.libraryPath,
+    });
+    const began = Date.now();
+    const refused = await restoreLeniently(
+      {
+        programs,
+        environment,
+        database: database.name,
+        archive,
+        jobs,
+        names: census.contents.flatMap((entry) => [entry.tag, entry.schema ?? '']),
+      },
+      { list: database.entries.map((entry) => entry.dumpId), folder },
+      this.#io,
+    );
+    this.#timings.restore = seconds(began);
+    const verifying = Date.now();
+    await database.settle();
+    const session = await server.connect(database.tester);
+    const wanted =
+      this.#levelOf(census) === 'content'
+        ? census
+        : { ...census, digest: null, tables: census.tables.map(withoutDigest) };
+    // One counts while the other reads catalogs.
+    const [read, restored] = await Promise.all([
+      readRestored(session, wanted, { harmless: true }),
+      readContents(programs, environment, database.name, this.#io.signal),
+    ]);
+    const { compared, findings: differences } = compareRestored(wanted, read.state);
+    const unread = read.unread.map(({ kind, schema, name, reason }) => {
+      return { object: `${kind} ${displayWord(schema)}.${displayWord(name)}`, expected: 'readable', found: reason };
+    });
+    const extensions = await compareExtensions(
+      session,
+      census.extensions.filter((each) => !this.#config.skipExtensions.includes(each.name)),
+    );
+    const unsound = await readUnsound(session, archive.toc.entries);
+    const contents = [
+      ...compareContents(census.contents.filter(isObject), archive.toc.entries.filter(isObject)),
+      ...compareContents(database.expected, restored.entries.filter(isObject)),
+    ];
+    this.#timings.verify = seconds(verifying);
+    const checks = await this.#check(archive, place);
+    const failed = refusals(refused, archive, database);
+    // Why something is not there has been said already, or that it is a table that is not.
+    const told = new Set([
+      ...failed.map((each) => each.object),
+      ...differences.filter((each) => each.found === 'no such table').map((each) => `TABLE ${each.object}`),
+    ]);
+    const findings = [
+      ...database.skipped,
+      ...failed,
+      ...differences,
+      ...unread,
+      ...extensions.findings,
+      ...contents.filter((each) => each.found !== 'missing' || !told.has(each.object)),
+      ...unsound,
+      ...checks,
+      ...this.#slowness(),
+    ];
+    return {
+      findings,
+      leftOut: database.leftOut,
+      notes: [...database.notes, ...extensions.versions],
+      tables: compared.length,
+      rows: compared.reduce((rows, table) => rows + (table.found ?? 0), 0),
+      hint: this.#config.superuser || !findings.some(needsSuperuser) ? undefined : superuserHint,
+    };
+  }
+
+  async #check(archive: CheckedArchive, { server, database }: Place): Promise<Finding[]> {
+    if (this.#config.checks.length === 0) return [];
+    const began = Date.now();
+    const owner = await server.connect(database.tester);
+    const path = databaseStatements(archive.toc).filter((each) => each.title === 'the setting search_path');
+    await applyToDatabase(owner, database.name, path);
+    // A fresh session: the database's own settings count from its start.
+    const session = await server.connect(database.tester);
+    const findings = await runChecks(session, this.#config.checks, this.#manifest.createdAt);
+    this.#timings.checks = seconds(began);
+    return findings;
+  }
+
+  #slowness(): Finding[] {
+    const { maxRestoreMs } = this.#config;
+    const took = restoreSeconds(this.#timings);
+    if (maxRestoreMs === undefined || took * 1000 <= maxRestoreMs) return [];
+    return [
+      {
+        object: 'restore time, download included',
+        expected: `at most ${formatSeconds(maxRestoreMs / 1000)}`,
+        found: formatSeconds(took),
+      },
+    ];
+  }
+
+  async #conclude(verdict: Verdict, level: Level): Promise<RestoreTested> {
+    const { findings, hint } = verdict;
+    const { maxRestoreMs, source, version } = this.#config;
+    const manifest = this.#manifest;
+    const proof: Proof = {
+      format: 'pgassay-proof/1',
+      backupId: manifest.id,
+      name: manifest.name,
+      manifestSha256: this.#backup.manifestSha256,
+      testedAt: new Date((await this.#store.now()).getTime()).toISOString(),
+      result: findings.length === 0 ? 'passed' : 'failed',
+      level,
+      findings,
+      findingsLeftOut: 0,
+      leftOut: verdict.leftOut ?? [],
+      notes: verdict.notes ?? [],
+      timings: this.#timings,
+      maxRestoreSeconds: maxRestoreMs === undefined ? null : maxRestoreMs / 1000,
+      server: this.#server,
+      recipient: null,
+      tools: { pgRestore: this.#pgRestore, pgassay: version },
+      runUrl: source?.runUrl ?? null,
+    };
+    let location: string | undefined;
+    try {
+      location = await writeProof(this.#store, proof);
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error;
+      this.#io.log.warn(`the proof could not be written beside the backup: ${error.message}`);
+    }
+    return {
+      manifest,
+      proof,
+      location,
+      tables: verdict.tables ?? 0,
+      rows: verdict.rows ?? 0,
+      hint,
+      failure: findings.length === 0 ? undefined : (verdict.failure ?? differs(manifest, findings, hint)),
+    };
+  }
+}
+
+/** A scratch server and what was found to work with it. */
+interface Scratch {
+  readonly server: ScratchServer;
+  readonly programs: Programs;
+  readonly cluster: ScratchCluster | undefined;
+  readonly close: () => Promise<void>;
+}
+
+interface Place extends Scratch {
+  readonly database: ScratchDatabase;
+  readonly jobs: number;
+}
+
+function withoutDigest({ digest: _, ...table }: Census['tables'][number]): Census['tables'][number] {
+  return table;
+}
+
+const needsMore = /must be (?:superuser|owner|able to)|permission denied/;
+const superuserHint =
+  'objects that only a superuser may create need scratch-privileges: superuser, and a scratch server that may be trusted with the archive';
+
+function needsSuperuser({ found }: Finding): boolean {
+  return needsMore.test(found);
+}
+
+/** The answer to `ALTER … OWNER TO` a role that one is no member of. */
+const givesAway = /must be (?:member of role|able to SET ROLE) /;
+
+/** pg_restore's errors, by the archive's own entries. To give an object to somebody powerful was not expected to work. */
+function refusals(refused: readonly Refused[], { toc }: CheckedArchive, database: ScratchDatabase): Finding[] {
+  const entries = new Map(toc.entries.map((entry) => [entry.dumpId, entry]));
+  const told = new Set<number>();
+  return refused.flatMap(({ dumpId, message }): Finding[] => {
+    // What follows from an entry's first error says nothing new.
+    if (dumpId !== undefined && told.has(dumpId)) return [];
+    const entry = dumpId === undefined ? undefined : entries.get(dumpId);
+    if (givesAway.test(message) && entry !== undefined && database.replaced.has(entry.owner)) return [];
+    const object = entry === undefined ? 'pg_restore' : describeContent(entry);
+    if (dumpId !== undefined) told.add(dumpId);
+    return [{ object, expected: 'restored without an error', found: message }];
+  });
+}
+
+function differs({ name, id }: Manifest, findings: readonly Finding[], hint: string | undefined): Failure {
+  const lines = findings.slice(0, 20).map((each) => `  ${each.object}: expected ${each.expected}, found ${each.found}`);
+  if (findings.length > 20) lines.push(`  and ${findings.length - 20} more`);
+  return new Failure(
+    'verify',
+    'differences',
+    `${name}/${id} does not restore as it was recorded: ${formatCount(findings.length, 'finding')}\n${lines.join('\n')}`,
+    {
+      hint:
+        hint ?? 'this backup is no proof of recovery: look at the findings, and keep older backups until one passes',
+    },
+  );
+}
+
+function seconds(since: number): number {
+  return Math.round((Date.now() - since) / 100) / 10;
+}
+
+/** What the edges say about it. */
+export function reportOf({ failure: _, ...tested }: RestoreTested, store: Store): RestoreTestReport {
+  const { manifest, proof } = tested;
+  return {
+    ...tested,
+    restoreSeconds: restoreSeconds(proof.timings),
+    command: `pgassay restore-test ${manifest.id} --store ${shellWord(store.uri)} --name ${shellWord(manifest.name)}`,
+  };
+}
