@@ -72494,11 +72494,14 @@ function cancelled(stage) {
  * when ours is; whatever it throws then, the reason is what is thrown.
  */
 async function withinLimits(limits, attempt) {
-    const { timeoutMs, tooLong, retries, stage, log } = limits;
+    const { timeoutMs, tooLong, cancelled, retries, log } = limits;
     const deadline = new AbortController();
     const timer = setTimeout(() => deadline.abort(tooLong()), timeoutMs);
     const signal = AbortSignal.any([limits.signal, deadline.signal]);
-    const reason = () => (signal.reason instanceof Failure ? signal.reason : cancelled(stage));
+    const reason = () => {
+        const { reason: given } = signal;
+        return given instanceof Failure && given.exit !== 'cancelled' ? given : cancelled();
+    };
     try {
         for (let failed = 0;; failed++) {
             try {
@@ -74120,6 +74123,7 @@ const serverMessages = [
     'extension "…" has no [installation script nor update path for version|update path from version] "…"',
     'could not open extension control file "…": {…}',
     'permission denied',
+    'cannot insert multiple commands into a prepared statement',
     'permission denied for [table|view|sequence|schema|function|database|language|type|tablespace|foreign server|large object|column|relation|materialized view|foreign table|foreign-data wrapper|publication|subscription|domain|extension] {…}',
     'permission denied to [create role|create database|create extension|create database "…"|create extension "…"|set role "…"|set parameter "…"|set session authorization|grant role "…"|alter role|drop role|create event trigger "…"|create subscription|create "…"|copy database "…"|terminate process]',
     'must be [superuser|owner of {…}|member of role "…"|able to SET ROLE "…"|superuser or replication role to start walsender|superuser to create {…}]',
@@ -80409,7 +80413,7 @@ async function backup(config, io) {
             hint: 'give it more with timeout, or less to do with exclude-table-data; nothing was published',
         }),
         retries: config.retries,
-        stage: 'dump',
+        cancelled: () => cancelled('dump'),
     };
     return withinLimits(limits, (signal) => new Attempt(config, { ...io, signal }).run());
 }
@@ -83099,7 +83103,7 @@ async function lend(session, { owners, configuration }, made) {
         await give(`CREATE, USAGE ON SCHEMA ${quoteName(name)}`, made.lender);
     const wrappers = await session.query('SELECT fdwname::text AS name FROM pg_catalog.pg_foreign_data_wrapper');
     for (const { name } of wrappers)
-        await give(`USAGE ON FOREIGN DATA WRAPPER ${quoteName(name)}`, made.tester);
+        await give(`USAGE ON FOREIGN DATA WRAPPER ${quoteName(name)}`, made.lender);
     for (const { schema, tag } of configuration) {
         const table = quoteQualified({ schema: schema ?? '', name: tag });
         await give(`SELECT, INSERT ON TABLE ${table}`, made.tester).catch((error) => {
@@ -83509,7 +83513,9 @@ async function restoreTest(store, backup, config, io) {
             hint: 'give it more with timeout, or more jobs; nothing of it is left',
         }),
         retries: config.retries,
-        stage: 'restore',
+        cancelled: () => new Failure('restore', 'cancelled', 'cancelled; what was restored is thrown away, and there is no verdict', {
+            hint: 'run it again when you are ready',
+        }),
     };
     return withinLimits(limits, (signal) => new RestoreTest(store, backup, config, { ...io, signal }).run());
 }

@@ -1,4 +1,4 @@
-import { cancelled, Failure, type Stage } from './failure.ts';
+import { Failure } from './failure.ts';
 import type { Log } from './log.ts';
 
 export interface Limits {
@@ -6,8 +6,8 @@ export interface Limits {
   /** What it means that all attempts together took longer. */
   readonly tooLong: () => Failure;
   readonly retries: number;
-  /** Of the failure when somebody cancels. */
-  readonly stage: Stage;
+  /** What it means that somebody cancelled. */
+  readonly cancelled: () => Failure;
   readonly log: Log;
   readonly signal: AbortSignal;
 }
@@ -17,11 +17,14 @@ export interface Limits {
  * when ours is; whatever it throws then, the reason is what is thrown.
  */
 export async function withinLimits<T>(limits: Limits, attempt: (signal: AbortSignal) => Promise<T>): Promise<T> {
-  const { timeoutMs, tooLong, retries, stage, log } = limits;
+  const { timeoutMs, tooLong, cancelled, retries, log } = limits;
   const deadline = new AbortController();
   const timer = setTimeout(() => deadline.abort(tooLong()), timeoutMs);
   const signal = AbortSignal.any([limits.signal, deadline.signal]);
-  const reason = (): Failure => (signal.reason instanceof Failure ? signal.reason : cancelled(stage));
+  const reason = (): Failure => {
+    const { reason: given } = signal;
+    return given instanceof Failure && given.exit !== 'cancelled' ? given : cancelled();
+  };
   try {
     for (let failed = 0; ; failed++) {
       try {

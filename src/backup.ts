@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { withinLimits } from './attempts.ts';
 import { newId } from './backup-id.ts';
 import { readRecent } from './catalog.ts';
-import { Failure } from './failure.ts';
+import { cancelled, Failure } from './failure.ts';
 import type { Log } from './log.ts';
 import type { Machine } from './machine.ts';
 import { fileNames, type Manifest, type Source } from './manifest.ts';
@@ -95,7 +95,7 @@ export async function backup(config: BackupConfig, io: BackupIo): Promise<Backup
         hint: 'give it more with timeout, or less to do with exclude-table-data; nothing was published',
       }),
     retries: config.retries,
-    stage: 'dump' as const,
+    cancelled: () => cancelled('dump'),
   };
   return withinLimits(limits, (signal) => new Attempt(config, { ...io, signal }).run());
 }

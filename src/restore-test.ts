@@ -103,7 +103,10 @@ export async function restoreTest(
         },
       ),
     retries: config.retries,
-    stage: 'restore' as const,
+    cancelled: () =>
+      new Failure('restore', 'cancelled', 'cancelled; what was restored is thrown away, and there is no verdict', {
+        hint: 'run it again when you are ready',
+      }),
   };
   return withinLimits(limits, (signal) => new RestoreTest(store, backup, config, { ...io, signal }).run());
 }

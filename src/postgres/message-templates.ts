@@ -13,6 +13,7 @@ export const serverMessages: readonly string[] = [
   'extension "…" has no [installation script nor update path for version|update path from version] "…"',
   'could not open extension control file "…": {…}',
   'permission denied',
+  'cannot insert multiple commands into a prepared statement',
   'permission denied for [table|view|sequence|schema|function|database|language|type|tablespace|foreign server|large object|column|relation|materialized view|foreign table|foreign-data wrapper|publication|subscription|domain|extension] {…}',
   'permission denied to [create role|create database|create extension|create database "…"|create extension "…"|set role "…"|set parameter "…"|set session authorization|grant role "…"|alter role|drop role|create event trigger "…"|create subscription|create "…"|copy database "…"|terminate process]',
   'must be [superuser|owner of {…}|member of role "…"|able to SET ROLE "…"|superuser or replication role to start walsender|superuser to create {…}]',

@@ -580,7 +580,7 @@ async function lend(session: Session, { owners, configuration }: Plan, made: Mad
   const wrappers = await session.query<{ name: string }>(
     'SELECT fdwname::text AS name FROM pg_catalog.pg_foreign_data_wrapper',
   );
-  for (const { name } of wrappers) await give(`USAGE ON FOREIGN DATA WRAPPER ${quoteName(name)}`, made.tester);
+  for (const { name } of wrappers) await give(`USAGE ON FOREIGN DATA WRAPPER ${quoteName(name)}`, made.lender);
   for (const { schema, tag } of configuration) {
     const table = quoteQualified({ schema: schema ?? '', name: tag });
     await give(`SELECT, INSERT ON TABLE ${table}`, made.tester).catch((error: unknown) => {

@@ -1,0 +1,132 @@
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { type ActionOptions, type ActionResult, runAction } from '../support/action.ts';
+import { cli, clientBin, type Taken, takeBackup } from '../support/backup.ts';
+import { errorOf, repository } from '../support/faults.ts';
+import { Cluster } from '../support/postgres.ts';
+import { dumpOf, forged } from '../support/restore-test.ts';
+
+describe('the step pgassay/pgassay/restore-test', () => {
+  let cluster: Cluster;
+  let backup: Taken;
+  before(async () => {
+    cluster = await Cluster.start();
+    await cluster.createDatabase('shop');
+    await cluster.query(
+      'shop',
+      `CREATE TABLE customers AS SELECT g id, 'c' || g AS name FROM generate_series(1, 500) g;
+       CREATE TABLE "<b>@octo</b> | ::error::x" AS SELECT 1 x; ALTER TABLE customers ADD PRIMARY KEY (id)`,
+    );
+    backup = await takeBackup(cluster, 'shop', { census: 'content' });
+  });
+  after(() => cluster.stop());
+
+  const step = (inputs: ActionOptions['inputs'], options: Omit<ActionOptions, 'inputs'> = {}): Promise<ActionResult> =>
+    runAction(join(repository, 'restore-test'), {
+      ...options,
+      inputs: { ...clientBin(cluster), 'install-client': false, ...inputs },
+    });
+
+  test('passes: outputs, a summary that begins with the verdict, a proof that list and show tell of', async () => {
+    const result = await step({ store: backup.store });
+    assert.equal(result.exitCode, 0, result.log);
+    const { outputs } = result;
+    assert.equal(outputs.result, 'passed');
+    assert.equal(outputs['backup-id'], backup.id);
+    assert.equal(outputs.findings, '[]');
+    assert.equal(readFileSync(outputs['findings-file'] ?? '', 'utf8'), '[]\n');
+    assert.ok(Number(outputs['restore-seconds']) >= 0 && Number(outputs['total-seconds']) > 0);
+    assert.match(
+      outputs.proof ?? '',
+      new RegExp(`^${backup.store}/assayed/${backup.id}/proofs/\\d{8}T\\d{6}Z\\.json$`),
+    );
+    assert.deepEqual(result.droppedOutputs, []);
+    assert.match(result.summary, /^### assayed: the backup of .* UTC \(just now\) restores\n\n2 tables, 501 rows · /);
+    assert.match(result.summary, /every row and every value by digest/);
+    assert.deepEqual(result.orphans, []);
+    assert.deepEqual(
+      result.leftovers.filter((name) => !name.startsWith('pgassay-findings-')),
+      [],
+    );
+    const listed = await cli(['list', '--store', backup.store, '--json']);
+    const [entry] = (listed.json as { backups: { proof: { result: string; level: string; findings: number } }[] })
+      .backups;
+    assert.equal(entry?.proof.result, 'passed');
+    assert.equal(entry?.proof.level, 'content');
+    const shown = await cli(['show', 'latest', '--store', backup.store]);
+    assert.match(shown.stdout, /^ {2}tested {4}passed just now, /m);
+    const table = await cli(['list', '--store', backup.store]);
+    assert.match(table.stdout, /passed just now, /);
+  });
+
+  test('fails: every finding in the outputs, the summary and the log, and no name breaks out of them', async () => {
+    await cluster.createDatabase('less');
+    await cluster.query(
+      'less',
+      `CREATE TABLE customers AS SELECT g id, 'c' || g AS name FROM generate_series(1, 499) g;
+       CREATE TABLE "<b>@octo</b> | ::error::x" (x int); ALTER TABLE customers ADD PRIMARY KEY (id)`,
+    );
+    const wrong = await forged(backup, { dump: await dumpOf(cluster, 'less') });
+    const result = await step({ store: wrong.store, backup: wrong.id });
+    assert.equal(result.exitCode, 51, result.log);
+    assert.equal(result.outputs.result, 'failed');
+    const findings = JSON.parse(result.outputs.findings ?? '') as unknown[];
+    assert.deepEqual(findings, [
+      { object: 'public."<b>@octo</b> | ::error::x"', expected: '1 row', found: '0 rows' },
+      { object: 'public.customers', expected: '500 rows', found: '499 rows' },
+    ]);
+    assert.deepEqual(JSON.parse(readFileSync(result.outputs['findings-file'] ?? '', 'utf8')), findings);
+    assert.match(errorOf(result), /^verify: assayed\/\S+ does not restore as it was recorded: 2 findings/);
+    assert.match(result.summary, /^### assayed: the backup of .* does not restore as it was recorded\n/);
+    assert.match(result.summary, /\| public&#46;customers|\| public\.customers \| 500 rows \| 499 rows \|/);
+    assert.doesNotMatch(result.summary, /<b>|@octo|^\| public\."<b>/m);
+    assert.equal(result.annotations.filter(({ level }) => level === 'error').length, 1);
+  });
+
+  test('a damaged backup: exit 40 and failed, also where no test could begin', async () => {
+    const result = await step({ store: backup.store, backup: '19990101' });
+    assert.equal(result.exitCode, 2, result.log);
+    assert.equal(result.outputs.result, 'failed');
+    const [finding] = JSON.parse(result.outputs.findings ?? '') as {
+      object: string;
+      expected: string;
+      found: string;
+    }[];
+    assert.deepEqual(finding, { object: 'stage locate', expected: 'a verdict', found: 'there is no backup 19990101' });
+  });
+
+  test('random:1h finds the one there is, before: finds none that old', async () => {
+    const result = await step({ store: backup.store, backup: 'random:1h' });
+    assert.equal(result.exitCode, 0, result.log);
+    assert.equal(result.outputs['backup-id'], backup.id);
+    const none = await step({ store: backup.store, backup: 'before:2001-01-01T00:00:00Z' });
+    assert.equal(none.exitCode, 2);
+    assert.match(errorOf(none), /no backup is from 2001-01-01T00:00:00\.000Z or earlier/);
+  });
+
+  test('cancelled: the server and every folder are gone within seconds, and no proof is written', async () => {
+    const before = readFileSync(join(backup.folder, 'manifest.json'), 'utf8');
+    let cancelled = 0;
+    const result = await step(
+      { store: backup.store, checks: 'SELECT pg_sleep(60) IS NULL' },
+      {
+        onLine: (line, running) => {
+          if (!line.includes('Restore') || cancelled > 0) return;
+          cancelled = Date.now();
+          setTimeout(() => running.cancel(), 1500);
+        },
+      },
+    );
+    assert.equal(result.exitCode, 130, result.log);
+    assert.ok(Date.now() - cancelled < 9000);
+    assert.match(errorOf(result), /^restore: cancelled/);
+    assert.deepEqual(result.orphans, []);
+    assert.deepEqual(
+      result.leftovers.filter((name) => !name.startsWith('pgassay-findings-')),
+      [],
+    );
+    assert.equal(readFileSync(join(backup.folder, 'manifest.json'), 'utf8'), before);
+  });
+});
