@@ -1,19 +1,21 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import * as core from '@actions/core';
+import { alertInputs } from '../alert-inputs.ts';
 import { type BackupConfig, type BackupResult, backup } from '../backup.ts';
 import { idPattern, namePattern } from '../backup-id.ts';
 import { backupInputs, laterInputs, readBackupConfig } from '../backup-inputs.ts';
 import { identityOf, machineOf, readHiding, sourceOf, withPemFiles } from '../environment.ts';
-import { Failure } from '../failure.ts';
+import { Failure, type Problem } from '../failure.ts';
 import { Inputs, nearest } from '../inputs.ts';
 import type { Log } from '../log.ts';
 import { formatBytes, formatCount } from '../numbers.ts';
 import { publicWordsOf, secretsOf } from '../postgres/url.ts';
-import { backupSummary } from '../report/summary.ts';
+import { backupSummary, withheld } from '../report/summary.ts';
 import type { Secrets } from '../secrets.ts';
 import { openStore, publicWordOf } from '../store/open.ts';
 import { readStore, storeSecrets } from '../store-inputs.ts';
+import { prepareAlerts } from './alert.ts';
 import { maskAll, type Run, runAction } from './run.ts';
 
 /** The action `pgassay/pgassay`: takes one backup. */
@@ -24,10 +26,12 @@ export function runBackup(): Promise<void> {
         hint: 'use runs-on: ubuntu-latest',
       });
     reportUnknown(run.log);
+    const automatic = process.env.GITHUB_EVENT_NAME === 'schedule';
+    const alerts = prepareAlerts(run, { kind: 'backup', read: input, automatic });
     const temporary = await mkdtemp(join(machineOf(process.env).temporary, 'pgassay-'));
     core.saveState('temporary', temporary);
     try {
-      const config = readConfig(run.secrets, temporary);
+      const config = readConfig(run.secrets, temporary, alerts.problems);
       for (const notice of config.target.notices) run.log.notice(notice);
       const { password } = config.target;
       if (password !== undefined && !run.secrets.forms().includes(password))
@@ -35,8 +39,14 @@ export function runBackup(): Promise<void> {
           'the password is too short to be hidden in logs, or part of a host, user, database or folder name: choose another',
         );
       core.saveState('name', config.name);
+      // Asked now, so that nobody waits for the answer once the backup is stored.
+      const details = alerts.details();
       const result = await backup(config, { ...run, began: (id) => core.saveState('id', id) });
-      await report(result, run);
+      await report(result, run, await details);
+      if (result.kind === 'stored') {
+        const { manifest } = result;
+        await alerts.passed({ subject: { of: 'name' }, backup: manifest, seconds: manifest.timings.total ?? 0 });
+      }
     } finally {
       await rm(temporary, { recursive: true, force: true });
     }
@@ -48,7 +58,7 @@ function input(name: string): string | undefined {
 }
 
 /** Reads the inputs and hides the secrets among them, before anything is logged, also when they are wrong. */
-function readConfig(secrets: Secrets, temporary: string): BackupConfig {
+function readConfig(secrets: Secrets, temporary: string, known: readonly Problem[]): BackupConfig {
   const url = input('database-url') ?? '';
   const key = input('tls-client-key');
   if (key?.includes('-----BEGIN ')) secrets.add(key);
@@ -58,6 +68,7 @@ function readConfig(secrets: Secrets, temporary: string): BackupConfig {
   }
   try {
     const inputs = new Inputs(input);
+    inputs.add(known);
     const read = withPemFiles(input, inputs);
     const surroundings = {
       machine: { ...machineOf(process.env), temporary },
@@ -75,13 +86,14 @@ function readConfig(secrets: Secrets, temporary: string): BackupConfig {
   }
 }
 
-async function report(result: BackupResult, { log }: Run): Promise<void> {
+async function report(result: BackupResult, { log }: Run, details: boolean): Promise<void> {
   if (result.kind === 'dry-run') {
     const tables = formatCount(result.tables, 'table');
     log.info(
       `dry run: ${tables} would be dumped from PostgreSQL ${result.server} with pg_dump ${result.client}; nothing was stored`,
     );
-    return writeSummary(`### Dry run\n\nEverything is in place. ${tables} would be dumped; nothing was stored.\n`, log);
+    const dumped = details ? `${tables} would be dumped; nothing was stored.` : `Nothing was stored. ${withheld}`;
+    return writeSummary(`### Dry run\n\nEverything is in place. ${dumped}\n`, log);
   }
   const { manifest } = result;
   const dump = manifest.files[0];
@@ -104,7 +116,7 @@ async function report(result: BackupResult, { log }: Run): Promise<void> {
   log.info(
     `backup ${manifest.name}/${manifest.id} is whole and stored: ${formatCount(tables, 'table')}, ${formatCount(rows, 'row')}, ${formatBytes(dump?.bytes ?? 0)}; restore it with\n  ${result.restoreCommand}`,
   );
-  await writeSummary(backupSummary(result), log);
+  await writeSummary(backupSummary(result, details), log);
 }
 
 /** A summary that cannot be written changes nothing about the backup. */
@@ -119,7 +131,7 @@ async function writeSummary(markdown: string, log: Log): Promise<void> {
 
 /** The runner only warns about an input it does not know; a misspelt one may be the important one. */
 function reportUnknown(log: Log): void {
-  const known = [...backupInputs, ...laterInputs];
+  const known = [...backupInputs, ...alertInputs, ...laterInputs];
   for (const variable of Object.keys(process.env)) {
     if (!variable.startsWith('INPUT_')) continue;
     const name = variable.slice(6).toLowerCase();
