@@ -40692,7 +40692,7 @@ var __webpack_unused_export__;
 
 var net = __nccwpck_require__(9278);
 var tls = __nccwpck_require__(4756);
-var http = __nccwpck_require__(992);
+var http = __nccwpck_require__(8611);
 var https = __nccwpck_require__(5692);
 var events = __nccwpck_require__(4434);
 var assert = __nccwpck_require__(2613);
@@ -69119,7 +69119,7 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("fs");
 
 /***/ }),
 
-/***/ 992:
+/***/ 8611:
 /***/ ((module) => {
 
 module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("http");
@@ -69649,7 +69649,7 @@ function file_command_prepareKeyValueMessage(key, value) {
 // EXTERNAL MODULE: external "path"
 var external_path_ = __nccwpck_require__(6928);
 // EXTERNAL MODULE: external "http"
-var external_http_ = __nccwpck_require__(992);
+var external_http_ = __nccwpck_require__(8611);
 // EXTERNAL MODULE: external "https"
 var external_https_ = __nccwpck_require__(5692);
 ;// CONCATENATED MODULE: ./node_modules/@actions/http-client/lib/proxy.js
@@ -72422,6 +72422,61 @@ function getIDToken(aud) {
  */
 
 //# sourceMappingURL=core.js.map
+;// CONCATENATED MODULE: ./build/alert-inputs.js
+/** Every input of the alerts, for each action that raises them; a test holds the action.yml files to this list. */
+const alertInputs = [
+    'alert-issue',
+    'alert-labels',
+    'alert-assignees',
+    'alert-details',
+    'notify-on',
+    'github-token',
+];
+/** GitHub's own limit. */
+const longestLabel = 50;
+/** Never throws: problems are added to `inputs`, and what is returned then can still be used to tell about them. */
+function readAlertConfig(inputs) {
+    const notes = [];
+    const given = items(inputs, 'alert-labels').filter((label) => {
+        if ([...label].length <= longestLabel)
+            return true;
+        notes.push(`alert-labels: a label has at most ${longestLabel} characters, so this one is left out: ${label}`);
+        return false;
+    });
+    const [first = 'pgassay', ...others] = given;
+    return {
+        issue: autoOr(inputs, 'alert-issue'),
+        labels: [first, ...others],
+        assignees: items(inputs, 'alert-assignees').map((login) => login.replace(/^@/, '')),
+        details: autoOr(inputs, 'alert-details'),
+        notifyOn: inputs.choice('notify-on', ['change', 'failure', 'always'], 'change'),
+        token: readToken(inputs),
+        notes,
+    };
+}
+function autoOr(inputs, name) {
+    const value = inputs.optional(name)?.toLowerCase() ?? 'auto';
+    if (value === 'auto')
+        return value;
+    if (value === 'true' || value === 'false')
+        return value === 'true';
+    inputs.problem(name, `${value} is not one of auto, true, false`);
+    return 'auto';
+}
+/** A token with a line break in it is refused by fetch in a sentence that repeats it. */
+function readToken(inputs) {
+    const token = inputs.optional('github-token');
+    if (token === undefined || /^[\x21-\x7e]+$/.test(token))
+        return token;
+    inputs.problem('github-token', 'has a space, a line break or a letter in it that no token has', 'copy it again');
+    return undefined;
+}
+/** One a line, or with commas between them; each once. */
+function items(inputs, name) {
+    const all = inputs.lines(name).flatMap((line) => line.split(','));
+    return [...new Set(all.map((item) => item.trim()).filter((item) => item !== ''))];
+}
+
 // EXTERNAL MODULE: external "node:crypto"
 var external_node_crypto_ = __nccwpck_require__(7598);
 // EXTERNAL MODULE: external "node:fs/promises"
@@ -80372,6 +80427,12 @@ function folderAddress(value) {
 function openStore(choice, use = {}) {
     return choice.kind === 'folder' ? new FolderStore(choice.root) : new S3Store(choice, use);
 }
+/** The canonical URI of the store at this address, as it says it itself. */
+function uriOf(address) {
+    if (address.kind === 'folder')
+        return (0,external_node_url_.pathToFileURL)(address.root).href;
+    return address.prefix === '' ? `s3://${address.bucket}` : `s3://${address.bucket}/${address.prefix}`;
+}
 /** A word that names the store and must stay readable: the folder, or the bucket. */
 function publicWordOf(choice) {
     return choice.kind === 'folder' ? choice.root : choice.bucket;
@@ -80980,7 +81041,6 @@ const backupInputs = [
 /** Inputs of the contract that belong to later releases. Giving one is an error: a key that is ignored encrypts nothing. */
 const laterInputs = [
     'allow-plaintext-artifact',
-    'github-token',
     'verify-key',
     'encrypt-to',
     'encrypt-passphrase',
@@ -80992,11 +81052,6 @@ const laterInputs = [
     'keep-monthly',
     'keep-yearly',
     'keep-labels',
-    'alert-issue',
-    'alert-labels',
-    'alert-assignees',
-    'alert-details',
-    'notify-on',
     'slack-webhook-url',
     'webhook-url',
     'webhook-secret',
@@ -81211,44 +81266,77 @@ function exitEvenIfBusy() {
 }
 
 ;// CONCATENATED MODULE: ./build/report/markdown.js
-/** A fence longer than any run of backticks inside. */
-function fenced(language, lines) {
-    const text = lines.join('\n');
-    const longest = Math.max(2, ...[...text.matchAll(/`+/g)].map((match) => match[0].length));
-    const fence = '`'.repeat(longest + 1);
-    return `${fence}${language}\n${text}\n${fence}`;
-}
-/** Names come from databases and may be anything: no markup, no mention, no link. */
+/** Markdown out of texts that may be anything: names come from databases, messages from servers. */
+/** As running text in a job summary, where nobody is notified: no markup, no link. */
 function markdown(text) {
     return text
         .replace(/[\r\n]+/g, ' ')
         .replace(/[\\`*_{}[\]<>()#+!|@~&]/g, (character) => `&#${character.charCodeAt(0)};`);
 }
-/** A table's cell in code face. */
-function cell(text) {
-    return `\`${text.replace(/[\r\n`|]+/g, ' ')}\``;
+/**
+ * As code on one line, which is where GitHub makes neither links nor mentions nor references, also in a table. Control
+ * characters and those that turn the reading direction become blanks, a pipe becomes a broken one.
+ */
+function code(text) {
+    const line = text.replace(unseen, ' ').replaceAll('|', '¦');
+    if (line.trim() === '')
+        return '` `';
+    const fence = '`'.repeat(longestRun(line) + 1);
+    const pad = line.startsWith('`') || line.endsWith('`') || /^ .* $/.test(line) ? ' ' : '';
+    return `${fence}${pad}${line}${pad}${fence}`;
+}
+/** A fence longer than any run of backticks inside. */
+function fenced(language, lines) {
+    const text = lines.join('\n');
+    const fence = '`'.repeat(Math.max(2, longestRun(text)) + 1);
+    return `${fence}${language}\n${text}\n${fence}`;
+}
+/** `text` in `bytes` of UTF-8 at most, with a mark where it was cut. */
+function cut(text, bytes) {
+    if (Buffer.byteLength(text) <= bytes)
+        return text;
+    let kept = '';
+    let size = Buffer.byteLength('…');
+    for (const character of text) {
+        size += Buffer.byteLength(character);
+        if (size > bytes)
+            break;
+        kept += character;
+    }
+    return `${kept}…`;
+}
+const unseen = /[\p{Cc}\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]+/gu;
+function longestRun(text) {
+    return Math.max(0, ...[...text.matchAll(/`+/g)].map((match) => match[0].length));
 }
 
 ;// CONCATENATED MODULE: ./build/report/summary.js
 
 
-/** The job summary of a stored backup: the verdict in the first line, how to restore in the first fold-out. */
-function backupSummary({ manifest, folder, restoreCommand, history }) {
+/** In a summary whose names, counts and sizes are withheld. */
+const summary_withheld = 'Names, counts and sizes are withheld here: the repository is public, or may be, or `alert-details` is `false`. `alert-details: true` shows them.';
+/**
+ * The job summary of a stored backup: the verdict in the first line, how to restore in the first fold-out. Without
+ * `details` nothing in it comes out of the database.
+ */
+function backupSummary({ manifest, folder, restoreCommand, history }, details) {
     const { totals, database, timings } = manifest;
     const dump = manifest.files[0];
+    const size = `${formatCount(totals.tables, 'table')}, ${formatCount(totals.rows, 'row')}, ${formatBytes(database.sizeBytes)} → ${formatBytes(dump?.bytes ?? 0)} in ${formatSeconds(timings.total ?? 0)} · `;
     const lines = [
         `### Backup of ${markdown(manifest.name)} is whole and stored`,
         '',
-        `${formatCount(totals.tables, 'table')}, ${formatCount(totals.rows, 'row')}, ${formatBytes(database.sizeBytes)} → ${formatBytes(dump?.bytes ?? 0)} in ${formatSeconds(timings.total ?? 0)} · PostgreSQL ${database.serverVersion} · snapshot ${formatTime(manifest.createdAt)}`,
+        `${details ? size : ''}PostgreSQL ${database.serverVersion} · snapshot ${formatTime(manifest.createdAt)}`,
         '',
+        ...(details ? [] : [summary_withheld, '']),
         '| store | object | checked |',
         '|---|---|---|',
-        `| ${cell(manifest.store)} | ${cell(`${manifest.name}/${manifest.id}`)} | size, every row, SHA-256 |`,
+        `| ${code(manifest.store)} | ${code(`${manifest.name}/${manifest.id}`)} | size, every row, SHA-256 |`,
         '',
         `Not encrypted · not signed · label ${markdown(manifest.label)}`,
         '',
-        ...warnings(manifest.warnings),
-        ...chart(history),
+        ...warnings(manifest.warnings, details),
+        ...(details ? chart(history) : []),
         '<details><summary>Restore it</summary>',
         '',
         "With PostgreSQL's own programs, into an empty database:",
@@ -81269,9 +81357,9 @@ function backupSummary({ manifest, folder, restoreCommand, history }) {
         '',
         '<details><summary>Details</summary>',
         '',
-        '| file | bytes | SHA-256 |',
-        '|---|---:|---|',
-        ...manifest.files.map((file) => `| ${file.name} | ${file.bytes} | \`${file.sha256}\` |`),
+        details ? '| file | bytes | SHA-256 |' : '| file | SHA-256 |',
+        details ? '|---|---:|---|' : '|---|---|',
+        ...manifest.files.map(({ name, bytes, sha256 }) => `| ${name} |${details ? ` ${bytes} |` : ''} \`${sha256}\` |`),
         '',
         `Timings: ${Object.entries(timings)
             .map(([stage, seconds]) => `${stage} ${formatSeconds(seconds)}`)
@@ -81299,10 +81387,1149 @@ function chart(history) {
         '',
     ];
 }
-function warnings(texts) {
+function warnings(texts, details) {
     if (texts.length === 0)
         return [];
+    if (!details)
+        return [`pg_dump gave ${texts.length === 1 ? 'a warning' : 'warnings'}; the log has the text.`, ''];
     return ['pg_dump warned:', '', ...texts.map((text) => `- ${markdown(text)}`), ''];
+}
+
+;// CONCATENATED MODULE: ./build/alert/github.js
+
+class GitHubError extends Error {
+    name = 'GitHubError';
+    trouble;
+    constructor(trouble, cause) {
+        super(`GitHub: ${trouble.kind}`, cause === undefined ? undefined : { cause });
+        this.trouble = trouble;
+    }
+}
+/** Each request by itself, the reading of its answer included. */
+const requestMs = 10_000;
+/** Tries, the first one included. */
+const tries = 3;
+/** A rate limit that passes sooner is waited for. */
+const patienceSeconds = 5;
+const firstPauseMs = 500;
+/**
+ * GitHub's REST API for one repository. Whatever it does ends with `signal`, and throws a `GitHubError` and nothing else.
+ * Requests that change nothing, or the same thing twice, are tried again; a POST only when GitHub said that it did nothing.
+ */
+class GitHub {
+    #access;
+    #signal;
+    constructor(access, signal) {
+        this.#access = access;
+        this.#signal = signal;
+    }
+    /** `path` is below the repository: `/issues`; empty for the repository itself. */
+    repository(method, path, body) {
+        return this.#ask(method, `${this.#base}/repos/${this.#access.repository}${path}`, body);
+    }
+    /** Every item of a list, 100 a page, `most` pages. */
+    async list(path, most) {
+        const items = [];
+        for (let page = 1; page <= most; page++) {
+            const answer = await this.repository('GET', `${path}${path.includes('?') ? '&' : '?'}per_page=100&page=${page}`);
+            if (!Array.isArray(answer))
+                throw new GitHubError({ kind: 'unreadable' });
+            items.push(...answer);
+            if (answer.length < 100)
+                break;
+        }
+        return items;
+    }
+    /**
+     * The login that the token acts as; undefined when GitHub does not say. A token of a person has `/user`; one of an app,
+     * which GITHUB_TOKEN is, is refused there and has GraphQL's `viewer`.
+     */
+    async login() {
+        try {
+            return textOf(await this.#ask('GET', `${this.#base}/user`), 'login');
+        }
+        catch (error) {
+            if (!(error instanceof GitHubError) || error.trouble.kind !== 'refused')
+                throw error;
+        }
+        try {
+            const answer = await this.#ask('POST', this.#access.graphqlUrl, { query: '{ viewer { login } }' });
+            return textOf(record(record(answer).data).viewer, 'login');
+        }
+        catch (error) {
+            if (error instanceof GitHubError)
+                return undefined;
+            throw error;
+        }
+    }
+    get #base() {
+        return this.#access.apiUrl.replace(/\/+$/, '');
+    }
+    async #ask(method, url, body) {
+        for (let attempt = 1;; attempt++) {
+            try {
+                return await this.#once(method, url, body);
+            }
+            catch (error) {
+                if (!(error instanceof GitHubError) || attempt === tries || this.#signal.aborted)
+                    throw error;
+                const pause = pauseMs(error.trouble, method, attempt);
+                if (pause === undefined)
+                    throw error;
+                await (0,external_node_timers_promises_namespaceObject.setTimeout)(pause, undefined, { signal: this.#signal }).catch(() => {
+                    throw error;
+                });
+            }
+        }
+    }
+    async #once(method, url, body) {
+        const timeout = AbortSignal.timeout(requestMs);
+        try {
+            const response = await fetch(url, {
+                method,
+                headers: {
+                    accept: 'application/vnd.github+json',
+                    authorization: `Bearer ${this.#access.token}`,
+                    'user-agent': 'pgassay',
+                    'x-github-api-version': '2022-11-28',
+                    ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+                },
+                body: body === undefined ? null : JSON.stringify(body),
+                signal: AbortSignal.any([this.#signal, timeout]),
+            });
+            const text = await response.text();
+            if (response.ok)
+                return text === '' ? undefined : parsed(text);
+            throw new GitHubError(troubleOf(response, text));
+        }
+        catch (error) {
+            if (error instanceof GitHubError)
+                throw error;
+            if (timeout.aborted || this.#signal.aborted)
+                throw new GitHubError({ kind: 'silent', seconds: requestMs / 1000 }, error);
+            throw new GitHubError({ kind: 'unreachable', code: codeOf(error) }, error);
+        }
+    }
+}
+/** How long to wait before the next try; undefined: another one would not help, or could do the same thing twice. */
+function pauseMs(trouble, method, attempt) {
+    const pause = firstPauseMs * 3 ** (attempt - 1);
+    if (trouble.kind === 'rate-limit')
+        return trouble.waitSeconds !== undefined && trouble.waitSeconds <= patienceSeconds
+            ? Math.max(trouble.waitSeconds * 1000, pause)
+            : undefined;
+    if (trouble.kind === 'unreachable' && trouble.code === 'ECONNREFUSED')
+        return pause;
+    if (method === 'POST')
+        return undefined;
+    return trouble.kind === 'server' || trouble.kind === 'unreachable' ? pause : undefined;
+}
+function troubleOf({ status, headers }, text) {
+    const message = textOf(parsedOr(text), 'message') ?? '';
+    // A primary limit says how much is left, a secondary one how long to wait, or only so in words; either may be a 403.
+    const after = headers.get('retry-after');
+    const spent = headers.get('x-ratelimit-remaining') === '0';
+    if (status === 429 || (status === 403 && (after !== null || spent || /rate limit|abuse detection/i.test(message))))
+        return { kind: 'rate-limit', waitSeconds: waitOf(after, spent ? headers.get('x-ratelimit-reset') : null) };
+    if (status === 403 && /archived/i.test(message))
+        return { kind: 'archived' };
+    if (status === 401 || status === 403 || status === 404 || status === 410)
+        return { kind: 'refused', status };
+    if (status >= 500)
+        return { kind: 'server', status };
+    if (status === 422)
+        return { kind: 'invalid', fields: fieldsOf(parsedOr(text)) };
+    return { kind: 'server', status };
+}
+function waitOf(after, reset) {
+    if (after !== null && /^\d{1,6}$/.test(after))
+        return Number(after);
+    if (reset !== null && /^\d{1,12}$/.test(reset))
+        return Math.max(0, Math.ceil(Number(reset) - Date.now() / 1000));
+    return undefined;
+}
+function fieldsOf(answer) {
+    const { errors } = record(answer);
+    if (!Array.isArray(errors))
+        return [];
+    const fields = errors.map((each) => textOf(each, 'field')).filter((field) => field !== undefined);
+    return [...new Set(fields.filter((field) => /^[a-z_]{1,30}$/.test(field)))];
+}
+function parsed(text) {
+    try {
+        return JSON.parse(text);
+    }
+    catch (error) {
+        throw new GitHubError({ kind: 'unreadable' }, error);
+    }
+}
+function parsedOr(text) {
+    try {
+        return JSON.parse(text);
+    }
+    catch {
+        return undefined;
+    }
+}
+function codeOf(error) {
+    const { code, cause } = (error ?? {});
+    return ([cause?.code, code].find((each) => typeof each === 'string' && /^[A-Z_0-9]{2,40}$/.test(each)) ??
+        'network');
+}
+/** A JSON object's members; none for anything else. */
+function record(value) {
+    return typeof value === 'object' && value !== null ? value : {};
+}
+/** A member that is text; undefined when there is none. */
+function textOf(value, member) {
+    const text = record(value)[member];
+    return typeof text === 'string' ? text : undefined;
+}
+
+;// CONCATENATED MODULE: ./build/alert-state.js
+
+
+/** What can go wrong with a name's backups; each is a section of its one issue. */
+const alertKinds = ['backup', 'restore-test', 'health', 'prune'];
+/** `health` judges a state again and again; a failed run of any other kind is an event. */
+const repeatMs = 22 * 60 * 60 * 1000;
+/** So that the states of four kinds leave room for their texts. */
+const mostFailing = 20;
+const mostDigests = 100;
+/**
+ * What an issue's section is after a failed run. Under `change`, `health` is told when its judgement changed and every
+ * 24 hours (two of them are left to schedules that start late); each failed run of another kind is told once, because
+ * each is a backup that was not taken or a proof that was not given.
+ */
+function afterFailure(before, { kind, report, run, headline, wrong, now, notifyOn, }) {
+    const at = now.toISOString();
+    const failing = [
+        ...(before?.failing ?? []).filter((each) => !same(each.subject, report.subject)),
+        { subject: report.subject, at },
+    ].slice(-mostFailing);
+    const compared = wrong.slice(0, mostDigests);
+    const known = before?.wrong ?? [];
+    const news = {
+        fresh: compared.filter((each) => !known.includes(each)),
+        gone: known.filter((each) => !compared.includes(each)).length,
+        same: compared.filter((each) => known.includes(each)).length,
+    };
+    const again = before !== undefined && before.run.split('/')[0] === run.id;
+    const changed = news.fresh.length > 0 || news.gone > 0;
+    const due = before !== undefined && now.getTime() - new Date(before.told).getTime() >= repeatMs;
+    const tell = before !== undefined && (again ? changed : kind !== 'health' || notifyOn !== 'change' || changed || due);
+    return {
+        section: {
+            failing,
+            since: before?.since ?? at,
+            runs: (before?.runs ?? 0) + (again ? 0 : 1),
+            run: `${run.id}/${run.attempt}`,
+            told: before === undefined || tell ? at : before.told,
+            wrong: compared,
+            headline,
+        },
+        first: before === undefined,
+        tell,
+        news,
+    };
+}
+/** What a pass leaves of a section: undefined when nothing fails any more. */
+function afterPass(section, report, run) {
+    const failing = section.failing.filter((each) => !clears(report, run, each));
+    return failing.length === 0 ? undefined : { ...section, failing };
+}
+/**
+ * Whether a pass clears a failure. The run must have begun after the failure was told: a job that was already under way
+ * says nothing about it.
+ *
+ * - The work itself (`of: 'name'`) is cleared by any pass of its kind: a backup that was stored, a test that took place.
+ * - A backup is cleared by a pass of the same backup; by a newer one's when both were chosen for being the newest; and
+ *   when it is not in the store any more. A pass of any other backup says nothing about it.
+ */
+function clears(report, run, failing) {
+    if (run.began < failing.at)
+        return false;
+    const { subject } = failing;
+    if (subject.of === 'name')
+        return true;
+    const passed = report.subject;
+    if (passed.of === 'backup') {
+        if (passed.id === subject.id)
+            return true;
+        // Ids begin with their time and are given in ascending order.
+        if (subject.latest && passed.latest && passed.id > subject.id)
+            return true;
+    }
+    return report.stored !== undefined && !report.stored.includes(subject.id);
+}
+function same(one, other) {
+    return one.of === 'name' ? other.of === 'name' : other.of === 'backup' && one.id === other.id;
+}
+/**
+ * One digest for the error and one per finding. With details withheld one for all of them: of a digest per table a list
+ * of likely names would give the names away.
+ */
+function digestsOf({ error, findings }, details) {
+    const texts = [
+        ...(error === undefined ? [] : [JSON.stringify([error.exit, error.stage ?? null, error.message])]),
+        ...findings.map(({ object, expected, found }) => JSON.stringify([object, expected, found])),
+    ];
+    return details ? texts.map(digest) : [digest(JSON.stringify(texts))];
+}
+function digestOf(finding) {
+    return digest(JSON.stringify([finding.object, finding.expected, finding.found]));
+}
+function digest(text) {
+    return (0,external_node_crypto_.createHash)('sha256').update(text).digest('hex').slice(0, 12);
+}
+/** Names store and name to those who know them, and nobody else. */
+function keyOf({ store, name }) {
+    return (0,external_node_crypto_.createHash)('sha256')
+        .update(JSON.stringify(['pgassay issue', store, name]))
+        .digest('hex')
+        .slice(0, 32);
+}
+const mark = /(?:^|\n)<!-- pgassay:1 ([0-9a-f]{32}) ([\w-]*) -->\s*$/;
+/** The last line of an issue: whose it is, and its state. No name of anything is readable in it, or can end it early. */
+function markOf(key, state) {
+    return `<!-- pgassay:1 ${key} ${Buffer.from(JSON.stringify(state)).toString('base64url')} -->`;
+}
+/** The key in an issue's last line; undefined when it has none. */
+function keyIn(body) {
+    return mark.exec(body)?.[1];
+}
+/** The state in an issue's last line. Whatever does not read as one is left out. */
+function stateIn(body) {
+    try {
+        const value = JSON.parse(Buffer.from(mark.exec(body)?.[2] ?? '', 'base64url').toString('utf8'));
+        return Object.fromEntries(alertKinds.flatMap((kind) => {
+            const section = sectionOf(value?.[kind]);
+            return section === undefined ? [] : [[kind, section]];
+        }));
+    }
+    catch {
+        return {};
+    }
+}
+function sectionOf(value) {
+    if (typeof value !== 'object' || value === null)
+        return undefined;
+    const { failing, since, runs, run, told, wrong, headline } = value;
+    if (!Array.isArray(failing) || !Array.isArray(wrong) || typeof runs !== 'number')
+        return undefined;
+    if (!isTime(since) || !isTime(told) || typeof run !== 'string' || typeof headline !== 'string')
+        return undefined;
+    const read = failing.map(failingOf).filter((each) => each !== undefined);
+    if (read.length === 0)
+        return undefined;
+    const digests = wrong.filter((each) => typeof each === 'string' && /^[0-9a-f]{12}$/.test(each));
+    return { failing: read, since, runs, run, told, wrong: digests, headline: headline.slice(0, 200) };
+}
+function failingOf(value) {
+    const { subject, at } = (value ?? {});
+    const { of, id, latest } = (subject ?? {});
+    if (!isTime(at))
+        return undefined;
+    if (of === 'name')
+        return { subject: { of }, at };
+    if (of !== 'backup' || typeof id !== 'string' || typeof latest !== 'boolean')
+        return undefined;
+    return { subject: { of, id, latest }, at };
+}
+function isTime(value) {
+    return typeof value === 'string' && !Number.isNaN(Date.parse(value));
+}
+/** Hidden, and the last line of a comment: one run says one thing about one kind. */
+function commentMark(kind, run, about) {
+    return `<!-- pgassay:comment ${kind} ${about} ${run.id.replace(/\D/g, '')} -->`;
+}
+/** The exit code a user saw. */
+function exitCodeOf({ exit }) {
+    return exit === 'defect' ? 1 : exitCodes[exit];
+}
+
+;// CONCATENATED MODULE: ./build/alert/issues.js
+
+
+
+/**
+ * Who GITHUB_TOKEN acts as, in every repository. Only a workflow of the repository itself has such a token, and nobody can
+ * register a name with brackets in it.
+ */
+const actionsBot = 'github-actions[bot]';
+/** More than a thousand open issues with our label are not ours to sort. */
+const issuePages = 10;
+const commentPages = 10;
+/** A run can be started again for 30 days. */
+const runLifeMs = 31 * 24 * 60 * 60 * 1000;
+/**
+ * The issues of one repository that are ours. A mark is text that anybody who may open an issue can copy, and an issue's
+ * author can edit it whenever he likes; so an issue counts only when its author is the token's own user or
+ * `github-actions[bot]`.
+ */
+class Issues {
+    #github;
+    #label;
+    /** Lists may lag behind what was just created. */
+    #settleMs;
+    #self;
+    constructor(github, label, settleMs) {
+        this.#github = github;
+        this.#label = label;
+        this.#settleMs = settleMs;
+    }
+    /** Open issues with our label and the mark of `key`. */
+    async find(key) {
+        const query = `?state=open&labels=${encodeURIComponent(this.#label)}&sort=created&direction=asc`;
+        const marked = (await this.#github.list(`/issues${query}`, issuePages)).flatMap((item) => {
+            const issue = issueOf(item);
+            // The list has pull requests in it too.
+            if (issue === undefined || record(item).pull_request !== undefined || keyIn(issue.body) !== key)
+                return [];
+            return [{ issue, author: authorOf(item) }];
+        });
+        const ours = [];
+        const foreign = [];
+        for (const { issue, author } of marked)
+            if (await this.#isOurs(author))
+                ours.push(issue);
+            else
+                foreign.push({ number: issue.number, author });
+        return { ours: ours.sort((a, b) => a.number - b.number), foreign };
+    }
+    /**
+     * Opens an issue, and looks again: another job may have opened one at the same moment. Resolves with the one that
+     * stays, the lowest; when that is not the new one, the new one is closed with `duplicate`'s words. `refused` is what
+     * GitHub did not take and what was left out for it.
+     */
+    async open(key, draft, duplicate) {
+        for (const label of draft.labels)
+            await this.#createLabel(label);
+        const { item, refused } = await this.#create(key, draft);
+        const issue = issueOf(item);
+        if (issue === undefined)
+            throw new GitHubError({ kind: 'unreadable' });
+        this.#self = Promise.resolve(authorOf(item));
+        await this.#requireLabel(item, issue.number);
+        await (0,external_node_timers_promises_namespaceObject.setTimeout)(this.#settleMs);
+        const [lowest = issue] = (await this.find(key)).ours;
+        if (lowest.number >= issue.number)
+            return { issue, created: true, refused };
+        await this.closeDuplicate(issue.number, duplicate(lowest.number));
+        return { issue: lowest, created: false, refused };
+    }
+    async closeDuplicate(number, text) {
+        await this.#github.repository('POST', `/issues/${number}/comments`, { body: text });
+        await this.#github.repository('PATCH', `/issues/${number}`, { state: 'closed', state_reason: 'not_planned' });
+    }
+    async read(number) {
+        const issue = issueOf(await this.#github.repository('GET', `/issues/${number}`));
+        if (issue === undefined)
+            throw new GitHubError({ kind: 'unreadable' });
+        return issue;
+    }
+    async edit(number, change) {
+        await this.#github.repository('PATCH', `/issues/${number}`, change);
+    }
+    /**
+     * Writes the one comment that carries `mark` (a line of its own, hidden): edits it when it is there. Of two jobs that
+     * write it at the same moment, the later takes its own away again.
+     */
+    async comment(number, mark, text, now) {
+        const body = `${text}\n\n${mark}`;
+        const [first] = await this.#comments(number, mark, now);
+        if (first !== undefined) {
+            await this.#github.repository('PATCH', `/issues/comments/${first}`, { body });
+            return;
+        }
+        const posted = await this.#post(number, mark, body, now);
+        const [lowest = posted] = await this.#comments(number, mark, now);
+        if (lowest < posted)
+            await this.#github.repository('DELETE', `/issues/comments/${posted}`);
+    }
+    /** An answer that was lost does not mean that nothing was written. */
+    async #post(number, mark, body, now) {
+        const post = async () => {
+            const { id } = record(await this.#github.repository('POST', `/issues/${number}/comments`, { body }));
+            if (typeof id !== 'number')
+                throw new GitHubError({ kind: 'unreadable' });
+            return id;
+        };
+        try {
+            return await post();
+        }
+        catch (error) {
+            if (!mayHaveHappened(error))
+                throw error;
+            const [written] = await this.#comments(number, mark, now);
+            return written ?? (await post());
+        }
+    }
+    async #comments(number, mark, now) {
+        const since = new Date(now.getTime() - runLifeMs).toISOString().slice(0, 19);
+        const ids = [];
+        for (const item of await this.#github.list(`/issues/${number}/comments?since=${since}Z`, commentPages)) {
+            const { id } = record(item);
+            const lines = (textOf(item, 'body') ?? '').trimEnd().split(/\r?\n/);
+            if (typeof id === 'number' && lines.at(-1) === mark && (await this.#isOurs(authorOf(item))))
+                ids.push(id);
+        }
+        return ids.sort((a, b) => a - b);
+    }
+    async #create(key, { title, body, labels, assignees }) {
+        const post = (people) => this.#github.repository('POST', '/issues', { title, body, labels, assignees: people });
+        try {
+            return { item: await post(assignees), refused: [] };
+        }
+        catch (error) {
+            if (error instanceof GitHubError && error.trouble.kind === 'invalid' && assignees.length > 0)
+                return { item: await post([]), refused: ['assignees'] };
+            if (!mayHaveHappened(error))
+                throw error;
+            await (0,external_node_timers_promises_namespaceObject.setTimeout)(this.#settleMs);
+            const written = (await this.find(key)).ours.find((issue) => issue.body.trim() === body.trim());
+            if (written !== undefined)
+                return { item: await this.#github.repository('GET', `/issues/${written.number}`), refused: [] };
+            return { item: await post(assignees), refused: [] };
+        }
+    }
+    /** A label that is there already is refused as invalid; whatever else is wrong shows when the issue is opened. */
+    async #createLabel(name) {
+        try {
+            const look = { name, color: 'b60205', description: 'Backups that need somebody: opened and closed by pgassay' };
+            await this.#github.repository('POST', '/labels', look);
+        }
+        catch (error) {
+            if (!(error instanceof GitHubError) || error.trouble.kind !== 'invalid')
+                throw error;
+        }
+    }
+    /** GitHub silently drops labels that the token may not set, and without ours the issue is never found again. */
+    async #requireLabel(item, number) {
+        const { labels } = record(item);
+        const names = Array.isArray(labels) ? labels.map((label) => textOf(label, 'name')) : [];
+        if (names.some((name) => name?.toLowerCase() === this.#label.toLowerCase()))
+            return;
+        await this.#github.repository('POST', `/issues/${number}/labels`, { labels: [this.#label] });
+    }
+    async #isOurs(author) {
+        if (author === actionsBot)
+            return true;
+        this.#self ??= this.#github.login();
+        return author !== '' && author === (await this.#self);
+    }
+}
+function mayHaveHappened(error) {
+    return error instanceof GitHubError && ['server', 'unreachable', 'silent', 'unreadable'].includes(error.trouble.kind);
+}
+function issueOf(item) {
+    const { number } = record(item);
+    if (typeof number !== 'number')
+        return undefined;
+    return { number, url: textOf(item, 'html_url') ?? '', body: textOf(item, 'body') ?? '' };
+}
+function authorOf(item) {
+    return textOf(record(item).user, 'login') ?? '';
+}
+
+;// CONCATENATED MODULE: ./build/report/issue.js
+
+
+
+/** Bytes, so that each of four sections stays below a quarter of that whatever the script. */
+const mostMessage = 2_500;
+const mostHint = 1_500;
+const mostTable = 3_500;
+const mostCell = 300;
+const mostSection = 11_000;
+const mostTitle = 240;
+const failedWords = {
+    backup: 'backup failed',
+    'restore-test': 'restore test failed',
+    health: 'health is critical',
+    prune: 'prune failed',
+};
+const verbs = {
+    backup: { failed: 'The backup of NAME failed', passed: 'The backup of NAME works again' },
+    'restore-test': { failed: 'The restore test of NAME failed', passed: 'The restore test of NAME passed' },
+    health: { failed: 'The health of the backups of NAME is critical', passed: 'The backups of NAME are healthy again' },
+    prune: { failed: 'Pruning the backups of NAME failed', passed: 'Pruning the backups of NAME works again' },
+};
+const advice = {
+    badInput: {
+        brief: 'an input is wrong',
+        first: 'Correct the inputs that the message names. A secret that is missing or was renamed arrives as an empty input.',
+    },
+    connect: {
+        brief: 'the database cannot be reached',
+        first: 'See whether the server is up, and lets in the network that the job runs in: firewall, allow-list, TLS.',
+    },
+    authentication: {
+        brief: 'the database refused the login',
+        first: 'Put the password that is valid now into the secret behind `database-url`, or give the role its login back.',
+    },
+    privilege: {
+        brief: 'the role may not read everything',
+        first: 'Run the `GRANT` lines of the message, as the owner of the tables or as a superuser.',
+    },
+    version: {
+        brief: 'no PostgreSQL programs fit the server',
+        first: "Leave `install-client` on, or install programs of the server's major version where the job runs.",
+    },
+    timeLimit: {
+        brief: 'a lock or a time limit',
+        first: 'See who held the lock or the time, in `pg_stat_activity` for instance. Move the schedule, or raise the limit that the message names.',
+    },
+    pooler: {
+        brief: 'the connection goes through a pooler',
+        first: 'Put the direct address of the database into the secret behind `database-url`.',
+    },
+    disk: {
+        brief: 'a disk is full or cannot be written',
+        first: 'Make room on the disk that the message names, or give the job a larger one.',
+    },
+    store: {
+        brief: 'the store failed',
+        first: "See whether the store is up and the bucket is there: the provider's status page, the address, the region.",
+    },
+    storeCredentials: {
+        brief: 'the store refused the credentials',
+        first: "Renew the store's credentials, or give them the permission that the message names.",
+    },
+    exists: {
+        brief: 'something of that name is already there',
+        first: 'Nothing was overwritten. See what is in the way, and who wrote it.',
+    },
+    verification: {
+        brief: 'the proof failed',
+        first: 'Delete nothing, and keep the log of the run. What was counted and what was stored differ: do not trust this copy.',
+    },
+    wrongKey: { brief: 'the key does not open the backup', first: 'Give the key that the backup was encrypted to.' },
+    restore: {
+        brief: 'the restore failed',
+        first: 'See what the message names: an extension, a role or a setting that is missing.',
+    },
+    differences: {
+        brief: 'the restored database is not what was backed up',
+        first: 'Read the findings: each names an object, what the backup recorded and what came back.',
+    },
+    cancelled: { brief: 'cancelled', first: 'Nothing is wrong; run it again.' },
+    defect: {
+        brief: 'pgassay itself failed',
+        first: 'Please report it, with what the log says: https://github.com/pgassay/pgassay/issues',
+    },
+};
+/** What failed, for the title: no name out of the database, no markup, nothing that is not ours. */
+function headline(kind, { subject, error, findings }, details) {
+    const words = failedWords[kind];
+    if (error !== undefined && findings.length === 0)
+        return `${words}: ${advice[error.exit].brief}`;
+    const count = details ? formatCount(findings.length, 'finding') : undefined;
+    if (subject.of === 'name')
+        return count === undefined ? words : `${words}: ${count}`;
+    const backup = `backup of ${timeOf(subject.id)}`;
+    return `${words}: ${count === undefined ? backup : `${count} in ${backup}`}`;
+}
+/** `shop: restore test failed: 2 findings in backup of 2026-11-20 02:00 UTC` */
+function issueTitle(name, state) {
+    const headlines = alertKinds.flatMap((kind) => state[kind]?.headline ?? []);
+    return cut(`${name}: ${headlines.join('; ')}`.replace(/[\p{Cc}@`]+/gu, ' '), mostTitle);
+}
+/**
+ * The whole body. `sections` are the texts of every kind, resolved ones included, as `failedSection` and `passedSection`
+ * made them in this run or `sectionsIn` found them.
+ */
+function issueBody(key, state, sections) {
+    const text = alertKinds.flatMap((kind) => {
+        const section = sections[kind];
+        return section === undefined ? [] : [`${begins(kind)}\n${shortened(section)}\n${ends(kind)}`];
+    });
+    const foot = '<sub>Written by [pgassay](https://github.com/pgassay/pgassay). It keeps this text up to date, adds a comment when the same fails again, and closes the issue when what failed has passed.</sub>';
+    return [...text, foot, markOf(key, state)].join('\n\n');
+}
+/** GitHub takes 65,536 characters. What we write is shorter; what people added to it by hand may not be. */
+function shortened(section) {
+    if (Buffer.byteLength(section) <= mostSection)
+        return section;
+    const head = section.split('\n\n').slice(0, 2).join('\n\n');
+    return `${cut(head, 2_000)}\n\nThe rest was too long to be kept; the next run of its kind writes it anew.`;
+}
+/** The sections of a body that `issueBody` made, whoever edited what is in them. */
+function sectionsIn(body) {
+    const lines = body.replaceAll('\r\n', '\n').split('\n');
+    return Object.fromEntries(alertKinds.flatMap((kind) => {
+        const [from, to] = [lines.indexOf(begins(kind)), lines.indexOf(ends(kind))];
+        return from >= 0 && to > from ? [[kind, lines.slice(from + 1, to).join('\n')]] : [];
+    }));
+}
+function begins(kind) {
+    return `<!-- pgassay:begin ${kind} -->`;
+}
+function ends(kind) {
+    return `<!-- pgassay:end ${kind} -->`;
+}
+/** A section of something that fails: what happened, what it means, what to do. */
+function failedSection(context, report, section) {
+    const { kind, run, details, now } = context;
+    const facts = [
+        runLink(run),
+        `workflow ${code(cut(run.workflow, 100))}`,
+        ...(details ? [`store ${code(context.store)}`] : []),
+        ...(report.error === undefined ? [] : [`${stageOf(report)}exit code ${exitCodeOf(report.error)}`]),
+        ...(section.runs > 1 ? [`${section.runs} failed runs since ${formatTime(section.since)}`] : []),
+    ];
+    return [
+        `### ${sentence(verbs[kind].failed, context.name)}`,
+        `${formatTime(now)}: ${whatFailed(report, details)}`,
+        facts.join(' · '),
+        ...happened(context, report, report.findings),
+        ...timings(report.timings),
+        `**What it means.** ${meaning(kind, report)}`,
+        ...othersFailing(report.subject, section),
+        '**What to do**',
+        steps(context, report)
+            .map((step, index) => `${index + 1}. ${step}`)
+            .join('\n'),
+        '**On your machine**',
+        fenced('sh', reproduce(context, report.subject)),
+    ].join('\n\n');
+}
+/** A section of something that passed, while something else may still fail. What had failed is folded away under it. */
+function passedSection(context, report, failed) {
+    const before = failed === undefined || !context.details
+        ? []
+        : ['<details><summary>The last failure</summary>', failed, '</details>'];
+    return [`### ${sentence(verbs[context.kind].passed, context.name)}`, passedLine(context, report), ...before].join('\n\n');
+}
+/** What a run adds that failed after another one, or after one of another kind: what is new since, and no more. */
+function failedComment(context, report, change) {
+    const { section, first } = change;
+    const facts = [
+        runLink(context.run),
+        ...(first ? [] : [`${formatCount(section.runs, 'failed run')} since ${formatTime(section.since)}`]),
+    ];
+    return [
+        `**${sentence(verbs[context.kind].failed, context.name)}${first ? '' : ' again'}** at ${formatTime(context.now)}: ${whatFailed(report, context.details)}`,
+        facts.join(' · '),
+        ...(first ? happened(context, report, report.findings) : changes(context, report, change)),
+        'What to do is in the description above, which is about this run now.',
+    ].join('\n\n');
+}
+function changes(context, report, { news }) {
+    if (news.fresh.length === 0 && news.gone === 0)
+        return ['Nothing changed since the last failure: the same went wrong again.'];
+    if (!context.details || report.findings.length === 0)
+        return ['Something else went wrong than the last time.', ...happened(context, report, [])];
+    const fresh = report.findings.filter((finding) => news.fresh.includes(digestOf(finding)));
+    const counts = [`${formatCount(fresh.length, 'new finding')}`, `${news.gone} gone`, `${news.same} as before`];
+    return [`Since the last failure: ${counts.join(', ')}.`, ...happened(context, report, fresh)];
+}
+/** What a pass adds. `open` are the kinds that still fail; none: the issue is closed with this comment. */
+function passedComment(context, report, before, open) {
+    const seconds = (context.now.getTime() - new Date(before.since).getTime()) / 1000;
+    return [
+        `**${sentence(verbs[context.kind].passed, context.name)}.** ${passedLine(context, report)}`,
+        '',
+        `Before that: ${formatCount(before.runs, 'failed run')} since ${formatTime(before.since)}, for ${formatSeconds(seconds)}.`,
+        '',
+        open.length === 0
+            ? 'What failed has passed, so this issue is closed.'
+            : `This issue stays open: ${open.map((kind) => failedWords[kind]).join(', ')}.`,
+    ].join('\n');
+}
+/** Under `notify-on: always`: a pass that clears nothing says so, or somebody takes it for the end of the matter. */
+function otherPassComment(context, report, section) {
+    return [
+        `${passedLine(context, report)}`,
+        '',
+        `That is not what failed: ${section.failing.map(({ subject }) => subjectWords(subject)).join(', ')}. This issue stays open.`,
+    ].join('\n');
+}
+function duplicateComment(of) {
+    return `Another job of the same backups opened #${of} at the same moment. What this one had to say is there.`;
+}
+function passedLine({ run }, { subject, backup, seconds }) {
+    const id = backup?.id ?? (subject.of === 'backup' ? subject.id : undefined);
+    const snapshot = backup === undefined ? '' : `, snapshot of ${formatTime(backup.createdAt)}`;
+    const what = id === undefined ? '' : `Backup ${code(id)}${snapshot}. `;
+    return `${what}It took ${formatSeconds(seconds)} · ${runLink(run)}`;
+}
+function whatFailed({ subject, error, findings }, details) {
+    const brief = error === undefined ? undefined : advice[error.exit].brief;
+    const count = findings.length === 0 ? undefined : details ? formatCount(findings.length, 'finding') : 'findings';
+    const what = [brief, count].filter((each) => each !== undefined).join(', ') || 'not passed';
+    return subject.of === 'name' ? `${what}.` : `${what}, in the ${subjectWords(subject)}.`;
+}
+function subjectWords(subject) {
+    return subject.of === 'name' ? 'the work itself' : `backup of ${timeOf(subject.id)} (${code(subject.id)})`;
+}
+function stageOf({ error }) {
+    return error?.stage === undefined ? '' : `stage ${error.stage}, `;
+}
+function happened({ run, details }, { error, findings }, shown) {
+    if (!details)
+        return [
+            `The message, names and counts are withheld here: the repository is public, or may be, or \`alert-details\` is \`false\`. [The log of the run](${run.url}) has them; \`alert-details: true\` shows them.`,
+        ];
+    const parts = [];
+    if (error !== undefined) {
+        const message = cut(`${error.stage === undefined ? '' : `${error.stage}: `}${error.message}`, mostMessage);
+        const hint = error.hint === undefined ? [] : [cut(`hint: ${error.hint}`, mostHint)];
+        parts.push(fenced('text', [message, ...hint].map(issue_quoted)));
+    }
+    if (findings.length > 0 && shown.length > 0)
+        parts.push(...findingsTable(shown));
+    return parts;
+}
+/** As many whole rows as fit, and how many did not. */
+function findingsTable(findings) {
+    const rows = [];
+    let size = 0;
+    for (const { object, expected, found } of findings) {
+        const row = `| ${[object, expected, found].map((text) => code(cut(text, mostCell))).join(' | ')} |`;
+        size += Buffer.byteLength(row) + 1;
+        if (size > mostTable)
+            break;
+        rows.push(row);
+    }
+    const rest = findings.length - rows.length;
+    return [
+        ['| object | expected | found |', '|---|---|---|', ...rows].join('\n'),
+        ...(rest === 0 ? [] : [`And ${formatCount(rest, 'finding')} more; the log of the run has all of them.`]),
+    ];
+}
+/** Nothing in a fence is markup, but a line of it must not pass for one of our own marks when the body is read again. */
+function issue_quoted(text) {
+    return text.replaceAll('<!--', '<\u200b!--');
+}
+function timings(seconds) {
+    const entries = Object.entries(seconds);
+    if (entries.length === 0)
+        return [];
+    return [`Timings: ${entries.map(([stage, time]) => `${stage} ${formatSeconds(time)}`).join(' · ')}`];
+}
+function meaning(kind, { subject, newestProven }) {
+    switch (kind) {
+        case 'backup':
+            return 'This run stored no backup. Every backup from before is untouched. Until one succeeds, what was written to the database since the newest of them exists nowhere else.';
+        case 'restore-test':
+            return subject.of === 'name'
+                ? 'Nothing was tested, so nothing is known about the backups that was not known before.'
+                : `The backup of ${timeOf(subject.id)} is not proof of recovery. Do not count on it; others are neither better nor worse for this.${provenWords(newestProven)}`;
+        case 'health':
+            return 'If the database were lost now, what could be brought back is older or less than you asked for.';
+        case 'prune':
+            return 'No backup is missing. Old ones stay longer than they should, and cost what they cost.';
+    }
+}
+function provenWords(id) {
+    if (id === undefined)
+        return '';
+    return id === null ? ' None has been proven yet.' : ` The newest proven one is of ${timeOf(id)} (${code(id)}).`;
+}
+function othersFailing(subject, { failing }) {
+    const others = failing.filter((each) => JSON.stringify(each.subject) !== JSON.stringify(subject));
+    if (others.length === 0)
+        return [];
+    const shown = others.slice(-10).map((each) => subjectWords(each.subject));
+    const more = others.length > shown.length ? [`${others.length - shown.length} more`] : [];
+    return [`Still failed, and not passed since: ${[...shown, ...more].join(', ')}.`];
+}
+function steps({ kind, run, details }, { error, subject }) {
+    const where = details ? '' : ' (the message is in the log)';
+    const first = error === undefined ? firstWithoutError(kind) : `${advice[error.exit].first}${where}`;
+    const again = `[Run the failed job again](${run.url}).`;
+    switch (kind) {
+        case 'backup':
+            return [
+                first,
+                'Look how old the newest backup is (`pgassay list`, below), and whether you can live with that until this is mended.',
+                `${again} The next backup that is stored closes this.`,
+            ];
+        case 'restore-test':
+            return subject.of === 'name'
+                ? [first, `${again} The next test that passes closes this.`]
+                : [
+                    first,
+                    'Test another backup, to know which one you would restore if you had to today (`before:` in the last line below).',
+                    'Take a fresh backup and test that one. This closes when the same backup passes, when it is gone, or, if it was tested as the latest, when a newer latest passes.',
+                ];
+        case 'health':
+            return [
+                first,
+                'See that the backup workflow is enabled and its last runs are green.',
+                `${again} It closes when the judgement is good again.`,
+            ];
+        case 'prune':
+            return [first, `${again} The next run that passes closes this.`];
+    }
+}
+function firstWithoutError(kind) {
+    return kind === 'health'
+        ? 'Take a backup now: run the backup workflow by hand.'
+        : 'Read the findings: each names an object, what the backup recorded and what came back.';
+}
+function reproduce({ kind, name, storeFlags, details }, subject) {
+    const at = `${details ? storeFlags : "--store '…'"} --name ${name}`;
+    const list = `pgassay list ${at}`;
+    switch (kind) {
+        case 'backup':
+            return [
+                "export DATABASE_URL='…'   # as the job has it; the store's credentials too",
+                `pgassay backup ${at} --dry-run   # checks everything, stores nothing`,
+                `${list}   # the backups there are, with their age`,
+            ];
+        case 'restore-test': {
+            const id = subject.of === 'backup' ? subject.id : 'latest';
+            const before = subject.of === 'backup' ? [`pgassay restore-test before:${isoOf(subject.id)} ${at}   # the one before`] : [];
+            return [list, `pgassay restore-test ${id} ${at}`, ...before];
+        }
+        case 'health':
+            return [list, `pgassay health ${details ? storeFlags : "--store '…'"} --names ${name}`];
+        case 'prune':
+            return [list, `pgassay prune ${at} --dry-run   # says what would go, deletes nothing`];
+    }
+}
+function runLink({ id, attempt, url }) {
+    return `[run ${id}${attempt === '1' ? '' : `, attempt ${attempt}`}](${url})`;
+}
+function sentence(words, name) {
+    return words.replace('NAME', () => code(name));
+}
+/** `2026-11-20 02:00 UTC` of an id; the id itself when it holds no time. */
+function timeOf(id) {
+    const [, y, mo, d, h, mi] = /^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)\d\dZ-/.exec(id) ?? [];
+    return y === undefined ? code(id) : `${y}-${mo}-${d} ${h}:${mi} UTC`;
+}
+function isoOf(id) {
+    return id.replace(/^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z-.*$/, '$1-$2-$3T$4:$5:$6Z');
+}
+
+;// CONCATENATED MODULE: ./build/raise-alert.js
+
+
+
+/** Two runs that write the same body at once undo each other; each looks at what it wrote and writes again. */
+const writes = 3;
+/**
+ * Tells the one issue of a store and name how a run ended: opens it, writes a comment, closes it, or leaves it alone.
+ * Resolves with its number when there is one. Throws a `GitHubError` that `describeTrouble` has words for.
+ */
+async function raiseAlert(request, report, io) {
+    const alert = new Alert(request, io);
+    return report.outcome === 'failed' ? alert.failed(report) : alert.passed(report);
+}
+class Alert {
+    #request;
+    #io;
+    #issues;
+    #key;
+    #context;
+    constructor(request, io) {
+        this.#request = request;
+        this.#io = io;
+        this.#issues = new Issues(io.github, request.config.labels[0], io.settleMs);
+        this.#key = keyOf(request.place);
+        const { kind, place, shown, run, details } = request;
+        this.#context = { kind, name: place.name, ...shown, run, details, now: io.now() };
+    }
+    async failed(report) {
+        const issue = await this.#find();
+        if (issue !== undefined)
+            return this.#failedAgain(issue, report);
+        const { kind, config } = this.#request;
+        const { section } = this.#afterFailure({}, report);
+        const state = { [kind]: section };
+        const draft = {
+            title: issueTitle(this.#context.name, state),
+            body: issueBody(this.#key, state, { [kind]: failedSection(this.#context, report, section) }),
+            labels: config.labels,
+            assignees: config.assignees,
+        };
+        const opened = await this.#issues.open(this.#key, draft, duplicateComment);
+        if (opened.refused.includes('assignees'))
+            this.#io.log.warn(`the issue is assigned to nobody: GitHub does not take every one of alert-assignees (${config.assignees.join(', ')}); each needs access to ${this.#request.repository}`);
+        if (!opened.created)
+            return this.#failedAgain(opened.issue, report);
+        this.#io.log.info(`opened issue #${opened.issue.number}: ${opened.issue.url}`);
+        return opened.issue.number;
+    }
+    async passed(report) {
+        const issue = await this.#find();
+        if (issue === undefined)
+            return undefined;
+        const { kind, run, config } = this.#request;
+        const before = stateIn(issue.body)[kind];
+        if (before === undefined)
+            return issue.number;
+        const { now } = this.#context;
+        const mark = commentMark(kind, run, 'passed');
+        const left = afterPass(before, report, run);
+        // Asked again of whatever is found when it is written: somebody may have failed in between.
+        const clear = (text) => (state) => {
+            const section = state[kind] && afterPass(state[kind], report, run);
+            return { section, text: section === undefined ? text : undefined };
+        };
+        if (left !== undefined) {
+            if (left.failing.length < before.failing.length)
+                await this.#write(issue, clear(undefined));
+            if (config.notifyOn === 'always')
+                await this.#issues.comment(issue.number, mark, otherPassComment(this.#context, report, left), now);
+            return issue.number;
+        }
+        const open = failingKinds(stateIn(issue.body)).filter((other) => other !== kind);
+        await this.#issues.comment(issue.number, mark, passedComment(this.#context, report, before, open), now);
+        const text = passedSection(this.#context, report, sectionsIn(issue.body)[kind]);
+        const still = await this.#write(issue, clear(text));
+        if (still.length === 0)
+            this.#io.log.info(`closed issue #${issue.number}: ${issue.url}`);
+        return issue.number;
+    }
+    /** Ours, the lowest number of several; the others, which a lagging list let happen, are closed. */
+    async #find() {
+        const { ours, foreign } = await this.#issues.find(this.#key);
+        for (const { number, author } of foreign)
+            this.#io.log.info(`issue #${number} looks like ours, but ${author} wrote it, so it is left alone`);
+        const [first, ...others] = ours;
+        if (first === undefined || others.length === 0)
+            return first;
+        await this.#merge(first, others);
+        return this.#issues.read(first.number);
+    }
+    /** What only a duplicate knows goes into the issue that stays. */
+    async #merge(into, others) {
+        let state = stateIn(into.body);
+        let sections = sectionsIn(into.body);
+        for (const other of others) {
+            state = { ...stateIn(other.body), ...state };
+            sections = { ...sectionsIn(other.body), ...sections };
+        }
+        await this.#issues.edit(into.number, this.#texts(state, sections));
+        for (const { number } of others)
+            await this.#issues.closeDuplicate(number, duplicateComment(into.number));
+    }
+    async #failedAgain(issue, report) {
+        const { kind, run } = this.#request;
+        const change = this.#afterFailure(stateIn(issue.body), report);
+        // The comment first: it is found again by its mark, if this run ends before the state says that it is there.
+        if (change.tell || change.first) {
+            const text = failedComment(this.#context, report, change);
+            await this.#issues.comment(issue.number, commentMark(kind, run, 'failed'), text, this.#context.now);
+        }
+        await this.#write(issue, (state) => {
+            const { section } = this.#afterFailure(state, report);
+            return { section, text: failedSection(this.#context, report, section) };
+        });
+        this.#io.log.info(`told issue #${issue.number}: ${issue.url}`);
+        return issue.number;
+    }
+    #afterFailure(state, report) {
+        const { kind, run, config, details } = this.#request;
+        return afterFailure(state[kind], {
+            ...{ kind, report, run, now: this.#context.now, notifyOn: config.notifyOn },
+            headline: headline(kind, report, details),
+            wrong: digestsOf(report, details),
+        });
+    }
+    /**
+     * Writes our kind's section, and leaves those of the others as they are; the kinds that fail afterwards. `change` is
+     * asked anew for whatever state is found; without `text` the section's own stays.
+     */
+    async #write(issue, change) {
+        const { kind } = this.#request;
+        let { body } = issue;
+        for (let attempt = 1;; attempt++) {
+            const state = stateIn(body);
+            const { section, text } = change(state);
+            const { [kind]: _, ...others } = state;
+            const next = section === undefined ? others : { ...others, [kind]: section };
+            const sections = sectionsIn(body);
+            const texts = this.#texts(next, text === undefined ? sections : { ...sections, [kind]: text });
+            await this.#issues.edit(issue.number, texts);
+            ({ body } = await this.#issues.read(issue.number));
+            const written = JSON.stringify(stateIn(body)[kind]) === JSON.stringify(next[kind]);
+            if (written || attempt === writes)
+                return failingKinds(stateIn(body));
+        }
+    }
+    /** Closed when nothing is left that fails, under the title it had; open again when another job has just closed it. */
+    #texts(state, sections) {
+        const body = issueBody(this.#key, state, sections);
+        return failingKinds(state).length === 0
+            ? { body, state: 'closed', state_reason: 'completed' }
+            : { body, state: 'open', title: issueTitle(this.#context.name, state) };
+    }
+}
+function failingKinds(state) {
+    return alertKinds.filter((kind) => state[kind] !== undefined);
+}
+/** One sentence for whatever kept the issue from being told, with what to do about it. */
+function describeTrouble(error, repository) {
+    return `no issue was told of this run: ${sentenceOf(error.trouble, repository)}`;
+}
+function sentenceOf(trouble, repository) {
+    switch (trouble.kind) {
+        case 'refused':
+            return refusal(trouble.status, repository);
+        case 'archived':
+            return `${repository} is archived, so nothing can be written there; set alert-issue: false`;
+        case 'invalid':
+            return `GitHub did not accept it (422${trouble.fields.length === 0 ? '' : `, because of ${trouble.fields.join(', ')}`}); see alert-labels and alert-assignees`;
+        case 'rate-limit':
+            return `GitHub's rate limit for this token is used up${trouble.waitSeconds === undefined ? '' : ` for another ${trouble.waitSeconds} s`}; the next run tries again`;
+        case 'server':
+            return `GitHub answered ${trouble.status}; the next run tries again`;
+        case 'unreachable':
+            return `GitHub cannot be reached (${trouble.code}); the next run tries again`;
+        case 'silent':
+            return `GitHub did not answer in time; the next run tries again`;
+        case 'unreadable':
+            return `GitHub's answer cannot be read; is GITHUB_API_URL the API of GitHub?`;
+    }
+}
+const permission = 'permissions:\n  issues: write';
+function refusal(status, repository) {
+    switch (status) {
+        case 401:
+            return `GitHub does not know the token of github-token (401); leave the input out to use the job's own, and give the job\n${permission}`;
+        case 403:
+            return `the token may not write issues in ${repository} (403). Give the job, beside the permissions it has,\n${permission}\nor set alert-issue: false`;
+        case 404:
+            return `the token is not shown ${repository} or its issues (404). Give the job, beside the permissions it has,\n${permission}\nor set alert-issue: false`;
+        case 410:
+            return `issues are turned off in ${repository} (410); turn them on in its settings under Features, or set alert-issue: false`;
+    }
+}
+
+;// CONCATENATED MODULE: ./build/unexpected.js
+
+
+/** The `Failure` behind an error that reached an edge; undefined for a defect of this program. */
+function failureOf(error, signal) {
+    if (error instanceof Failure)
+        return error;
+    if (signal.aborted)
+        return cancelled('dump');
+    const { code, syscall } = (error ?? {});
+    if (typeof syscall !== 'string' || !['mkdtemp', 'mkdir', 'open', 'write', 'fsync'].includes(syscall))
+        return undefined;
+    // The store and every file a user names have errors of their own.
+    const hint = 'RUNNER_TEMP, or TMPDIR on a command line, must be a folder this user can write to';
+    if (code === 'ENOSPC' || code === 'EDQUOT')
+        return new Failure('preflight', 'disk', 'no space is left in the temporary folder', { hint, cause: error });
+    if (code === 'ENOENT' || code === 'EACCES' || code === 'EROFS' || code === 'ENOTDIR')
+        return new Failure('preflight', 'disk', `the temporary folder cannot be used (${code})`, { hint, cause: error });
+    return undefined;
+}
+/** What helps us to find a defect: where it happened. A server's message is reduced, because it may hold data. */
+function describeDefect(error) {
+    const before = 'this is a defect of pgassay, please report it: ';
+    if (!(error instanceof Error))
+        return `${before}${typeof error}`;
+    if (!isDatabaseError(error))
+        return `${before}${error.stack ?? error.message}`;
+    const frames = (error.stack ?? '').split('\n').filter((line) => /^ {4}at /.test(line));
+    return [`${before}SQLSTATE ${error.code}, ${reduceMessage(error.message)}`, ...frames].join('\n');
 }
 
 ;// CONCATENATED MODULE: ./build/secrets.js
@@ -81370,37 +82597,6 @@ function decoded(text) {
     }
 }
 
-;// CONCATENATED MODULE: ./build/unexpected.js
-
-
-/** The `Failure` behind an error that reached an edge; undefined for a defect of this program. */
-function failureOf(error, signal) {
-    if (error instanceof Failure)
-        return error;
-    if (signal.aborted)
-        return cancelled('dump');
-    const { code, syscall } = (error ?? {});
-    if (typeof syscall !== 'string' || !['mkdtemp', 'mkdir', 'open', 'write', 'fsync'].includes(syscall))
-        return undefined;
-    // The store and every file a user names have errors of their own.
-    const hint = 'RUNNER_TEMP, or TMPDIR on a command line, must be a folder this user can write to';
-    if (code === 'ENOSPC' || code === 'EDQUOT')
-        return new Failure('preflight', 'disk', 'no space is left in the temporary folder', { hint, cause: error });
-    if (code === 'ENOENT' || code === 'EACCES' || code === 'EROFS' || code === 'ENOTDIR')
-        return new Failure('preflight', 'disk', `the temporary folder cannot be used (${code})`, { hint, cause: error });
-    return undefined;
-}
-/** What helps us to find a defect: where it happened. A server's message is reduced, because it may hold data. */
-function describeDefect(error) {
-    const before = 'this is a defect of pgassay, please report it: ';
-    if (!(error instanceof Error))
-        return `${before}${typeof error}`;
-    if (!isDatabaseError(error))
-        return `${before}${error.stack ?? error.message}`;
-    const frames = (error.stack ?? '').split('\n').filter((line) => /^ {4}at /.test(line));
-    return [`${before}SQLSTATE ${error.code}, ${reduceMessage(error.message)}`, ...frames].join('\n');
-}
-
 ;// CONCATENATED MODULE: ./build/action/log.js
 
 /** The runner's log: scrubbed, and with nothing in it that the runner could take for a command. */
@@ -81434,14 +82630,18 @@ async function runAction(work) {
     const secrets = new Secrets();
     const log = runnerLog(secrets);
     const signal = cancelOnSignals(() => cancelled('dump'));
+    const told = [];
     try {
-        await work({ log, secrets, signal });
+        await work({ log, secrets, signal, onFailure: (tell) => told.push(tell) });
     }
     catch (error) {
         const failure = failureOf(error, signal);
         const text = failure === undefined ? describeDefect(error) : describeFailure(failure);
         core_error(log_harmless(secrets.redact(text)));
         process.exitCode = failure?.exitCode ?? 1;
+        if (failure?.exit !== 'cancelled')
+            for (const tell of told)
+                await tell(failure);
     }
     finally {
         exitEvenIfBusy();
@@ -81454,6 +82654,217 @@ function describeFailure({ stage, message, hint }) {
 function maskAll(secrets) {
     for (const form of secrets.forms())
         core_setSecret(form);
+}
+
+;// CONCATENATED MODULE: ./build/action/alert.js
+
+
+
+
+
+
+
+
+
+
+
+const wholeMs = 30_000;
+const afterCancelMs = 2_000;
+const settleMs = 1_500;
+/** Reads the alerts' inputs and hides the token. To be called first, so that wrong inputs of the work are told too. */
+function prepareAlerts(run, edge) {
+    const inputs = new Inputs(edge.read);
+    const token = edge.read('github-token')?.trim();
+    if (token)
+        run.secrets.add(token);
+    const config = readAlertConfig(inputs);
+    maskAll(run.secrets);
+    for (const note of config.notes)
+        run.log.warn(note);
+    const alerts = new RunAlerts(run, edge, config, inputs.problems);
+    run.onFailure((failure) => alerts.failedWith(failure));
+    return alerts;
+}
+class RunAlerts {
+    problems;
+    #run;
+    #edge;
+    #config;
+    #began = new Date().toISOString();
+    #subject = { of: 'name' };
+    #known = {};
+    #details;
+    #told = false;
+    constructor(run, edge, config, problems) {
+        this.#run = run;
+        this.#edge = edge;
+        this.#config = config;
+        this.problems = problems;
+    }
+    details() {
+        this.#details ??= this.#mayShow();
+        return this.#details;
+    }
+    about(subject, details = {}) {
+        this.#subject = subject;
+        this.#known = details;
+    }
+    failed(details, error) {
+        return this.#failed(error, details);
+    }
+    /** `failure` is undefined for a defect. */
+    async failedWith(failure) {
+        if (this.#told)
+            return;
+        const message = 'an error that nobody foresaw; the log of the run says where';
+        const error = failure === undefined ? { stage: undefined, exit: 'defect', message, hint: undefined } : failure;
+        await this.#failed(error, this.#known);
+    }
+    passed(report) {
+        return this.#tell({ ...report, outcome: 'passed' });
+    }
+    #failed(error, { findings = [], timings = {}, newestProven }) {
+        this.#told = true;
+        return this.#tell({ outcome: 'failed', subject: this.#subject, error, findings, timings, newestProven });
+    }
+    async #tell(report) {
+        const { log, secrets, signal } = this.#run;
+        const { issue, token, labels, assignees, notifyOn } = this.#config;
+        const source = sourceOf(process.env);
+        if (!(issue === 'auto' ? this.#edge.automatic : issue) || source === null || signal.aborted)
+            return undefined;
+        if (token === undefined) {
+            if (issue === true)
+                log.warn('no issue is opened or closed: github-token is empty');
+            else if (report.outcome === 'failed')
+                log.info('no issue is opened: github-token is empty');
+            return undefined;
+        }
+        const place = this.#place();
+        if (place === undefined) {
+            if (report.outcome === 'failed')
+                log.warn('no issue can be opened for this failure: it needs a store and a name that can be read');
+            return undefined;
+        }
+        const { repository } = source;
+        try {
+            return await bounded(signal, async (stop) => {
+                const run = {
+                    ...{ id: source.runId, attempt: source.runAttempt, url: source.runUrl, began: this.#began },
+                    workflow: secrets.redact(source.workflow),
+                };
+                const details = await this.details();
+                return raiseAlert({
+                    ...{ kind: this.#edge.kind, run, repository, details, config: { labels, assignees, notifyOn } },
+                    // What is found again later must not depend on what happened to be a secret in this run.
+                    place,
+                    shown: { store: secrets.redact(place.store), storeFlags: secrets.redact(this.#storeFlags()) },
+                }, redacted(report, (text) => secrets.redact(text)), { github: new GitHub(alert_access(repository, token), stop), log, now: () => new Date(), settleMs });
+            });
+        }
+        catch (error) {
+            log.warn(error instanceof GitHubError
+                ? describeTrouble(error, repository)
+                : `no issue was told of this run: ${describeDefect(error)}`);
+            return undefined;
+        }
+    }
+    /** As far as the inputs can be read: a run that fails for its other inputs is told too. */
+    #place() {
+        const inputs = new Inputs(this.#edge.read);
+        const parsed = parseStoreAddress(inputs.lines('store')[0] ?? '');
+        const name = inputs.optional('name') ?? '';
+        return 'problem' in parsed || !namePattern.test(name) ? undefined : { store: uriOf(parsed.address), name };
+    }
+    #storeFlags() {
+        const inputs = new Inputs(this.#edge.read);
+        const region = inputs.optional('s3-region');
+        const given = [
+            ['--store', inputs.lines('store')[0]],
+            ['--s3-endpoint', inputs.optional('s3-endpoint')],
+            ['--s3-region', region === 'us-east-1' ? undefined : region],
+            ['--s3-path-style', inputs.optional('s3-path-style')],
+        ];
+        return given.flatMap(([flag, value]) => (value === undefined ? [] : [flag, shellWord(value)])).join(' ');
+    }
+    async #mayShow() {
+        const { details, token } = this.#config;
+        if (details !== 'auto')
+            return details;
+        const told = visibilityOf(record(eventOf(process.env.GITHUB_EVENT_PATH)).repository);
+        if (told !== 'unknown')
+            return told === 'private';
+        const repository = sourceOf(process.env)?.repository;
+        if (repository === undefined || token === undefined)
+            return false;
+        try {
+            return await bounded(this.#run.signal, async (stop) => {
+                const github = new GitHub(alert_access(repository, token), stop);
+                return visibilityOf(await github.repository('GET', '')) === 'private';
+            });
+        }
+        catch {
+            return false;
+        }
+    }
+}
+function alert_access(repository, token) {
+    const apiUrl = process.env.GITHUB_API_URL || 'https://api.github.com';
+    return { apiUrl, graphqlUrl: process.env.GITHUB_GRAPHQL_URL || `${apiUrl}/graphql`, repository, token };
+}
+/** Ends whatever `work` does, and stops waiting for it: half a minute in all, two seconds once the run is cancelled. */
+async function bounded(cancel, work) {
+    const stop = new AbortController();
+    const timers = [];
+    const { promise: late, reject } = Promise.withResolvers();
+    const after = (ms) => {
+        const end = () => {
+            reject(new GitHubError({ kind: 'silent', seconds: ms / 1000 }));
+            stop.abort();
+        };
+        timers.push(setTimeout(end, ms));
+    };
+    const onCancel = () => after(afterCancelMs);
+    cancel.addEventListener('abort', onCancel, { once: true });
+    after(wholeMs);
+    try {
+        return await Promise.race([work(stop.signal), late]);
+    }
+    finally {
+        cancel.removeEventListener('abort', onCancel);
+        for (const timer of timers)
+            clearTimeout(timer);
+    }
+}
+function redacted(report, redact) {
+    if (report.outcome === 'passed')
+        return report;
+    const { error, findings } = report;
+    return {
+        ...report,
+        error: error && {
+            ...{ stage: error.stage, exit: error.exit, message: redact(error.message) },
+            hint: error.hint === undefined ? undefined : redact(error.hint),
+        },
+        findings: findings.map(({ object, expected, found }) => ({
+            ...{ object: redact(object), expected: redact(expected), found: redact(found) },
+        })),
+    };
+}
+/** What one repository object of GitHub's says; of two answers that differ, the careful one. */
+function visibilityOf(repository) {
+    const { visibility, private: hidden } = record(repository);
+    if (visibility === 'public' || hidden === false)
+        return 'public';
+    return visibility === 'private' || visibility === 'internal' || hidden === true ? 'private' : 'unknown';
+}
+function eventOf(path) {
+    try {
+        return path === undefined ? undefined : JSON.parse((0,external_node_fs_.readFileSync)(path, 'utf8'));
+    }
+    catch {
+        return undefined;
+    }
 }
 
 ;// CONCATENATED MODULE: ./build/action/step.js
@@ -81539,30 +82950,41 @@ async function writeSummary(markdown, log) {
 
 
 
+
+
 /** The action `pgassay/pgassay`: takes one backup. */
 function runBackup() {
     return runAction(async (run) => {
         refuseWindows();
-        reportUnknown([...backupInputs, ...laterInputs], run.log);
+        reportUnknown([...backupInputs, ...alertInputs, ...laterInputs], run.log);
+        const automatic = process.env.GITHUB_EVENT_NAME === 'schedule';
+        const alerts = prepareAlerts(run, { kind: 'backup', read: input, automatic });
         await withStepFolder(async (temporary) => {
-            const config = readConfig(run.secrets, temporary);
+            const config = readConfig(run.secrets, temporary, alerts.problems);
             for (const notice of config.target.notices)
                 run.log.notice(notice);
             const { password } = config.target;
             if (password !== undefined && !run.secrets.forms().includes(password))
                 run.log.warn('the password is too short to be hidden in logs, or part of a host, user, database or folder name: choose another');
             saveState('name', config.name);
+            // Asked now, so that nobody waits for the answer once the backup is stored.
+            const details = alerts.details();
             const result = await backup(config, { ...run, began: (id) => saveState('id', id) });
-            await report(result, run);
+            await report(result, run, await details);
+            if (result.kind === 'stored') {
+                const { manifest } = result;
+                await alerts.passed({ subject: { of: 'name' }, backup: manifest, seconds: manifest.timings.total ?? 0 });
+            }
         });
     });
 }
 /** Reads the inputs and hides the secrets among them, before anything is logged, also when they are wrong. */
-function readConfig(secrets, temporary) {
+function readConfig(secrets, temporary, known) {
     const url = input('database-url') ?? '';
     hideSecretInputs(secrets);
     try {
         const inputs = new Inputs(input);
+        inputs.add(known);
         const read = withPemFiles(input, inputs);
         const surroundings = {
             machine: { ...machineOf(process.env), temporary },
@@ -81581,11 +83003,12 @@ function readConfig(secrets, temporary) {
         maskAll(secrets);
     }
 }
-async function report(result, { log }) {
+async function report(result, { log }, details) {
     if (result.kind === 'dry-run') {
         const tables = formatCount(result.tables, 'table');
         log.info(`dry run: ${tables} would be dumped from PostgreSQL ${result.server} with pg_dump ${result.client}; nothing was stored`);
-        return writeSummary(`### Dry run\n\nEverything is in place. ${tables} would be dumped; nothing was stored.\n`, log);
+        const dumped = details ? `${tables} would be dumped; nothing was stored.` : `Nothing was stored. ${summary_withheld}`;
+        return writeSummary(`### Dry run\n\nEverything is in place. ${dumped}\n`, log);
     }
     const { manifest } = result;
     const dump = manifest.files[0];
@@ -81608,7 +83031,7 @@ async function report(result, { log }) {
         log.warn(warning);
     const { tables, rows } = manifest.totals;
     log.info(`backup ${manifest.name}/${manifest.id} is whole and stored: ${formatCount(tables, 'table')}, ${formatCount(rows, 'row')}, ${formatBytes(dump?.bytes ?? 0)}; restore it with\n  ${result.restoreCommand}`);
-    await writeSummary(backupSummary(result), log);
+    await writeSummary(backupSummary(result, details), log);
 }
 /** After the job: removes what a killed run left. Never fails the job. */
 async function runBackupPost() {
@@ -81641,7 +83064,7 @@ async function locate(store, wanted, log) {
     const backup = catalog_select(catalog, wanted.selector, await store.now());
     const newer = catalog.damaged.find((each) => each.id > backup.manifest.id);
     if (wanted.newest !== true || wanted.selector.by !== 'latest' || newer === undefined)
-        return backup;
+        return { backup, catalog };
     throw new Failure('locate', 'verification', `the newest backup, ${newer.name}/${newer.id}, is damaged: ${newer.reason}`, {
         hint: `take a new backup; the newest whole one is ${backup.manifest.id}, which backup: ${backup.manifest.id} tests`,
     });
@@ -81653,6 +83076,68 @@ function warnOf({ backups, damaged }, log) {
     for (const { manifest, tampering } of backups)
         if (tampering.length > 0)
             log.warn(`${manifest.name}/${manifest.id} is used as it was first stored, but somebody changed it: ${tampering.join(', ')}`);
+}
+
+;// CONCATENATED MODULE: ./build/proofs.js
+
+
+
+
+/** Writes a proof beside its backup and returns its address. Throws a `Failure`. */
+async function writeProof(store, proof) {
+    const name = proofName(new Date(proof.testedAt));
+    for (let more = 1;; more++) {
+        const file = more === 1 ? name : name.replace('.json', `-${more}.json`);
+        const path = `${proof.name}/${proof.backupId}/${file}`;
+        try {
+            await put(store, path, serializeProof(proof));
+            return `${store.uri}/${path}`;
+        }
+        catch (error) {
+            // Two tests of one backup in one second.
+            if (!(error instanceof Failure) || error.exit !== 'exists' || more === 10)
+                throw error;
+        }
+    }
+}
+/** The newest proof of a backup that is of this very manifest; undefined when it was never tested. */
+async function newestProof(store, backup) {
+    for (const file of backup.proofs.toReversed()) {
+        const proof = await readProof(store, backup, file);
+        if (proof !== undefined)
+            return proof;
+    }
+    return undefined;
+}
+/** All of them, newest first. */
+async function readProofs(store, backup) {
+    const proofs = await Promise.all(backup.proofs.toReversed().map((file) => readProof(store, backup, file)));
+    return proofs.filter((proof) => proof !== undefined);
+}
+/** Undefined for what is no proof, or one of another manifest. */
+async function readProof(store, { manifest, manifestSha256 }, file) {
+    const bytes = await store.read(`${manifest.name}/${manifest.id}/${file}`);
+    if (bytes === undefined)
+        return undefined;
+    try {
+        const proof = parseProof(bytes);
+        const same = proof.backupId === manifest.id && proof.name === manifest.name;
+        return same && proof.manifestSha256 === manifestSha256 ? proof : undefined;
+    }
+    catch (error) {
+        if (error instanceof UnreadableDocument)
+            return undefined;
+        throw error;
+    }
+}
+/** The newest backup whose newest proof passed; null when none has. At most so many are looked at. */
+async function newestProven(store, backups, most = 60) {
+    for (const backup of backups.slice(0, most)) {
+        const proof = backup.proofs.length === 0 ? undefined : await newestProof(store, backup);
+        if (proof?.result === 'passed')
+            return backup;
+    }
+    return null;
 }
 
 ;// CONCATENATED MODULE: ./build/report/restore-test.js
@@ -81692,39 +83177,69 @@ function timesOf({ timings }) {
         .join(', ');
 }
 const restore_test_mostFindings = 200;
-/** The job summary: the verdict in its first line, then the findings, then how to see them again. */
-function restoreTestSummary(report, now) {
-    const { manifest, proof, restoreSeconds, command, location, hint } = report;
+/**
+ * The job summary: the verdict in its first line, then the findings, then how to see them again. Without `details` it
+ * holds no name out of the database and no count.
+ */
+function restoreTestSummary(report, now, details) {
+    const { manifest, proof, restoreSeconds, command, location, store } = report;
     const passed = proof.result === 'passed';
     const taken = `backup of ${formatTime(manifest.createdAt)} (${formatAge(manifest.createdAt, now)})`;
-    const lines = [
-        passed
-            ? `### ${markdown(manifest.name)}: the ${taken} restores`
-            : `### ${markdown(manifest.name)}: the ${taken} does not restore as it was recorded`,
+    const counts = passed
+        ? `${formatCount(report.tables, 'table')}, ${formatCount(report.rows, 'row')} · `
+        : `${formatCount(proof.findings.length, 'finding')} · `;
+    const size = formatBytes(manifest.files[0]?.bytes ?? 0);
+    return [
+        `### ${markdown(manifest.name)}: the ${taken} ${passed ? 'restores' : 'does not restore as it was recorded'}`,
         '',
-        `${passed ? `${formatCount(report.tables, 'table')}, ${formatCount(report.rows, 'row')}` : formatCount(proof.findings.length, 'finding')} · ${formatSeconds(restoreSeconds)} to download and restore${limitOf(proof)} · PostgreSQL ${manifest.database.serverVersion} → ${proof.server || 'not restored'}`,
+        `${details ? counts : ''}${formatSeconds(restoreSeconds)} to download and restore${limitOf(proof)} · PostgreSQL ${manifest.database.serverVersion} → ${proof.server || 'not restored'}`,
         '',
-        '| backup | size | compared |',
-        '|---|---:|---|',
-        `| ${cell(`${manifest.name}/${manifest.id}`)} | ${formatBytes(manifest.files[0]?.bytes ?? 0)} | ${passed ? `${restore_test_levels[proof.level]}, sequences, every object with its owner` : 'see below'} |`,
+        `| backup |${details ? ' size |' : ''} compared |`,
+        `|---|${details ? '---:|' : ''}---|`,
+        `| ${code(`${manifest.name}/${manifest.id}`)} |${details ? ` ${size} |` : ''} ${passed ? `${restore_test_levels[proof.level]}, sequences, every object with its owner` : 'see below'} |`,
         '',
+        ...(passed ? [] : failedLines(report, details)),
+        '<details><summary>See it again on a machine of your own</summary>',
+        '',
+        fenced('sh', [command(details ? store : "'…'")]),
+        '',
+        '</details>',
+        '',
+        '<details><summary>Details</summary>',
+        '',
+        `Timings: ${timesOf(proof)}. ${location === undefined ? 'The proof could not be written.' : details ? `Proof: ${code(location)}.` : 'The proof lies beside the backup.'}`,
+        '',
+        ...(details ? named('Left out, because it would have reached out of the scratch server:', proof.leftOut) : []),
+        ...(details ? named('Notes:', proof.notes) : []),
+        '</details>',
+        '',
+    ].join('\n');
+}
+function failedLines({ proof, hint }, details) {
+    const meaning = 'This backup is no proof of recovery. Older backups are kept until retention removes them: do not shorten it now.';
+    if (!details)
+        return [
+            'What was found names objects of the database and is withheld here: the repository is public, or may be, or `alert-details` is `false`. The log and the findings file have it; `alert-details: true` shows it.',
+            '',
+            meaning,
+            '',
+        ];
+    const rest = proof.findings.length - restore_test_mostFindings;
+    return [
+        '| object | expected | found |',
+        '|---|---|---|',
+        ...proof.findings
+            .slice(0, restore_test_mostFindings)
+            .map((each) => `| ${code(each.object)} | ${code(each.expected)} | ${code(each.found)} |`),
+        '',
+        ...(rest > 0 ? [`and ${formatCount(rest, 'more finding')}, in the findings file`, ''] : []),
+        meaning,
+        '',
+        ...(hint === undefined ? [] : [`What to do: ${markdown(hint)}`, '']),
     ];
-    if (!passed) {
-        lines.push('| object | expected | found |', '|---|---|---|');
-        for (const each of proof.findings.slice(0, restore_test_mostFindings))
-            lines.push(`| ${markdown(each.object)} | ${markdown(each.expected)} | ${markdown(each.found)} |`);
-        lines.push('');
-        if (proof.findings.length > restore_test_mostFindings)
-            lines.push(`and ${formatCount(proof.findings.length - restore_test_mostFindings, 'more finding')}, in the findings file`, '');
-        lines.push('This backup is no proof of recovery. Older backups are kept until retention removes them: do not shorten it now.', '');
-        if (hint !== undefined)
-            lines.push(`What to do: ${markdown(hint)}`, '');
-    }
-    lines.push('<details><summary>See it again on a machine of your own</summary>', '', fenced('sh', [command]), '', '</details>', '', '<details><summary>Details</summary>', '', `Timings: ${timesOf(proof)}. ${location === undefined ? 'The proof could not be written.' : `Proof: ${cell(location)}.`}`, '', ...named('Left out, because it would have reached out of the scratch server:', proof.leftOut), ...named('Notes:', proof.notes), '</details>', '');
-    return lines.join('\n');
 }
 function named(title, items) {
-    return items.length === 0 ? [] : [title, '', ...items.map((item) => `- ${markdown(item)}`), ''];
+    return items.length === 0 ? [] : [title, '', ...items.map((item) => `- ${code(item)}`), ''];
 }
 
 ;// CONCATENATED MODULE: ./build/machine.js
@@ -82567,11 +84082,11 @@ async function createDatabase(maintenance, name, source) {
     catch (error) {
         if (!isDatabaseError(error))
             throw new CreationUnknown('no answer', { cause: error });
-        throw refusal(error, error.code, name, source);
+        throw target_database_refusal(error, error.code, name, source);
     }
     throw new Failure('restore', 'restore', `the database ${displayWord(name)} is gone again right after its creation`);
 }
-function refusal(error, code, name, source) {
+function target_database_refusal(error, code, name, source) {
     if (code === '42501')
         return new Failure('restore', 'privilege', `this role may not create the database ${displayWord(name)}`, {
             hint: 'let somebody who may create it, then restore into the empty database',
@@ -83422,59 +84937,6 @@ async function servesFrom(pid, folder) {
     return isAlive(pid) && words.split('\0').includes((0,external_node_path_.join)(folder, 'data'));
 }
 
-;// CONCATENATED MODULE: ./build/proofs.js
-
-
-
-
-/** Writes a proof beside its backup and returns its address. Throws a `Failure`. */
-async function writeProof(store, proof) {
-    const name = proofName(new Date(proof.testedAt));
-    for (let more = 1;; more++) {
-        const file = more === 1 ? name : name.replace('.json', `-${more}.json`);
-        const path = `${proof.name}/${proof.backupId}/${file}`;
-        try {
-            await put(store, path, serializeProof(proof));
-            return `${store.uri}/${path}`;
-        }
-        catch (error) {
-            // Two tests of one backup in one second.
-            if (!(error instanceof Failure) || error.exit !== 'exists' || more === 10)
-                throw error;
-        }
-    }
-}
-/** The newest proof of a backup that is of this very manifest; undefined when it was never tested. */
-async function newestProof(store, backup) {
-    for (const file of backup.proofs.toReversed()) {
-        const proof = await readProof(store, backup, file);
-        if (proof !== undefined)
-            return proof;
-    }
-    return undefined;
-}
-/** All of them, newest first. */
-async function readProofs(store, backup) {
-    const proofs = await Promise.all(backup.proofs.toReversed().map((file) => readProof(store, backup, file)));
-    return proofs.filter((proof) => proof !== undefined);
-}
-/** Undefined for what is no proof, or one of another manifest. */
-async function readProof(store, { manifest, manifestSha256 }, file) {
-    const bytes = await store.read(`${manifest.name}/${manifest.id}/${file}`);
-    if (bytes === undefined)
-        return undefined;
-    try {
-        const proof = parseProof(bytes);
-        const same = proof.backupId === manifest.id && proof.name === manifest.name;
-        return same && proof.manifestSha256 === manifestSha256 ? proof : undefined;
-    }
-    catch (error) {
-        if (error instanceof UnreadableDocument)
-            return undefined;
-        throw error;
-    }
-}
-
 ;// CONCATENATED MODULE: ./build/restore-test.js
 
 
@@ -83911,7 +85373,8 @@ function reportOf({ failure: _, ...tested }, store) {
     return {
         ...tested,
         restoreSeconds: restoreSeconds(proof.timings),
-        command: `pgassay restore-test ${manifest.id} --store ${shellWord(store.uri)} --name ${shellWord(manifest.name)}`,
+        command: (at) => `pgassay restore-test ${manifest.id} --store ${at} --name ${shellWord(manifest.name)}`,
+        store: shellWord(store.uri),
     };
 }
 
@@ -84025,15 +85488,25 @@ function readChecks(inputs) {
 
 
 
+
+
+
 /** The action `pgassay/pgassay/restore-test`: proves that a backup restores. */
 function runRestoreTest() {
     return runAction(async (run) => {
         refuseWindows();
-        reportUnknown([...restoreTestInputs, ...laterRestoreTestInputs], run.log);
+        reportUnknown([...restoreTestInputs, ...alertInputs, ...laterRestoreTestInputs], run.log);
+        // A store with one name needs no name, and its issue has one all the same.
+        let located;
+        const read = (name) => (name === 'name' ? input(name) || located : input(name));
+        const alerts = prepareAlerts(run, { kind: 'restore-test', read, automatic: true });
         await withStepFolder(async (temporary) => {
             let failure;
             try {
-                failure = await test(readRequest(run.secrets, temporary), run);
+                const request = readRequest(run.secrets, temporary, alerts.problems);
+                failure = await test(request, run, alerts, (name) => {
+                    located = name;
+                });
             }
             catch (error) {
                 // Without a verdict it is no pass, whoever asks.
@@ -84048,16 +85521,20 @@ function runRestoreTest() {
     });
 }
 /** Returns how the backup failed; throws what kept the test from coming to a verdict. */
-async function test({ config, store, idleMs, name, selector }, run) {
+async function test({ config, store, idleMs, name, selector }, run, alerts, named) {
     const { log, secrets, signal } = run;
     for (const notice of config.scratch?.notices ?? [])
         log.notice(notice);
     const opened = openStore(store, { signal, idleMs });
-    const backup = await locate(opened, { name, selector, newest: true }, log);
-    setOutput('backup-id', backup.manifest.id);
+    const { backup, catalog } = await locate(opened, { name, selector, newest: true }, log);
+    const { manifest } = backup;
+    named(manifest.name);
+    setOutput('backup-id', manifest.id);
+    // Asked now, so that nobody waits for the answer once there is a verdict.
+    const details = alerts.details();
     const tested = await log.group('Restore', () => restoreTest(opened, backup, config, { log, signal }));
     const report = reportOf(tested, opened);
-    const { proof } = tested;
+    const { proof, failure } = tested;
     const outputs = {
         result: proof.result,
         'restore-seconds': String(report.restoreSeconds),
@@ -84066,15 +85543,33 @@ async function test({ config, store, idleMs, name, selector }, run) {
     };
     await tell(outputs, proof.findings, secrets);
     log.info(restoreTestText(report));
-    await writeSummary(secrets.redact(restoreTestSummary(report, await opened.now())), log);
-    return tested.failure;
+    await writeSummary(secrets.redact(restoreTestSummary(report, await opened.now(), await details)), log);
+    const subject = { of: 'backup', id: manifest.id, latest: selector.by === 'latest' };
+    const issue = failure === undefined
+        ? await alerts.passed({
+            ...{ subject, backup: manifest, seconds: proof.timings.total ?? 0 },
+            stored: catalog.backups.map((each) => each.manifest.id),
+        })
+        : await toldOf(failure, { subject, tested, alerts, proven: await newestProven(opened, catalog.backups) });
+    setOutput('issue-number', issue === undefined ? '' : String(issue));
+    return failure;
+}
+/** The findings are a table there: of the error only its first line is said. */
+function toldOf(failure, about) {
+    const { subject, tested, alerts, proven } = about;
+    const { findings, timings } = tested.proof;
+    const { stage, exit, hint } = failure;
+    const message = failure.message.split('\n', 1)[0] ?? '';
+    alerts.about(subject);
+    return alerts.failed({ findings, timings, newestProven: proven?.manifest.id ?? null }, { stage, exit, message, hint });
 }
 /** Reads the inputs and hides the secrets among them, before anything is logged, also when they are wrong. */
-function readRequest(secrets, temporary) {
+function readRequest(secrets, temporary, known) {
     const url = input('scratch-url') ?? '';
     hideSecretInputs(secrets);
     try {
         const inputs = new Inputs(input);
+        inputs.add(known);
         const read = withPemFiles(input, inputs);
         const surroundings = {
             machine: { ...machineOf(process.env), temporary },
@@ -84218,7 +85713,8 @@ async function openBackup(terminal) {
         throw new Failure('input', 'badInput', parsed.problem);
     const store = openStore(choice, { signal: terminal.signal });
     const wanted = { name: inputs.optional('name'), selector: parsed.selector };
-    return { store, backup: await locate(store, wanted, terminal.log) };
+    const { backup } = await locate(store, wanted, terminal.log);
+    return { store, backup };
 }
 
 ;// CONCATENATED MODULE: ./build/cli/backup.js
@@ -85512,7 +87008,7 @@ const restoreTestCommand = {
                 log.notice(notice);
         }
         const opened = openStore(store, { signal, idleMs });
-        const backup = await locate(opened, { name, selector, newest: true }, log);
+        const { backup } = await locate(opened, { name, selector, newest: true }, log);
         const tested = await restoreTest(opened, backup, config, { log, signal });
         const report = reportOf(tested, opened);
         answer(terminal, {

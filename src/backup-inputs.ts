@@ -58,7 +58,6 @@ export const backupInputs: readonly string[] = [
 /** Inputs of the contract that belong to later releases. Giving one is an error: a key that is ignored encrypts nothing. */
 export const laterInputs: readonly string[] = [
   'allow-plaintext-artifact',
-  'github-token',
   'verify-key',
   'encrypt-to',
   'encrypt-passphrase',
@@ -70,11 +69,6 @@ export const laterInputs: readonly string[] = [
   'keep-monthly',
   'keep-yearly',
   'keep-labels',
-  'alert-issue',
-  'alert-labels',
-  'alert-assignees',
-  'alert-details',
-  'notify-on',
   'slack-webhook-url',
   'webhook-url',
   'webhook-secret',

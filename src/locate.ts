@@ -3,6 +3,12 @@ import { Failure } from './failure.ts';
 import type { Log } from './log.ts';
 import type { Store } from './store/store.ts';
 
+export interface Located {
+  readonly backup: Backup;
+  /** Everything under its name. */
+  readonly catalog: Catalog;
+}
+
 /**
  * The one backup that is asked for, with a warning for everything else that is wrong under its name. `newest` says that
  * `latest` means the very newest: a damaged one is not passed over for an older one. Throws a `Failure`.
@@ -11,13 +17,13 @@ export async function locate(
   store: Store,
   wanted: { readonly name: string | undefined; readonly selector: Selector; readonly newest?: boolean },
   log: Log,
-): Promise<Backup> {
+): Promise<Located> {
   const name = await requireName(store, wanted.name);
   const catalog = await readCatalog(store, name);
   warnOf(catalog, log);
   const backup = select(catalog, wanted.selector, await store.now());
   const newer = catalog.damaged.find((each) => each.id > backup.manifest.id);
-  if (wanted.newest !== true || wanted.selector.by !== 'latest' || newer === undefined) return backup;
+  if (wanted.newest !== true || wanted.selector.by !== 'latest' || newer === undefined) return { backup, catalog };
   throw new Failure(
     'locate',
     'verification',

@@ -48,3 +48,12 @@ async function readProof(store: Store, { manifest, manifestSha256 }: Backup, fil
     throw error;
   }
 }
+
+/** The newest backup whose newest proof passed; null when none has. At most so many are looked at. */
+export async function newestProven(store: Store, backups: readonly Backup[], most = 60): Promise<Backup | null> {
+  for (const backup of backups.slice(0, most)) {
+    const proof = backup.proofs.length === 0 ? undefined : await newestProof(store, backup);
+    if (proof?.result === 'passed') return backup;
+  }
+  return null;
+}

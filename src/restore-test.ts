@@ -557,6 +557,7 @@ export function reportOf({ failure: _, ...tested }: RestoreTested, store: Store)
   return {
     ...tested,
     restoreSeconds: restoreSeconds(proof.timings),
-    command: `pgassay restore-test ${manifest.id} --store ${shellWord(store.uri)} --name ${shellWord(manifest.name)}`,
+    command: (at) => `pgassay restore-test ${manifest.id} --store ${at} --name ${shellWord(manifest.name)}`,
+    store: shellWord(store.uri),
   };
 }

@@ -1,15 +1,18 @@
 import * as core from '@actions/core';
+import { alertInputs } from '../alert-inputs.ts';
 import { type BackupConfig, type BackupResult, backup } from '../backup.ts';
 import { idPattern, namePattern } from '../backup-id.ts';
 import { backupInputs, laterInputs, readBackupConfig } from '../backup-inputs.ts';
 import { identityOf, machineOf, readHiding, sourceOf, withPemFiles } from '../environment.ts';
+import type { Problem } from '../failure.ts';
 import { Inputs } from '../inputs.ts';
 import { formatBytes, formatCount } from '../numbers.ts';
 import { publicWordsOf, secretsOf } from '../postgres/url.ts';
-import { backupSummary } from '../report/summary.ts';
+import { backupSummary, withheld } from '../report/summary.ts';
 import type { Secrets } from '../secrets.ts';
 import { openStore, publicWordOf } from '../store/open.ts';
 import { readStore } from '../store-inputs.ts';
+import { prepareAlerts } from './alert.ts';
 import { maskAll, type Run, runAction } from './run.ts';
 import {
   hideSecretInputs,
@@ -25,9 +28,11 @@ import {
 export function runBackup(): Promise<void> {
   return runAction(async (run) => {
     refuseWindows();
-    reportUnknown([...backupInputs, ...laterInputs], run.log);
+    reportUnknown([...backupInputs, ...alertInputs, ...laterInputs], run.log);
+    const automatic = process.env.GITHUB_EVENT_NAME === 'schedule';
+    const alerts = prepareAlerts(run, { kind: 'backup', read: input, automatic });
     await withStepFolder(async (temporary) => {
-      const config = readConfig(run.secrets, temporary);
+      const config = readConfig(run.secrets, temporary, alerts.problems);
       for (const notice of config.target.notices) run.log.notice(notice);
       const { password } = config.target;
       if (password !== undefined && !run.secrets.forms().includes(password))
@@ -35,18 +40,25 @@ export function runBackup(): Promise<void> {
           'the password is too short to be hidden in logs, or part of a host, user, database or folder name: choose another',
         );
       core.saveState('name', config.name);
+      // Asked now, so that nobody waits for the answer once the backup is stored.
+      const details = alerts.details();
       const result = await backup(config, { ...run, began: (id) => core.saveState('id', id) });
-      await report(result, run);
+      await report(result, run, await details);
+      if (result.kind === 'stored') {
+        const { manifest } = result;
+        await alerts.passed({ subject: { of: 'name' }, backup: manifest, seconds: manifest.timings.total ?? 0 });
+      }
     });
   });
 }
 
 /** Reads the inputs and hides the secrets among them, before anything is logged, also when they are wrong. */
-function readConfig(secrets: Secrets, temporary: string): BackupConfig {
+function readConfig(secrets: Secrets, temporary: string, known: readonly Problem[]): BackupConfig {
   const url = input('database-url') ?? '';
   hideSecretInputs(secrets);
   try {
     const inputs = new Inputs(input);
+    inputs.add(known);
     const read = withPemFiles(input, inputs);
     const surroundings = {
       machine: { ...machineOf(process.env), temporary },
@@ -64,13 +76,14 @@ function readConfig(secrets: Secrets, temporary: string): BackupConfig {
   }
 }
 
-async function report(result: BackupResult, { log }: Run): Promise<void> {
+async function report(result: BackupResult, { log }: Run, details: boolean): Promise<void> {
   if (result.kind === 'dry-run') {
     const tables = formatCount(result.tables, 'table');
     log.info(
       `dry run: ${tables} would be dumped from PostgreSQL ${result.server} with pg_dump ${result.client}; nothing was stored`,
     );
-    return writeSummary(`### Dry run\n\nEverything is in place. ${tables} would be dumped; nothing was stored.\n`, log);
+    const dumped = details ? `${tables} would be dumped; nothing was stored.` : `Nothing was stored. ${withheld}`;
+    return writeSummary(`### Dry run\n\nEverything is in place. ${dumped}\n`, log);
   }
   const { manifest } = result;
   const dump = manifest.files[0];
@@ -93,7 +106,7 @@ async function report(result: BackupResult, { log }: Run): Promise<void> {
   log.info(
     `backup ${manifest.name}/${manifest.id} is whole and stored: ${formatCount(tables, 'table')}, ${formatCount(rows, 'row')}, ${formatBytes(dump?.bytes ?? 0)}; restore it with\n  ${result.restoreCommand}`,
   );
-  await writeSummary(backupSummary(result), log);
+  await writeSummary(backupSummary(result, details), log);
 }
 
 /** After the job: removes what a killed run left. Never fails the job. */

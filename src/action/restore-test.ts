@@ -2,13 +2,17 @@ import { randomBytes } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as core from '@actions/core';
+import { alertInputs } from '../alert-inputs.ts';
+import type { Subject } from '../alert-state.ts';
+import type { Backup } from '../catalog.ts';
 import { holdsSecrets, identityOf, machineOf, readHiding, sourceOf, withPemFiles } from '../environment.ts';
-import { Failure } from '../failure.ts';
-import { Inputs } from '../inputs.ts';
+import { Failure, type Problem } from '../failure.ts';
+import { Inputs, type ReadInput } from '../inputs.ts';
 import { locate } from '../locate.ts';
 import { publicWordsOf, secretsOf } from '../postgres/url.ts';
+import { newestProven } from '../proofs.ts';
 import { restoreTestSummary, restoreTestText } from '../report/restore-test.ts';
-import { reportOf, restoreTest } from '../restore-test.ts';
+import { type RestoreTested, reportOf, restoreTest } from '../restore-test.ts';
 import {
   laterRestoreTestInputs,
   type RestoreTestRequest,
@@ -18,6 +22,7 @@ import {
 import type { Secrets } from '../secrets.ts';
 import { openStore, publicWordOf } from '../store/open.ts';
 import type { Finding } from '../verdict.ts';
+import { type Alerts, prepareAlerts } from './alert.ts';
 import { maskAll, type Run, runAction } from './run.ts';
 import {
   hideSecretInputs,
@@ -33,11 +38,18 @@ import {
 export function runRestoreTest(): Promise<void> {
   return runAction(async (run) => {
     refuseWindows();
-    reportUnknown([...restoreTestInputs, ...laterRestoreTestInputs], run.log);
+    reportUnknown([...restoreTestInputs, ...alertInputs, ...laterRestoreTestInputs], run.log);
+    // A store with one name needs no name, and its issue has one all the same.
+    let located: string | undefined;
+    const read: ReadInput = (name) => (name === 'name' ? input(name) || located : input(name));
+    const alerts = prepareAlerts(run, { kind: 'restore-test', read, automatic: true });
     await withStepFolder(async (temporary) => {
       let failure: Failure | undefined;
       try {
-        failure = await test(readRequest(run.secrets, temporary), run);
+        const request = readRequest(run.secrets, temporary, alerts.problems);
+        failure = await test(request, run, alerts, (name) => {
+          located = name;
+        });
       } catch (error) {
         // Without a verdict it is no pass, whoever asks.
         const found = error instanceof Failure ? error.message : 'an unexpected error';
@@ -54,15 +66,21 @@ export function runRestoreTest(): Promise<void> {
 async function test(
   { config, store, idleMs, name, selector }: RestoreTestRequest,
   run: Run,
+  alerts: Alerts,
+  named: (name: string) => void,
 ): Promise<Failure | undefined> {
   const { log, secrets, signal } = run;
   for (const notice of config.scratch?.notices ?? []) log.notice(notice);
   const opened = openStore(store, { signal, idleMs });
-  const backup = await locate(opened, { name, selector, newest: true }, log);
-  core.setOutput('backup-id', backup.manifest.id);
+  const { backup, catalog } = await locate(opened, { name, selector, newest: true }, log);
+  const { manifest } = backup;
+  named(manifest.name);
+  core.setOutput('backup-id', manifest.id);
+  // Asked now, so that nobody waits for the answer once there is a verdict.
+  const details = alerts.details();
   const tested = await log.group('Restore', () => restoreTest(opened, backup, config, { log, signal }));
   const report = reportOf(tested, opened);
-  const { proof } = tested;
+  const { proof, failure } = tested;
   const outputs = {
     result: proof.result,
     'restore-seconds': String(report.restoreSeconds),
@@ -71,16 +89,47 @@ async function test(
   };
   await tell(outputs, proof.findings, secrets);
   log.info(restoreTestText(report));
-  await writeSummary(secrets.redact(restoreTestSummary(report, await opened.now())), log);
-  return tested.failure;
+  await writeSummary(secrets.redact(restoreTestSummary(report, await opened.now(), await details)), log);
+  const subject: Subject = { of: 'backup', id: manifest.id, latest: selector.by === 'latest' };
+  const issue =
+    failure === undefined
+      ? await alerts.passed({
+          ...{ subject, backup: manifest, seconds: proof.timings.total ?? 0 },
+          stored: catalog.backups.map((each) => each.manifest.id),
+        })
+      : await toldOf(failure, { subject, tested, alerts, proven: await newestProven(opened, catalog.backups) });
+  core.setOutput('issue-number', issue === undefined ? '' : String(issue));
+  return failure;
+}
+
+/** The findings are a table there: of the error only its first line is said. */
+function toldOf(
+  failure: Failure,
+  about: {
+    readonly subject: Subject;
+    readonly tested: RestoreTested;
+    readonly alerts: Alerts;
+    readonly proven: Backup | null;
+  },
+): Promise<number | undefined> {
+  const { subject, tested, alerts, proven } = about;
+  const { findings, timings } = tested.proof;
+  const { stage, exit, hint } = failure;
+  const message = failure.message.split('\n', 1)[0] ?? '';
+  alerts.about(subject);
+  return alerts.failed(
+    { findings, timings, newestProven: proven?.manifest.id ?? null },
+    { stage, exit, message, hint },
+  );
 }
 
 /** Reads the inputs and hides the secrets among them, before anything is logged, also when they are wrong. */
-function readRequest(secrets: Secrets, temporary: string): RestoreTestRequest {
+function readRequest(secrets: Secrets, temporary: string, known: readonly Problem[]): RestoreTestRequest {
   const url = input('scratch-url') ?? '';
   hideSecretInputs(secrets);
   try {
     const inputs = new Inputs(input);
+    inputs.add(known);
     const read = withPemFiles(input, inputs);
     const surroundings = {
       machine: { ...machineOf(process.env), temporary },

@@ -10,6 +10,11 @@ export interface Run {
   readonly log: Log;
   readonly secrets: Secrets;
   readonly signal: AbortSignal;
+  /**
+   * Adds somebody to be told of a run that failed, after the error was printed; of a cancelled one nobody is. He gets
+   * undefined for a defect, never throws, and takes no longer than he must.
+   */
+  onFailure(tell: (failure: Failure | undefined) => Promise<void>): void;
 }
 
 /**
@@ -20,13 +25,15 @@ export async function runAction(work: (run: Run) => Promise<void>): Promise<void
   const secrets = new Secrets();
   const log = runnerLog(secrets);
   const signal = cancelOnSignals(() => cancelled('dump'));
+  const told: ((failure: Failure | undefined) => Promise<void>)[] = [];
   try {
-    await work({ log, secrets, signal });
+    await work({ log, secrets, signal, onFailure: (tell) => told.push(tell) });
   } catch (error) {
     const failure = failureOf(error, signal);
     const text = failure === undefined ? describeDefect(error) : describeFailure(failure);
     core.error(harmless(secrets.redact(text)));
     process.exitCode = failure?.exitCode ?? 1;
+    if (failure?.exit !== 'cancelled') for (const tell of told) await tell(failure);
   } finally {
     exitEvenIfBusy();
   }

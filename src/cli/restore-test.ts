@@ -64,7 +64,7 @@ export const restoreTestCommand: Command = {
       for (const notice of config.scratch.notices) log.notice(notice);
     }
     const opened = openStore(store, { signal, idleMs });
-    const backup = await locate(opened, { name, selector, newest: true }, log);
+    const { backup } = await locate(opened, { name, selector, newest: true }, log);
     const tested = await restoreTest(opened, backup, config, { log, signal });
     const report = reportOf(tested, opened);
     answer(

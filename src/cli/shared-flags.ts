@@ -92,5 +92,6 @@ export async function openBackup(terminal: Terminal): Promise<{ store: Store; ba
   if ('problem' in parsed) throw new Failure('input', 'badInput', parsed.problem);
   const store = openStore(choice, { signal: terminal.signal });
   const wanted = { name: inputs.optional('name'), selector: parsed.selector };
-  return { store, backup: await locate(store, wanted, terminal.log) };
+  const { backup } = await locate(store, wanted, terminal.log);
+  return { store, backup };
 }

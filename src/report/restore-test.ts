@@ -1,7 +1,7 @@
 import type { Manifest } from '../manifest.ts';
 import { formatAge, formatBytes, formatCount, formatSeconds, formatTime } from '../numbers.ts';
 import type { Level, Proof } from '../proof.ts';
-import { cell, fenced, markdown } from './markdown.ts';
+import { code, fenced, markdown } from './markdown.ts';
 
 /** A restore test that came to a verdict, and what to say about it. */
 export interface RestoreTestReport {
@@ -15,8 +15,10 @@ export interface RestoreTestReport {
   readonly hint: string | undefined;
   /** The step's whole way from the archive to a database, seconds. */
   readonly restoreSeconds: number;
-  /** What to run to see it again, without secrets. */
-  readonly command: string;
+  /** What to run to see it again, for a store that is named so in a shell. */
+  readonly command: (store: string) => string;
+  /** The store's address, as a shell names it. */
+  readonly store: string;
 }
 
 const levels: Record<Level, string> = {
@@ -58,55 +60,70 @@ function timesOf({ timings }: Proof): string {
 
 const mostFindings = 200;
 
-/** The job summary: the verdict in its first line, then the findings, then how to see them again. */
-export function restoreTestSummary(report: RestoreTestReport, now: Date): string {
-  const { manifest, proof, restoreSeconds, command, location, hint } = report;
+/**
+ * The job summary: the verdict in its first line, then the findings, then how to see them again. Without `details` it
+ * holds no name out of the database and no count.
+ */
+export function restoreTestSummary(report: RestoreTestReport, now: Date, details: boolean): string {
+  const { manifest, proof, restoreSeconds, command, location, store } = report;
   const passed = proof.result === 'passed';
   const taken = `backup of ${formatTime(manifest.createdAt)} (${formatAge(manifest.createdAt, now)})`;
-  const lines = [
-    passed
-      ? `### ${markdown(manifest.name)}: the ${taken} restores`
-      : `### ${markdown(manifest.name)}: the ${taken} does not restore as it was recorded`,
+  const counts = passed
+    ? `${formatCount(report.tables, 'table')}, ${formatCount(report.rows, 'row')} · `
+    : `${formatCount(proof.findings.length, 'finding')} · `;
+  const size = formatBytes(manifest.files[0]?.bytes ?? 0);
+  return [
+    `### ${markdown(manifest.name)}: the ${taken} ${passed ? 'restores' : 'does not restore as it was recorded'}`,
     '',
-    `${passed ? `${formatCount(report.tables, 'table')}, ${formatCount(report.rows, 'row')}` : formatCount(proof.findings.length, 'finding')} · ${formatSeconds(restoreSeconds)} to download and restore${limitOf(proof)} · PostgreSQL ${manifest.database.serverVersion} → ${proof.server || 'not restored'}`,
+    `${details ? counts : ''}${formatSeconds(restoreSeconds)} to download and restore${limitOf(proof)} · PostgreSQL ${manifest.database.serverVersion} → ${proof.server || 'not restored'}`,
     '',
-    '| backup | size | compared |',
-    '|---|---:|---|',
-    `| ${cell(`${manifest.name}/${manifest.id}`)} | ${formatBytes(manifest.files[0]?.bytes ?? 0)} | ${passed ? `${levels[proof.level]}, sequences, every object with its owner` : 'see below'} |`,
+    `| backup |${details ? ' size |' : ''} compared |`,
+    `|---|${details ? '---:|' : ''}---|`,
+    `| ${code(`${manifest.name}/${manifest.id}`)} |${details ? ` ${size} |` : ''} ${passed ? `${levels[proof.level]}, sequences, every object with its owner` : 'see below'} |`,
     '',
-  ];
-  if (!passed) {
-    lines.push('| object | expected | found |', '|---|---|---|');
-    for (const each of proof.findings.slice(0, mostFindings))
-      lines.push(`| ${markdown(each.object)} | ${markdown(each.expected)} | ${markdown(each.found)} |`);
-    lines.push('');
-    if (proof.findings.length > mostFindings)
-      lines.push(`and ${formatCount(proof.findings.length - mostFindings, 'more finding')}, in the findings file`, '');
-    lines.push(
-      'This backup is no proof of recovery. Older backups are kept until retention removes them: do not shorten it now.',
-      '',
-    );
-    if (hint !== undefined) lines.push(`What to do: ${markdown(hint)}`, '');
-  }
-  lines.push(
+    ...(passed ? [] : failedLines(report, details)),
     '<details><summary>See it again on a machine of your own</summary>',
     '',
-    fenced('sh', [command]),
+    fenced('sh', [command(details ? store : "'…'")]),
     '',
     '</details>',
     '',
     '<details><summary>Details</summary>',
     '',
-    `Timings: ${timesOf(proof)}. ${location === undefined ? 'The proof could not be written.' : `Proof: ${cell(location)}.`}`,
+    `Timings: ${timesOf(proof)}. ${location === undefined ? 'The proof could not be written.' : details ? `Proof: ${code(location)}.` : 'The proof lies beside the backup.'}`,
     '',
-    ...named('Left out, because it would have reached out of the scratch server:', proof.leftOut),
-    ...named('Notes:', proof.notes),
+    ...(details ? named('Left out, because it would have reached out of the scratch server:', proof.leftOut) : []),
+    ...(details ? named('Notes:', proof.notes) : []),
     '</details>',
     '',
-  );
-  return lines.join('\n');
+  ].join('\n');
+}
+
+function failedLines({ proof, hint }: RestoreTestReport, details: boolean): string[] {
+  const meaning =
+    'This backup is no proof of recovery. Older backups are kept until retention removes them: do not shorten it now.';
+  if (!details)
+    return [
+      'What was found names objects of the database and is withheld here: the repository is public, or may be, or `alert-details` is `false`. The log and the findings file have it; `alert-details: true` shows it.',
+      '',
+      meaning,
+      '',
+    ];
+  const rest = proof.findings.length - mostFindings;
+  return [
+    '| object | expected | found |',
+    '|---|---|---|',
+    ...proof.findings
+      .slice(0, mostFindings)
+      .map((each) => `| ${code(each.object)} | ${code(each.expected)} | ${code(each.found)} |`),
+    '',
+    ...(rest > 0 ? [`and ${formatCount(rest, 'more finding')}, in the findings file`, ''] : []),
+    meaning,
+    '',
+    ...(hint === undefined ? [] : [`What to do: ${markdown(hint)}`, '']),
+  ];
 }
 
 function named(title: string, items: readonly string[]): string[] {
-  return items.length === 0 ? [] : [title, '', ...items.map((item) => `- ${markdown(item)}`), ''];
+  return items.length === 0 ? [] : [title, '', ...items.map((item) => `- ${code(item)}`), ''];
 }

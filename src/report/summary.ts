@@ -1,6 +1,6 @@
 import type { Manifest } from '../manifest.ts';
 import { formatBytes, formatCount, formatSeconds, formatTime } from '../numbers.ts';
-import { cell, fenced, markdown } from './markdown.ts';
+import { code, fenced, markdown } from './markdown.ts';
 
 /** A stored backup, and what to say about it. */
 export interface BackupReport {
@@ -12,23 +12,32 @@ export interface BackupReport {
   readonly history: readonly Manifest[];
 }
 
-/** The job summary of a stored backup: the verdict in the first line, how to restore in the first fold-out. */
-export function backupSummary({ manifest, folder, restoreCommand, history }: BackupReport): string {
+/** In a summary whose names, counts and sizes are withheld. */
+export const withheld =
+  'Names, counts and sizes are withheld here: the repository is public, or may be, or `alert-details` is `false`. `alert-details: true` shows them.';
+
+/**
+ * The job summary of a stored backup: the verdict in the first line, how to restore in the first fold-out. Without
+ * `details` nothing in it comes out of the database.
+ */
+export function backupSummary({ manifest, folder, restoreCommand, history }: BackupReport, details: boolean): string {
   const { totals, database, timings } = manifest;
   const dump = manifest.files[0];
+  const size = `${formatCount(totals.tables, 'table')}, ${formatCount(totals.rows, 'row')}, ${formatBytes(database.sizeBytes)} → ${formatBytes(dump?.bytes ?? 0)} in ${formatSeconds(timings.total ?? 0)} · `;
   const lines = [
     `### Backup of ${markdown(manifest.name)} is whole and stored`,
     '',
-    `${formatCount(totals.tables, 'table')}, ${formatCount(totals.rows, 'row')}, ${formatBytes(database.sizeBytes)} → ${formatBytes(dump?.bytes ?? 0)} in ${formatSeconds(timings.total ?? 0)} · PostgreSQL ${database.serverVersion} · snapshot ${formatTime(manifest.createdAt)}`,
+    `${details ? size : ''}PostgreSQL ${database.serverVersion} · snapshot ${formatTime(manifest.createdAt)}`,
     '',
+    ...(details ? [] : [withheld, '']),
     '| store | object | checked |',
     '|---|---|---|',
-    `| ${cell(manifest.store)} | ${cell(`${manifest.name}/${manifest.id}`)} | size, every row, SHA-256 |`,
+    `| ${code(manifest.store)} | ${code(`${manifest.name}/${manifest.id}`)} | size, every row, SHA-256 |`,
     '',
     `Not encrypted · not signed · label ${markdown(manifest.label)}`,
     '',
-    ...warnings(manifest.warnings),
-    ...chart(history),
+    ...warnings(manifest.warnings, details),
+    ...(details ? chart(history) : []),
     '<details><summary>Restore it</summary>',
     '',
     "With PostgreSQL's own programs, into an empty database:",
@@ -49,9 +58,9 @@ export function backupSummary({ manifest, folder, restoreCommand, history }: Bac
     '',
     '<details><summary>Details</summary>',
     '',
-    '| file | bytes | SHA-256 |',
-    '|---|---:|---|',
-    ...manifest.files.map((file) => `| ${file.name} | ${file.bytes} | \`${file.sha256}\` |`),
+    details ? '| file | bytes | SHA-256 |' : '| file | SHA-256 |',
+    details ? '|---|---:|---|' : '|---|---|',
+    ...manifest.files.map(({ name, bytes, sha256 }) => `| ${name} |${details ? ` ${bytes} |` : ''} \`${sha256}\` |`),
     '',
     `Timings: ${Object.entries(timings)
       .map(([stage, seconds]) => `${stage} ${formatSeconds(seconds)}`)
@@ -83,7 +92,8 @@ function chart(history: readonly Manifest[]): string[] {
   ];
 }
 
-function warnings(texts: readonly string[]): string[] {
+function warnings(texts: readonly string[], details: boolean): string[] {
   if (texts.length === 0) return [];
+  if (!details) return [`pg_dump gave ${texts.length === 1 ? 'a warning' : 'warnings'}; the log has the text.`, ''];
   return ['pg_dump warned:', '', ...texts.map((text) => `- ${markdown(text)}`), ''];
 }

@@ -1,5 +1,5 @@
 import { isAbsolute, normalize } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 import { FolderStore } from './folder.ts';
 import { S3Store, type StoreUse } from './s3.ts';
 import { parseS3Address, type S3Options } from './s3-address.ts';
@@ -47,6 +47,12 @@ function folderAddress(value: string): { readonly address: StoreAddress } | { re
 
 export function openStore(choice: StoreChoice, use: StoreUse = {}): Store {
   return choice.kind === 'folder' ? new FolderStore(choice.root) : new S3Store(choice, use);
+}
+
+/** The canonical URI of the store at this address, as it says it itself. */
+export function uriOf(address: StoreAddress): string {
+  if (address.kind === 'folder') return pathToFileURL(address.root).href;
+  return address.prefix === '' ? `s3://${address.bucket}` : `s3://${address.bucket}/${address.prefix}`;
 }
 
 /** A word that names the store and must stay readable: the folder, or the bucket. */

@@ -3,10 +3,12 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { parse } from 'yaml';
+import { alertInputs, readAlertConfig } from '../../src/alert-inputs.ts';
 import { backupInputs, laterInputs, readBackupConfig } from '../../src/backup-inputs.ts';
 import { backupCommand } from '../../src/cli/backup.ts';
 import { restoreTestCommand } from '../../src/cli/restore-test.ts';
 import { writeFlags } from '../../src/cli/shared-flags.ts';
+import { Inputs } from '../../src/inputs.ts';
 import { release } from '../../src/release.ts';
 import { laterRestoreTestInputs, readRestoreTest, restoreTestInputs } from '../../src/restore-test-inputs.ts';
 
@@ -28,8 +30,8 @@ const needed: Record<string, string> = {
 };
 
 describe('the inputs of a backup', () => {
-  test('are the same in action.yml, in the code and on the command line', () => {
-    assert.deepEqual(Object.keys(action.inputs).sort(), [...backupInputs].sort());
+  test('are the same in action.yml, in the code and, but for the alerts, on the command line', () => {
+    assert.deepEqual(Object.keys(action.inputs).sort(), [...backupInputs, ...alertInputs].sort());
     assert.deepEqual(backupCommand.flags.map((flag) => flag.name).sort(), [...backupInputs].sort());
   });
 
@@ -45,6 +47,12 @@ describe('the inputs of a backup', () => {
     const empty = readBackupConfig((name) => needed[name] ?? '', surroundings);
     assert.deepEqual(given, bare);
     assert.deepEqual(empty, bare);
+    const alerts = (read: (name: string) => string | undefined) => readAlertConfig(new Inputs(read));
+    const token = (name: string) => (name === 'github-token' ? '' : undefined);
+    assert.deepEqual(
+      alerts((name) => token(name) ?? declared[name]),
+      alerts(token),
+    );
   });
 
   test('of later releases are refused, each by its name, all at once', () => {
@@ -61,7 +69,7 @@ describe('the inputs of a restore test', () => {
   const around = { machine: surroundings.machine, source: null, identity: undefined, holdsSecrets: false };
 
   test('are the same in action.yml, in the code and on the command line, where the backup is an argument', () => {
-    assert.deepEqual(Object.keys(tested.inputs).sort(), [...restoreTestInputs].sort());
+    assert.deepEqual(Object.keys(tested.inputs).sort(), [...restoreTestInputs, ...alertInputs].sort());
     const flags = restoreTestCommand.flags.map((flag) => flag.name);
     const expected = restoreTestInputs.filter(
       (name) => name !== 'backup' && !writeFlags.some((flag) => flag.name === name),

@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
+import { cp, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { type ActionOptions, type ActionResult, runAction } from '../support/action.ts';
 import { cli, clientBin, type Taken, takeBackup } from '../support/backup.ts';
 import { errorOf, repository } from '../support/faults.ts';
+import { GitHubServer } from '../support/github.ts';
 import { Cluster } from '../support/postgres.ts';
 import { dumpOf, forged } from '../support/restore-test.ts';
 
@@ -80,12 +82,24 @@ describe('the step pgassay/pgassay/restore-test', () => {
     assert.deepEqual(JSON.parse(readFileSync(result.outputs['findings-file'] ?? '', 'utf8')), findings);
     assert.match(errorOf(result), /^verify: assayed\/\S+ does not restore as it was recorded: 2 findings/);
     assert.match(result.summary, /^### assayed: the backup of .* does not restore as it was recorded\n/);
-    assert.match(result.summary, /\| public&#46;customers|\| public\.customers \| 500 rows \| 499 rows \|/);
-    assert.doesNotMatch(result.summary, /<b>|@octo|^\| public\."<b>/m);
+    assert.ok(result.summary.includes('| `public.customers` | `500 rows` | `499 rows` |'), result.summary);
+    assert.ok(result.summary.includes('| `public."<b>@octo</b> ¦ ::error::x"` | `1 row` | `0 rows` |'));
     assert.equal(result.annotations.filter(({ level }) => level === 'error').length, 1);
   });
 
-  test('a damaged backup: exit 40 and failed, also where no test could begin', async () => {
+  test('where the repository is public, the summary holds no name and no count', async () => {
+    const shop = await forged(backup, { dump: await dumpOf(cluster, 'less') });
+    const result = await step(
+      { store: shop.store },
+      { event: { repository: { private: false, visibility: 'public' } } },
+    );
+    assert.equal(result.exitCode, 51, result.log);
+    assert.doesNotMatch(result.summary, /customers|499|2 findings|pgassay-test-/);
+    assert.match(result.summary, /is withheld here/);
+    assert.equal(JSON.parse(result.outputs.findings ?? '').length, 2);
+  });
+
+  test('no such backup: failed, with an error of its own, and no proof', async () => {
     const result = await step({ store: backup.store, backup: '19990101' });
     assert.equal(result.exitCode, 2, result.log);
     assert.equal(result.outputs.result, 'failed');
@@ -128,5 +142,53 @@ describe('the step pgassay/pgassay/restore-test', () => {
       [],
     );
     assert.equal(readFileSync(join(backup.folder, 'manifest.json'), 'utf8'), before);
+  });
+
+  test('failed, failed again, passed for another, passed: one issue, opened, commented and closed', async () => {
+    await using github = await GitHubServer.start();
+    const wrong = await forged(backup, { dump: await dumpOf(cluster, 'less') });
+    const run = (id: string, inputs: ActionOptions['inputs'] = {}): Promise<ActionResult> =>
+      step(
+        { store: wrong.store, ...inputs },
+        { token: github.step.token, env: { ...github.step.env, GITHUB_RUN_ID: id } },
+      );
+
+    const first = await run('200');
+    assert.equal(first.exitCode, 51, first.log);
+    const [issue] = await github.issues();
+    assert.equal(issue?.state, 'open');
+    assert.equal(first.outputs['issue-number'], String(issue.number));
+    assert.match(issue.title, /^assayed: restore test failed: 2 findings in backup of \d{4}-\d\d-\d\d \d\d:\d\d UTC$/);
+    assert.match(issue.body, /\| `public\.customers` \| `500 rows` \| `499 rows` \|/);
+    assert.match(issue.body, /is not proof of recovery/);
+    assert.match(issue.body, /pgassay restore-test \S+ --store/);
+
+    assert.equal((await run('201')).exitCode, 51);
+    const comments = await github.comments(issue.number);
+    assert.equal(comments.length, 1);
+    assert.match(comments[0]?.body ?? '', /Nothing changed since the last failure/);
+
+    // Another, good backup in the same store: a test of it by its id says nothing about the failed one.
+    const good = join(wrong.folder, '..', '20200101T000000Z-aaaaaa');
+    await cp(backup.folder, good, { recursive: true });
+    const path = join(good, 'manifest.json');
+    const manifest = JSON.parse(await readFile(path, 'utf8'));
+    await writeFile(
+      path,
+      JSON.stringify({ ...manifest, id: '20200101T000000Z-aaaaaa', createdAt: '2020-01-01T00:00:00.000Z' }),
+    );
+    const other = await run('202', { backup: '20200101' });
+    assert.equal(other.exitCode, 0, other.log);
+    assert.equal((await github.issues())[0]?.state, 'open');
+
+    // The very backup that failed is whole again.
+    await cp(join(backup.folder, 'database.dump'), join(wrong.folder, 'database.dump'));
+    await cp(join(backup.folder, 'manifest.json'), join(wrong.folder, 'manifest.json'));
+    const passed = await run('203');
+    assert.equal(passed.exitCode, 0, passed.log);
+    const all = await github.issues();
+    assert.equal(all.length, 1);
+    assert.equal(all[0]?.state, 'closed');
+    assert.match((await github.comments(issue.number)).at(-1)?.body ?? '', /passed[\s\S]+this issue is closed/);
   });
 });

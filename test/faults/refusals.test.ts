@@ -55,7 +55,7 @@ describe('inputs that are not of this release', () => {
     ['signing-key', '-----BEGIN PRIVATE KEY-----'],
     ['keep-last', '7'],
     ['keep-within', '30d'],
-    ['alert-issue', 'true'],
+    ['slack-webhook-url', 'https://hooks.example.com/x'],
     ['ping-url', 'https://example.com/x'],
   ] as const) {
     test(`${name} is refused: a key that is ignored would encrypt nothing`, async () => {

@@ -15,7 +15,7 @@ export interface ActionOptions {
   readonly inputs?: Readonly<Record<string, string | number | boolean>>;
   /** Over the runner's own variables. Nothing comes from the environment of the tests. */
   readonly env?: Readonly<Record<string, string>>;
-  /** The webhook's payload, at GITHUB_EVENT_PATH. */
+  /** The webhook's payload, at GITHUB_EVENT_PATH; that of a private repository unless set. */
   readonly event?: unknown;
   /** What `${{ github.token }}` in a default gives; empty unless set. */
   readonly token?: string;
@@ -119,7 +119,7 @@ export async function runAction(folder: string, options: ActionOptions = {}): Pr
   ];
   for (const path of [temp, workspace, home, tools]) await mkdir(path);
   const eventFile = join(root, 'event.json');
-  await writeFile(eventFile, JSON.stringify(options.event ?? {}));
+  await writeFile(eventFile, JSON.stringify(options.event ?? privateRepository));
 
   const tracking = `github_${randomUUID()}`;
   const runner: Record<string, string> = {
@@ -359,6 +359,8 @@ function endOrphans(tracking: string): string[] {
   }
   return orphans;
 }
+
+const privateRepository = { repository: { full_name: 'octo/backups', private: true, visibility: 'private' } };
 
 /** A scheduled run of a private repository's workflow. The API's address leads nowhere, so that no test leaves the machine. */
 const contextVariables: Readonly<Record<string, string>> = {
