@@ -1,5 +1,6 @@
 // node scripts/demo.ts
-// A real database is backed up while it is written to, by the committed launcher, and restored equal.
+// A real database is backed up while it is written to, by the committed launcher, restored equal, and proven once more
+// by a restore test into a throw-away server of its own.
 import { spawn } from 'node:child_process';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -37,12 +38,13 @@ try {
   const { statements } = await writers.stop();
   say(`the writers stopped after ${formatNumber(statements)} statements`);
 
-  await pgassay(['list', '--store', store]);
   await pgassay(['verify', 'latest', '--store', store, '--client-bin', cluster.bin]);
   const restored = await pgassay(['restore', 'latest', '--store', store, '--client-bin', cluster.bin, '--json'], {
     TARGET_URL: cluster.url('shop_restored'),
   });
   await compare(restored);
+  await pgassay(['restore-test', 'latest', '--store', store, '--client-bin', cluster.bin, '--max-restore-time', '5m']);
+  await pgassay(['list', '--store', store]);
   say(`done in ${Math.round((Date.now() - started) / 1000)} s. Yours to paste:`);
   console.log(`\n${await workflow()}`);
 } finally {
