@@ -74004,8 +74004,11 @@ class TocReader {
         }
     }
     #finish(head) {
-        const decode = decoderFor(this.#entries);
+        const encoding = encodingOf(this.#entries);
+        const decoder = new TextDecoder(webName(encoding));
+        const decode = (latin1) => decoder.decode(Buffer.from(latin1, 'latin1'));
         this.toc = {
+            encoding,
             archiveVersion: `${head.version >> 8}.${head.version & 0xff}`,
             compression: head.compression,
             databaseName: decode(head.databaseName),
@@ -74140,11 +74143,9 @@ const encodings = {
     WIN874: 'windows-874',
 };
 const latinParts = [0, 1, 2, 3, 4, 9, 10, 13, 14];
-function decoderFor(entries) {
+function encodingOf(entries) {
     const setting = entries.find((entry) => entry.kind === 'ENCODING')?.definition ?? '';
-    const name = /'([A-Za-z0-9_]+)'/.exec(setting)?.[1] ?? 'UTF8';
-    const decoder = new TextDecoder(webName(name));
-    return (latin1) => decoder.decode(Buffer.from(latin1, 'latin1'));
+    return /'([A-Za-z0-9_]+)'/.exec(setting)?.[1] ?? 'UTF8';
 }
 function webName(name) {
     const known = encodings[name];
@@ -83253,6 +83254,10 @@ function programsFor(manifest, choice, machine, io) {
     const version = parseVersion(manifest.tools.pgDump);
     if (version === undefined)
         throw new Failure('client', 'verification', `the manifest names no version of pg_dump: ${manifest.tools.pgDump}`);
+    return programsReading(version, choice, machine, io);
+}
+/** Programs that read what a pg_dump of this version wrote. */
+function programsReading(version, choice, machine, io) {
     return findPrograms({ server: version, use: 'restore' }, optionsOf(choice, machine, io));
 }
 /** Programs of a server's own major, which dump it too; with `serverPrograms` those that make such a server. */
@@ -83924,7 +83929,7 @@ async function compareExtensions(session, extensions) {
             .filter((each) => !here.has(each.name))
             .map((each) => ({ object: `extension ${displayWord(each.name)}`, expected: 'there', found: 'missing' })),
         versions: extensions
-            .filter((each) => here.has(each.name) && here.get(each.name) !== each.version)
+            .filter(({ name, version }) => version !== '' && here.has(name) && here.get(name) !== version)
             .map((each) => `extension ${displayWord(each.name)} ${displayTag(each.version)} was ${displayTag(here.get(each.name) ?? '')} here`),
     };
 }
@@ -85187,7 +85192,7 @@ class RestoreTest {
             : `run a scratch server that has them as a service container, of the image ${images.join(' or ')}, and give its scratch-url`;
         return {
             findings: missing.map(({ name, version }) => ({
-                object: `extension ${displayWord(name)} ${displayTag(version)}`,
+                object: `extension ${displayWord(name)}${version === '' ? '' : ` ${displayTag(version)}`}`,
                 expected: 'available on the scratch server',
                 found: 'not installed there, so nothing was restored',
             })),
@@ -85621,6 +85626,257 @@ async function runRestoreTestPost() {
     }
 }
 
+;// CONCATENATED MODULE: ./build/postgres/dump-kinds.js
+/**
+ * What a file is by its first bytes: `custom` for an archive of pg_dump -Fc, else words for people, to follow "it is".
+ */
+function describeDump(head) {
+    const bytes = Buffer.from(head.buffer, head.byteOffset, head.byteLength);
+    const begins = (...magic) => magic.every((byte, at) => bytes[at] === byte);
+    const text = bytes.toString('latin1');
+    if (bytes.length === 0)
+        return 'an empty file: nothing was ever written to it';
+    if (text.startsWith('PGDMP'))
+        return 'custom';
+    if (text.startsWith('age-encryption.org/v1'))
+        return 'encrypted with age; decrypt it first: age -d -i key.txt';
+    if (begins(0x1f, 0x8b))
+        return 'a gzip file; gunzip it first';
+    if (begins(0x28, 0xb5, 0x2f, 0xfd))
+        return 'a zstd file; decompress it first: zstd -d';
+    if (begins(0x50, 0x4b, 3, 4))
+        return 'a zip file; unzip it first';
+    if (text.slice(257, 262) === 'ustar')
+        return 'a tar archive; only the custom format (pg_dump -Fc) is read';
+    if (/^\s*<(?:!doctype|html|\?xml)/i.test(text))
+        return 'a web page or an XML answer, an error message perhaps: no dump';
+    if (/^(?:\s*--[^\n]*\n|\s)*(?:SET |SELECT |CREATE |\\)/i.test(text) || text.includes('PostgreSQL database dump'))
+        return 'an SQL script; only the custom format (pg_dump -Fc) can be checked to its last byte';
+    return 'no dump of PostgreSQL that is known here';
+}
+
+;// CONCATENATED MODULE: ./build/postgres/toc-facts.js
+/** What an archive without a census tells of its database, read out of its definitions. */
+const toc_facts_identifier = '("(?:[^"]|"")*"|[^\\s",;()]+)';
+function unquoted(word) {
+    return word.startsWith('"') ? word.slice(1, -1).replaceAll('""', '"') : word;
+}
+/** Without their versions, which no archive holds. */
+function extensionsOf(toc) {
+    return toc.entries
+        .filter((entry) => entry.kind === 'EXTENSION')
+        .map(({ tag, definition }) => {
+        const [, schema = 'public'] = new RegExp(`WITH SCHEMA ${toc_facts_identifier}`).exec(definition) ?? [];
+        return { name: tag, version: '', schema: unquoted(schema) };
+    });
+}
+/** Owners, and whoever is granted something or named by a policy. */
+function rolesNamedIn(toc) {
+    const roles = new Set();
+    for (const { kind, owner, definition } of toc.entries) {
+        if (owner !== '')
+            roles.add(owner);
+        if (kind !== 'ACL' && kind !== 'DEFAULT ACL' && kind !== 'POLICY')
+            continue;
+        const lists = new RegExp(`\\b(?:TO|FROM|FOR ROLE) ${toc_facts_identifier}((?:, ?${toc_facts_identifier})*)`, 'g');
+        // A policy's condition may select FROM anything.
+        const [head = ''] = kind === 'POLICY' ? definition.split(/ (?:USING|WITH CHECK) \(/, 1) : [definition];
+        for (const [, first = '', more = ''] of head.matchAll(lists))
+            for (const word of [first, ...more.split(',').map((each) => each.trim())])
+                if (word !== '' && !/^(?:PUBLIC|CURRENT_USER|SESSION_USER)$/i.test(word))
+                    roles.add(unquoted(word));
+    }
+    return [...roles].filter((role) => !role.startsWith('pg_')).sort();
+}
+/** Out of `CREATE DATABASE`, which pg_dump writes for `pg_restore --create`. */
+function toc_facts_localeOf(toc) {
+    const definition = toc.entries.find((entry) => entry.kind === 'DATABASE')?.definition ?? '';
+    const value = (name) => new RegExp(`\\b${name} = '((?:[^']|'')*)'`).exec(definition)?.[1]?.replaceAll("''", "'");
+    const both = value('LOCALE');
+    const lcCollate = value('LC_COLLATE') ?? both ?? 'C';
+    const lcCtype = value('LC_CTYPE') ?? both ?? lcCollate;
+    const icu = value('ICU_LOCALE');
+    const builtin = value('BUILTIN_LOCALE');
+    const collation = icu !== undefined ? `icu:${icu}` : builtin !== undefined ? `builtin:${builtin}` : lcCollate;
+    const icuRules = value('ICU_RULES');
+    return { collation, lcCollate, lcCtype, ...(icuRules === undefined ? {} : { icuRules }) };
+}
+
+;// CONCATENATED MODULE: ./build/import-dump.js
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+/**
+ * Takes a custom-format archive that somebody else made into a store, as a backup: read to its last byte, its rows
+ * counted, its own table of contents for a census. What the database held when it was dumped nobody can say any more.
+ * Throws a `Failure` when the file is no such archive or is not whole.
+ */
+async function importDump(store, path, name, choice, machine, io) {
+    const file = await (0,promises_.open)(path, 'r').catch((error) => {
+        throw new Failure('input', 'badInput', `${path} cannot be read (${error.code})`, {
+            hint: 'give a dump file, or a URL: postgresql://user@host/database',
+            cause: error,
+        });
+    });
+    try {
+        const information = await file.stat();
+        if (information.isDirectory())
+            throw unusable(path, 'a folder; only archives of one file (pg_dump -Fc) are read');
+        const head = Buffer.alloc(64 * 1024);
+        const { bytesRead } = await file.read(head, 0, head.length, 0);
+        const kind = describeDump(head.subarray(0, bytesRead));
+        if (kind !== 'custom')
+            throw unusable(path, kind);
+        const toc = await tocOf((0,external_node_fs_.createReadStream)(path), path);
+        const programs = await programsReading(versionIn(toc.dumpVersion, path), choice, machine, io);
+        const id = newId(await store.now(), await store.ids(name));
+        const folder = `${name}/${id}`;
+        const publisher = new Publisher(store, folder, io.signal);
+        const started = Date.now();
+        const archive = await withPrivateFolder(machine, async (privateFolder) => {
+            const decoder = await ArchiveDecoder.start(programs, privateFolder);
+            const upload = await store.begin(`${folder}/${fileNames.dump}`, information.size);
+            try {
+                const hash = (0,external_node_crypto_.createHash)('sha256');
+                let bytes = 0;
+                for await (const chunk of (0,external_node_fs_.createReadStream)(path)) {
+                    if (io.signal.aborted)
+                        throw cancelled('validate');
+                    hash.update(chunk);
+                    bytes += chunk.length;
+                    await decoder.write(chunk);
+                    await upload.write(chunk);
+                }
+                const whole = await decoder.finish();
+                const written = { bytes, sha256: hash.digest('hex') };
+                await publisher.completeDump(upload, written, whole.toc.compression, 'checksum');
+                return whole;
+            }
+            catch (error) {
+                await upload.abort();
+                throw error;
+            }
+            finally {
+                await decoder.stop();
+            }
+        });
+        const census = censusOf(archive);
+        await publisher.put(fileNames.census, serialize(census));
+        const manifest = import_dump_manifestOf({ id, name, store, archive, census, publisher, information, started, path });
+        await publisher.publish(manifest);
+        const entry = await readBackup(store, name, id);
+        if (entry.kind !== 'backup')
+            throw new Failure('publish', 'store', `${name}/${id} cannot be read back`);
+        return entry.backup;
+    }
+    finally {
+        await file.close();
+    }
+}
+async function tocOf(stream, path) {
+    const reader = new TocReader();
+    try {
+        for await (const chunk of stream) {
+            reader.push(chunk);
+            if (reader.toc !== undefined)
+                return reader.toc;
+        }
+    }
+    catch (error) {
+        if (!(error instanceof NotAnArchive))
+            throw error;
+        throw unusable(path, `an archive that cannot be read: ${error.message}`);
+    }
+    throw new Failure('validate', 'verification', `${path} ends inside its table of contents: it was cut off`, {
+        hint: 'nothing of it can be restored; look for another copy',
+    });
+}
+function unusable(path, what) {
+    return new Failure('input', 'badInput', `${path} is ${what}`, {
+        hint: 'assay reads archives in the custom format, which pg_dump -Fc writes, and databases by their URL',
+    });
+}
+function versionIn(text, path) {
+    const version = parseVersion(text.split(' ', 1)[0] ?? '');
+    if (version === undefined)
+        throw unusable(path, 'an archive that does not say which pg_dump wrote it');
+    return version;
+}
+function censusOf(archive) {
+    const { toc } = archive;
+    const tables = toc.entries
+        .filter(({ kind, oid }) => kind === 'TABLE' || (kind === 'TABLE DATA' && !archive.defined.has(oid)))
+        .map(({ oid, schema, tag }) => {
+        const rows = archive.tables.get(oid)?.rows;
+        const counted = rows ?? 0;
+        return { schema: schema ?? '', name: tag, rows: counted, archiveRows: counted, data: rows !== undefined };
+    });
+    return {
+        tables,
+        digest: null,
+        sequences: archive.sequences,
+        contents: archive.contents,
+        extensions: extensionsOf(toc),
+        roles: rolesNamedIn(toc),
+        memberships: [],
+        largeObjects: archive.largeObjects,
+        migrations: null,
+    };
+}
+function import_dump_manifestOf(parts) {
+    const { archive, census, information, path } = parts;
+    const { toc } = archive;
+    const definitions = toc.entries.some((entry) => entry.kind === 'TABLE');
+    const mode = archive.tables.size === 0 ? 'schema-only' : definitions ? 'full' : 'data-only';
+    const now = new Date().toISOString();
+    return {
+        format: 'pgassay/1',
+        id: parts.id,
+        name: parts.name,
+        label: 'imported',
+        series: mode,
+        // The archive's own clock has no time zone.
+        createdAt: information.mtime.toISOString(),
+        finishedAt: now,
+        expiresAt: null,
+        database: {
+            id: null,
+            name: toc.databaseName,
+            serverVersion: formatVersion(versionIn(toc.serverVersion, path)),
+            encoding: toc.encoding,
+            ...toc_facts_localeOf(toc),
+            sizeBytes: information.size * 5,
+        },
+        tools: { pgDump: formatVersion(versionIn(toc.dumpVersion, path)), pgassay: release },
+        source: null,
+        scope: { mode, schemas: [], excludeSchemas: [], tables: [], excludeTables: [], excludeTableData: [] },
+        store: parts.store.uri,
+        previous: null,
+        signing: null,
+        files: parts.publisher.files,
+        totals: {
+            tables: census.tables.length,
+            rows: census.tables.reduce((rows, table) => rows + table.rows, 0),
+            largeObjects: census.largeObjects,
+        },
+        selfContained: mode !== 'data-only',
+        warnings: [],
+        timings: { total: Math.round((Date.now() - parts.started) / 100) / 10 },
+    };
+}
+
 ;// CONCATENATED MODULE: ./build/cli/command.js
 /** Prints one JSON document, or the text made for people. */
 function answer(terminal, document, text) {
@@ -85715,6 +85971,264 @@ async function openBackup(terminal) {
     const wanted = { name: inputs.optional('name'), selector: parsed.selector };
     const { backup } = await locate(store, wanted, terminal.log);
     return { store, backup };
+}
+
+;// CONCATENATED MODULE: ./build/cli/restore-test.js
+
+
+
+
+
+
+
+
+
+
+
+const restoreTestCommand = {
+    name: 'restore-test',
+    summary: 'Restores a backup into a database that is thrown away, and proves it equal to what was backed up.',
+    argument: backupArgument,
+    flags: [
+        ...storeFlags,
+        {
+            name: 'scratch-url',
+            help: 'the superuser of a server that may be thrown away (default: one is started here)',
+            secret: { variable: 'PGASSAY_SCRATCH_URL' },
+        },
+        {
+            name: 'scratch-privileges',
+            value: 'WHO',
+            help: 'owner (default: the archive is restored without rights) or superuser',
+        },
+        { name: 'allow-unsandboxed', help: 'superuser also where the archive could read what this user may' },
+        { name: 'checks', value: 'SQL', many: true, help: 'a query that answers true when all is well (repeat the flag)' },
+        { name: 'checks-file', value: 'FILE', help: 'queries separated by ;' },
+        { name: 'census', value: 'HOW', help: 'auto (default: as the backup recorded), rows or content' },
+        { name: 'jobs', value: 'N', help: 'parallel connections (default: processors)' },
+        { name: 'max-restore-time', value: 'TIME', help: 'a download and restore that take longer are a finding' },
+        {
+            name: 'skip-extensions',
+            value: 'NAME',
+            many: true,
+            help: 'leave these extensions out, with what depends on them; the test does not pass',
+        },
+        { name: 'timeout', value: 'TIME', help: 'for everything, retries included (default 5h)' },
+        { name: 'retries', value: 'N', help: 'tries again after a passing fault (default 2)' },
+        { name: 'stall-timeout', value: 'TIME', help: 'without a byte from the store (default 5m)' },
+        ...programFlags,
+        ...tlsFlags,
+    ],
+    async run(terminal) {
+        const { flags, log, secrets, signal, machine, variables } = terminal;
+        hideStoreSecrets(terminal);
+        const inputs = new Inputs(flags.read);
+        const url = flags.read('scratch-url') ?? '';
+        const { config, store, idleMs, name, selector } = readHiding(secrets, url, () => {
+            const read = withPemFiles((input) => (input === 'backup' ? flags.argument : flags.read(input)), inputs);
+            const surroundings = {
+                machine,
+                source: sourceOf(variables),
+                identity: identityOf(variables),
+                holdsSecrets: holdsSecrets(variables),
+            };
+            return readRestoreTest(read, surroundings, inputs.problems);
+        });
+        if (config.scratch !== undefined) {
+            for (const secret of secretsOf(url, config.scratch))
+                secrets.add(secret);
+            for (const word of publicWordsOf(config.scratch))
+                secrets.spare(word);
+            for (const notice of config.scratch.notices)
+                log.notice(notice);
+        }
+        const opened = openStore(store, { signal, idleMs });
+        const { backup } = await locate(opened, { name, selector, newest: true }, log);
+        const tested = await restoreTest(opened, backup, config, { log, signal });
+        answer(terminal, documentOf(tested), restoreTestText(reportOf(tested, opened)));
+        if (tested.failure !== undefined)
+            throw tested.failure;
+    },
+};
+/** What `--json` prints of a restore test. */
+function documentOf({ manifest, proof, location }) {
+    return {
+        result: proof.result,
+        backupId: manifest.id,
+        name: manifest.name,
+        restoreSeconds: restoreSeconds(proof.timings),
+        totalSeconds: proof.timings.total ?? 0,
+        level: proof.level,
+        findings: proof.findings,
+        leftOut: proof.leftOut,
+        notes: proof.notes,
+        timings: proof.timings,
+        proof: location ?? null,
+    };
+}
+
+;// CONCATENATED MODULE: ./build/cli/assay.js
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+const assayCommand = {
+    name: 'assay',
+    summary: 'The whole proof at once: dumps a database, or takes a dump file, restores it into a throw-away server, compares.',
+    argument: {
+        name: 'what',
+        help: 'a URL, postgresql://user@host/database, or a dump file that pg_dump -Fc wrote; DATABASE_URL when it is left out',
+        fallback: '',
+    },
+    flags: [
+        {
+            name: 'database-url',
+            help: 'the database, so that its password is no argument',
+            secret: { variable: 'DATABASE_URL' },
+        },
+        { name: 'out', value: 'FOLDER', help: 'keep the proven backup there, as a store of its own' },
+        {
+            name: 'name',
+            value: 'NAME',
+            help: 'what it is called in that store (default: the name of the database or file)',
+        },
+        { name: 'census', value: 'HOW', help: 'rows (default) or content: compare every value by digest too' },
+        { name: 'checks', value: 'SQL', many: true, help: 'a query that answers true when all is well (repeat the flag)' },
+        { name: 'checks-file', value: 'FILE', help: 'queries separated by ;' },
+        { name: 'max-restore-time', value: 'TIME', help: 'a restore that takes longer is a finding' },
+        {
+            name: 'skip-extensions',
+            value: 'NAME',
+            many: true,
+            help: 'leave these extensions out; the proof does not pass then',
+        },
+        { name: 'scratch-url', help: 'a server that may be thrown away', secret: { variable: 'PGASSAY_SCRATCH_URL' } },
+        { name: 'jobs', value: 'N', help: 'parallel connections of the restore (default: processors)' },
+        { name: 'timeout', value: 'TIME', help: 'for each of dump and restore (default 5h)' },
+        ...programFlags,
+        ...tlsFlags,
+    ],
+    async run(terminal) {
+        const { flags, machine } = terminal;
+        const out = flags.read('out')?.trim();
+        if (out)
+            return assay(terminal, (0,external_node_path_.resolve)(out));
+        await withPrivateFolder(machine, (folder) => assay(terminal, (0,external_node_path_.join)(folder, 'store')));
+    },
+};
+async function assay(terminal, folder) {
+    const { flags, log, signal } = terminal;
+    const what = flags.argument?.trim() || flags.read('database-url')?.trim() || '';
+    if (what === '')
+        throw new Failure('input', 'badInput', 'there is nothing to assay', {
+            hint: 'name a URL or a dump file: pgassay assay postgresql://user@host/database, or set DATABASE_URL',
+        });
+    const store = openStore({ kind: 'folder', root: folder }, { signal });
+    const isFile = !what.includes('://') || (0,external_node_fs_.existsSync)(what);
+    const tested = isFile ? await assayFile(terminal, store, what) : await assayDatabase(terminal, store, what);
+    const kept = terminal.flags.read('out') !== undefined;
+    const report = reportOf(tested, store);
+    const shown = kept ? report : { ...report, location: undefined };
+    const unknown = isFile
+        ? [
+            '  unknown   what the database held when it was dumped: a file has no census; its rows were compared with its own',
+        ]
+        : [];
+    answer(terminal, { ...documentOf(tested), ...(kept ? { store: store.uri } : { proof: null }) }, [restoreTestText(shown), ...unknown, ...(kept ? [`  kept      ${store.uri}`] : [])].join('\n'));
+    if (tested.failure !== undefined)
+        throw tested.failure;
+    if (!kept)
+        log.info('nothing of it was kept; --out FOLDER keeps the backup');
+}
+async function assayDatabase(terminal, store, url) {
+    const { flags, log, secrets, signal, machine, variables } = terminal;
+    const inputs = new Inputs(flags.read);
+    const config = readHiding(secrets, url, () => {
+        const read = (name) => {
+            if (name === 'database-url')
+                return url;
+            if (name === 'store')
+                return store.uri;
+            // The store is new: what it is called there matters to nobody.
+            if (name === 'name')
+                return nameFrom(flags.read('name'), /[^/]*$/.exec(url.split('?', 1)[0] ?? '')?.[0] ?? '');
+            return ['census', 'timeout', ...commonInputs].includes(name) ? flags.read(name) : undefined;
+        };
+        const surroundings = { machine, source: sourceOf(variables), event: undefined };
+        return readBackupConfig(withPemFiles(read, inputs), surroundings, inputs.problems);
+    });
+    for (const secret of secretsOf(url, config.target))
+        secrets.add(secret);
+    for (const word of [...publicWordsOf(config.target), config.name])
+        secrets.spare(word);
+    for (const notice of config.target.notices)
+        log.notice(notice);
+    const test = readTest(terminal, store);
+    const result = await backup(config, { log, signal });
+    if (result.kind !== 'stored')
+        throw new Error('a backup that is no dry run was not stored');
+    const { totals, database, timings, files } = result.manifest;
+    log.info(`dumped ${displayWord(database.name)}: ${formatCount(totals.tables, 'table')}, ${formatCount(totals.rows, 'row')}, ${formatBytes(database.sizeBytes)} → ${formatBytes(files[0]?.bytes ?? 0)} in ${formatSeconds(timings.total ?? 0)}; counted on the server and again in the archive`);
+    const entry = await readBackup(store, config.name, result.manifest.id);
+    if (entry.kind !== 'backup')
+        throw new Error('a stored backup cannot be read back');
+    return restoreTest(store, entry.backup, test, { log, signal });
+}
+async function assayFile(terminal, store, path) {
+    const { flags, log, signal, machine } = terminal;
+    const test = readTest(terminal, store);
+    const absolute = (0,external_node_path_.isAbsolute)(path) ? path : (0,external_node_path_.join)(process.cwd(), path);
+    const name = nameFrom(flags.read('name'), (0,external_node_path_.basename)(path).replace(/\.[a-z]+$/i, ''));
+    const imported = await importDump(store, absolute, name, test, machine, { log, signal });
+    const { totals, database, tools, files } = imported.manifest;
+    log.info(`${path} is whole: an archive of ${displayWord(database.name)}, PostgreSQL ${database.serverVersion}, by pg_dump ${tools.pgDump}; ${formatCount(totals.tables, 'table')}, ${formatCount(totals.rows, 'row')}, ${formatBytes(files[0]?.bytes ?? 0)}`);
+    return restoreTest(store, imported, test, { log, signal });
+}
+const commonInputs = ['client-bin', 'install-client', 'tls-ca', 'tls-client-cert', 'tls-client-key'];
+function readTest({ flags, secrets, machine, variables, log }, store) {
+    const inputs = new Inputs(flags.read);
+    const scratchUrl = flags.read('scratch-url') ?? '';
+    const wanted = ['checks', 'checks-file', 'max-restore-time', 'skip-extensions', 'jobs', 'timeout', 'scratch-url'];
+    const { config } = readHiding(secrets, scratchUrl, () => {
+        const read = (name) => name === 'store' ? store.uri : [...wanted, ...commonInputs].includes(name) ? flags.read(name) : undefined;
+        return readRestoreTest(withPemFiles(read, inputs), { machine, source: sourceOf(variables), identity: undefined, holdsSecrets: holdsSecrets(variables) }, inputs.problems);
+    });
+    if (config.scratch !== undefined) {
+        for (const secret of secretsOf(scratchUrl, config.scratch))
+            secrets.add(secret);
+        for (const word of publicWordsOf(config.scratch))
+            secrets.spare(word);
+        for (const notice of config.scratch.notices)
+            log.notice(notice);
+    }
+    return config;
+}
+/** What was asked for, else something like `from` that a store can take. */
+function nameFrom(given, from) {
+    if (given?.trim())
+        return given.trim();
+    const name = from
+        .replace(/%[0-9A-Fa-f]{2}|[^A-Za-z0-9._-]/g, '-')
+        .replace(/^[^A-Za-z0-9]+/, '')
+        .slice(0, 64);
+    return namePattern.test(name) ? name : 'assayed';
 }
 
 ;// CONCATENATED MODULE: ./build/cli/backup.js
@@ -85925,6 +86439,8 @@ function parseFlags(command, args, variables) {
             texts.set(flag.name, text);
     }
     const [argument = command.argument?.fallback, ...more] = positionals;
+    if (argument !== undefined && /:\/\/[^/@]*:[^@]*@/.test(argument))
+        warnings.push('the password in the URL can be seen by every user of this machine; set DATABASE_URL instead');
     if (command.argument === undefined ? argument !== undefined : more.length > 0)
         problems.push({
             input: command.name,
@@ -86939,96 +87455,6 @@ function restore_verdictOf({ uncounted }) {
     return uncounted === 0 ? 'all as recorded' : `as recorded but for ${formatCount(uncounted, 'table')} not counted`;
 }
 
-;// CONCATENATED MODULE: ./build/cli/restore-test.js
-
-
-
-
-
-
-
-
-
-
-const restoreTestCommand = {
-    name: 'restore-test',
-    summary: 'Restores a backup into a database that is thrown away, and proves it equal to what was backed up.',
-    argument: backupArgument,
-    flags: [
-        ...storeFlags,
-        {
-            name: 'scratch-url',
-            help: 'the superuser of a server that may be thrown away (default: one is started here)',
-            secret: { variable: 'PGASSAY_SCRATCH_URL' },
-        },
-        {
-            name: 'scratch-privileges',
-            value: 'WHO',
-            help: 'owner (default: the archive is restored without rights) or superuser',
-        },
-        { name: 'allow-unsandboxed', help: 'superuser also where the archive could read what this user may' },
-        { name: 'checks', value: 'SQL', many: true, help: 'a query that answers true when all is well (repeat the flag)' },
-        { name: 'checks-file', value: 'FILE', help: 'queries separated by ;' },
-        { name: 'census', value: 'HOW', help: 'auto (default: as the backup recorded), rows or content' },
-        { name: 'jobs', value: 'N', help: 'parallel connections (default: processors)' },
-        { name: 'max-restore-time', value: 'TIME', help: 'a download and restore that take longer are a finding' },
-        {
-            name: 'skip-extensions',
-            value: 'NAME',
-            many: true,
-            help: 'leave these extensions out, with what depends on them; the test does not pass',
-        },
-        { name: 'timeout', value: 'TIME', help: 'for everything, retries included (default 5h)' },
-        { name: 'retries', value: 'N', help: 'tries again after a passing fault (default 2)' },
-        { name: 'stall-timeout', value: 'TIME', help: 'without a byte from the store (default 5m)' },
-        ...programFlags,
-        ...tlsFlags,
-    ],
-    async run(terminal) {
-        const { flags, log, secrets, signal, machine, variables } = terminal;
-        hideStoreSecrets(terminal);
-        const inputs = new Inputs(flags.read);
-        const url = flags.read('scratch-url') ?? '';
-        const { config, store, idleMs, name, selector } = readHiding(secrets, url, () => {
-            const read = withPemFiles((input) => (input === 'backup' ? flags.argument : flags.read(input)), inputs);
-            const surroundings = {
-                machine,
-                source: sourceOf(variables),
-                identity: identityOf(variables),
-                holdsSecrets: holdsSecrets(variables),
-            };
-            return readRestoreTest(read, surroundings, inputs.problems);
-        });
-        if (config.scratch !== undefined) {
-            for (const secret of secretsOf(url, config.scratch))
-                secrets.add(secret);
-            for (const word of publicWordsOf(config.scratch))
-                secrets.spare(word);
-            for (const notice of config.scratch.notices)
-                log.notice(notice);
-        }
-        const opened = openStore(store, { signal, idleMs });
-        const { backup } = await locate(opened, { name, selector, newest: true }, log);
-        const tested = await restoreTest(opened, backup, config, { log, signal });
-        const report = reportOf(tested, opened);
-        answer(terminal, {
-            result: tested.proof.result,
-            backupId: tested.manifest.id,
-            name: tested.manifest.name,
-            restoreSeconds: report.restoreSeconds,
-            totalSeconds: tested.proof.timings.total ?? 0,
-            level: tested.proof.level,
-            findings: tested.proof.findings,
-            leftOut: tested.proof.leftOut,
-            notes: tested.proof.notes,
-            timings: tested.proof.timings,
-            proof: tested.location ?? null,
-        }, restoreTestText(report));
-        if (tested.failure !== undefined)
-            throw tested.failure;
-    },
-};
-
 ;// CONCATENATED MODULE: ./build/cli/terminal.js
 /** Writes to stderr: a progress line that renews itself on a terminal, a line each elsewhere. */
 function terminalLog(secrets, stream) {
@@ -87105,7 +87531,9 @@ const verifyCommand = {
 
 
 
+
 const commands = [
+    assayCommand,
     backupCommand,
     listCommand,
     showCommand,

@@ -5,7 +5,7 @@ import type { Log } from './log.ts';
 import type { Manifest } from './manifest.ts';
 import { type ClientOptions, findPrograms, type Programs } from './postgres/client.ts';
 import type { PackageAccess } from './postgres/install.ts';
-import { parseVersion } from './postgres/version.ts';
+import { type PgVersion, parseVersion } from './postgres/version.ts';
 
 /** What of this machine a run may use, read once by an edge. */
 export interface Machine {
@@ -36,6 +36,16 @@ export function programsFor(
   const version = parseVersion(manifest.tools.pgDump);
   if (version === undefined)
     throw new Failure('client', 'verification', `the manifest names no version of pg_dump: ${manifest.tools.pgDump}`);
+  return programsReading(version, choice, machine, io);
+}
+
+/** Programs that read what a pg_dump of this version wrote. */
+export function programsReading(
+  version: PgVersion,
+  choice: ProgramChoice,
+  machine: Machine,
+  io: { readonly log: Log; readonly signal: AbortSignal },
+): Promise<Programs> {
   return findPrograms({ server: version, use: 'restore' }, optionsOf(choice, machine, io));
 }
 

@@ -54,7 +54,7 @@ export class Publisher {
   /** Completes the archive's upload and asks the store what it has; `read-back` hashes the stored bytes again. */
   async completeDump(
     upload: Upload | undefined,
-    { bytes, sha256 }: Captured,
+    { bytes, sha256 }: Pick<Captured, 'bytes' | 'sha256'>,
     compression: string,
     verifyUpload: BackupConfig['verifyUpload'],
   ): Promise<void> {

@@ -339,7 +339,7 @@ class RestoreTest {
         : `run a scratch server that has them as a service container, of the image ${images.join(' or ')}, and give its scratch-url`;
     return {
       findings: missing.map(({ name, version }) => ({
-        object: `extension ${displayWord(name)} ${displayTag(version)}`,
+        object: `extension ${displayWord(name)}${version === '' ? '' : ` ${displayTag(version)}`}`,
         expected: 'available on the scratch server',
         found: 'not installed there, so nothing was restored',
       })),

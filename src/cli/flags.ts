@@ -42,6 +42,8 @@ export function parseFlags(
     } else if (text !== undefined) texts.set(flag.name, text);
   }
   const [argument = command.argument?.fallback, ...more] = positionals;
+  if (argument !== undefined && /:\/\/[^/@]*:[^@]*@/.test(argument))
+    warnings.push('the password in the URL can be seen by every user of this machine; set DATABASE_URL instead');
   if (command.argument === undefined ? argument !== undefined : more.length > 0)
     problems.push({
       input: command.name,

@@ -4,6 +4,7 @@ import { secretsOf } from '../postgres/url.ts';
 import { release } from '../release.ts';
 import { Secrets } from '../secrets.ts';
 import { describeDefect, failureOf } from '../unexpected.ts';
+import { assayCommand } from './assay.ts';
 import { backupCommand } from './backup.ts';
 import type { Command, Terminal } from './command.ts';
 import { fetchCommand } from './fetch.ts';
@@ -15,6 +16,7 @@ import { harmless, terminalLog } from './terminal.ts';
 import { verifyCommand } from './verify.ts';
 
 const commands: readonly Command[] = [
+  assayCommand,
   backupCommand,
   listCommand,
   showCommand,

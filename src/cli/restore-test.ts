@@ -2,8 +2,9 @@ import { holdsSecrets, identityOf, readHiding, sourceOf, withPemFiles } from '..
 import { Inputs } from '../inputs.ts';
 import { locate } from '../locate.ts';
 import { publicWordsOf, secretsOf } from '../postgres/url.ts';
+import { restoreSeconds } from '../proof.ts';
 import { restoreTestText } from '../report/restore-test.ts';
-import { reportOf, restoreTest } from '../restore-test.ts';
+import { type RestoreTested, reportOf, restoreTest } from '../restore-test.ts';
 import { readRestoreTest } from '../restore-test-inputs.ts';
 import { openStore } from '../store/open.ts';
 import { answer, type Command } from './command.ts';
@@ -66,24 +67,24 @@ export const restoreTestCommand: Command = {
     const opened = openStore(store, { signal, idleMs });
     const { backup } = await locate(opened, { name, selector, newest: true }, log);
     const tested = await restoreTest(opened, backup, config, { log, signal });
-    const report = reportOf(tested, opened);
-    answer(
-      terminal,
-      {
-        result: tested.proof.result,
-        backupId: tested.manifest.id,
-        name: tested.manifest.name,
-        restoreSeconds: report.restoreSeconds,
-        totalSeconds: tested.proof.timings.total ?? 0,
-        level: tested.proof.level,
-        findings: tested.proof.findings,
-        leftOut: tested.proof.leftOut,
-        notes: tested.proof.notes,
-        timings: tested.proof.timings,
-        proof: tested.location ?? null,
-      },
-      restoreTestText(report),
-    );
+    answer(terminal, documentOf(tested), restoreTestText(reportOf(tested, opened)));
     if (tested.failure !== undefined) throw tested.failure;
   },
 };
+
+/** What `--json` prints of a restore test. */
+export function documentOf({ manifest, proof, location }: RestoreTested): Readonly<Record<string, unknown>> {
+  return {
+    result: proof.result,
+    backupId: manifest.id,
+    name: manifest.name,
+    restoreSeconds: restoreSeconds(proof.timings),
+    totalSeconds: proof.timings.total ?? 0,
+    level: proof.level,
+    findings: proof.findings,
+    leftOut: proof.leftOut,
+    notes: proof.notes,
+    timings: proof.timings,
+    proof: location ?? null,
+  };
+}

@@ -29,6 +29,8 @@ export interface Toc {
   readonly serverVersion: string;
   readonly dumpVersion: string;
   readonly compression: string;
+  /** As PostgreSQL calls it: `UTF8`. */
+  readonly encoding: string;
   readonly entries: readonly TocEntry[];
 }
 
@@ -78,8 +80,11 @@ export class TocReader {
   }
 
   #finish(head: Head): void {
-    const decode = decoderFor(this.#entries);
+    const encoding = encodingOf(this.#entries);
+    const decoder = new TextDecoder(webName(encoding));
+    const decode = (latin1: string): string => decoder.decode(Buffer.from(latin1, 'latin1'));
     this.toc = {
+      encoding,
       archiveVersion: `${head.version >> 8}.${head.version & 0xff}`,
       compression: head.compression,
       databaseName: decode(head.databaseName),
@@ -228,11 +233,9 @@ const encodings: Record<string, string> = {
 };
 const latinParts = [0, 1, 2, 3, 4, 9, 10, 13, 14];
 
-function decoderFor(entries: readonly TocEntry[]): (latin1: string) => string {
+function encodingOf(entries: readonly TocEntry[]): string {
   const setting = entries.find((entry) => entry.kind === 'ENCODING')?.definition ?? '';
-  const name = /'([A-Za-z0-9_]+)'/.exec(setting)?.[1] ?? 'UTF8';
-  const decoder = new TextDecoder(webName(name));
-  return (latin1) => decoder.decode(Buffer.from(latin1, 'latin1'));
+  return /'([A-Za-z0-9_]+)'/.exec(setting)?.[1] ?? 'UTF8';
 }
 
 function webName(name: string): string {

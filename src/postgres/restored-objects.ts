@@ -169,7 +169,7 @@ export async function compareExtensions(
       .filter((each) => !here.has(each.name))
       .map((each) => ({ object: `extension ${displayWord(each.name)}`, expected: 'there', found: 'missing' })),
     versions: extensions
-      .filter((each) => here.has(each.name) && here.get(each.name) !== each.version)
+      .filter(({ name, version }) => version !== '' && here.has(name) && here.get(name) !== version)
       .map(
         (each) =>
           `extension ${displayWord(each.name)} ${displayTag(each.version)} was ${displayTag(here.get(each.name) ?? '')} here`,

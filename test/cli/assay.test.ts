@@ -1,0 +1,119 @@
+import assert from 'node:assert/strict';
+import { chmod, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { gzipSync } from 'node:zlib';
+import { loadSampleDatabase } from '../../scripts/sample-database.ts';
+import { type CliResult, cli, clientBin, program } from '../support/backup.ts';
+import { filesIn, scratch } from '../support/faults.ts';
+import { Cluster } from '../support/postgres.ts';
+import { dumpOf, said, scratchFolders, type TestReport } from '../support/restore-test.ts';
+
+describe('pgassay assay', () => {
+  let cluster: Cluster;
+  let folder: string;
+  before(async () => {
+    cluster = await Cluster.start();
+    folder = await scratch();
+    await cluster.createDatabase('shop');
+    await loadSampleDatabase(cluster.url('shop'));
+  });
+  after(() => cluster.stop());
+
+  const assay = (args: readonly string[], env: Record<string, string> = {}): Promise<CliResult> => {
+    const bin = clientBin(cluster)['client-bin'];
+    return cli(['assay', ...args, ...(bin === undefined ? [] : ['--client-bin', bin])], env);
+  };
+
+  test('a URL: dumped, restored, compared, and nothing of it is left', async () => {
+    const temporary = await scratch();
+    await chmod(temporary, 0o755);
+    const result = await assay([], { DATABASE_URL: cluster.url('shop'), TMPDIR: temporary });
+    assert.equal(result.exitCode, 0, said(result));
+    assert.match(result.stdout, /^shop\/\S+ restores: 26 tables, [\d ]+ rows, all as recorded\n/);
+    assert.match(result.stderr, /^dumped shop: 26 tables, .* in .*; counted on the server and again in the archive$/m);
+    assert.deepEqual(await filesIn(temporary), []);
+    assert.deepEqual(scratchFolders(temporary), []);
+  });
+
+  test('a URL as an argument is taken with a warning, and --out keeps the proven backup as a store', async () => {
+    const out = join(folder, 'kept');
+    const result = await assay([cluster.url('shop'), '--out', out, '--census', 'content', '--json']);
+    assert.equal(result.exitCode, 0, said(result));
+    assert.match(result.stderr, /the password in the URL can be seen by every user of this machine/);
+    assert.doesNotMatch(said(result), new RegExp(cluster.password.slice(-12)));
+    const report = result.json as TestReport & { store: string };
+    assert.equal(report.level, 'content');
+    const listed = await cli(['list', '--store', report.store]);
+    assert.match(listed.stdout, /passed just now/);
+  });
+
+  test('a dump file that somebody else made: read, restored, described, and compared with its own rows', async () => {
+    const file = join(folder, 'shop.dump');
+    await writeFile(file, await dumpOf(cluster, 'shop'));
+    const result = await assay([file, '--checks', 'SELECT count(*) = 8000 FROM shop.customers']);
+    assert.equal(result.exitCode, 0, said(result));
+    assert.match(
+      result.stderr,
+      /shop\.dump is whole: an archive of shop, PostgreSQL 15\.\d+, by pg_dump 15\.\d+; 26 tables, /,
+    );
+    assert.match(result.stdout, /restores: 26 tables, [\d ]+ rows, all as recorded/);
+    assert.match(result.stdout, /unknown {3}what the database held when it was dumped/);
+    const wrong = await assay([file, '--checks', 'SELECT count(*) = 7 FROM shop.customers', '--json']);
+    assert.equal(wrong.exitCode, 51, said(wrong));
+    assert.equal((wrong.json as TestReport).findings.length, 1);
+  });
+
+  test('a dump file that does not restore: its constraint asks a table that it cannot find then', async () => {
+    await cluster.createDatabase('broken');
+    await cluster.query(
+      'broken',
+      `CREATE TABLE limits (most int); INSERT INTO limits VALUES (5);
+       CREATE FUNCTION most() RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN (SELECT most FROM limits); END';
+       CREATE TABLE a (x int CHECK (x <= most())); INSERT INTO a VALUES (1); CREATE ROLE app; GRANT SELECT ON a TO app`,
+    );
+    const file = join(folder, 'broken.dump');
+    await writeFile(file, await dumpOf(cluster, 'broken'));
+    const result = await assay([file, '--json']);
+    assert.equal(result.exitCode, 51, said(result));
+    assert.deepEqual(
+      (result.json as TestReport).findings.map((each) => each.object),
+      ['TABLE DATA public.a', 'public.a'],
+    );
+  });
+
+  test('what is no archive is named for what it is', async () => {
+    const whole = await dumpOf(cluster, 'shop');
+    const plain = await program(cluster, 'pg_dump', ['-d', cluster.url('shop')]);
+    const cases: readonly (readonly [string, Buffer | string, RegExp, number])[] = [
+      ['empty', '', /is an empty file/, 2],
+      ['plain', plain, /is an SQL script/, 2],
+      ['gzip', gzipSync(plain), /is a gzip file; gunzip it first/, 2],
+      ['html', '<!DOCTYPE html><title>403</title>', /is a web page/, 2],
+      ['age', 'age-encryption.org/v1\n-> X25519', /is encrypted with age/, 2],
+      ['noise', 'hello', /is no dump of PostgreSQL/, 2],
+      ['cut in its head', whole.subarray(0, 3000), /ends inside its table of contents: it was cut off/, 40],
+      ['cut in its data', whole.subarray(0, whole.length - 2000), /the archive cannot be read to its end/, 40],
+    ];
+    for (const [name, content, message, exitCode] of cases) {
+      const file = join(folder, name.replaceAll(' ', '-'));
+      await writeFile(file, content);
+      const result = await assay([file]);
+      assert.match(result.stderr, message, name);
+      assert.equal(result.exitCode, exitCode, `${name}: ${said(result)}`);
+      assert.equal(result.stdout, '', name);
+    }
+    const flipped = Buffer.from(await readFile(join(folder, 'shop.dump')));
+    flipped[flipped.length - 5000] = (flipped[flipped.length - 5000] ?? 0) ^ 0xff;
+    await writeFile(join(folder, 'flipped.dump'), flipped);
+    assert.equal((await assay([join(folder, 'flipped.dump')])).exitCode, 40);
+  });
+
+  test('nothing, no such file, a URL that is none: exit 2 with what to write', async () => {
+    assert.match((await assay([])).stderr, /there is nothing to assay\nhint: name a URL or a dump file/);
+    assert.match((await assay(['/no/such.dump'])).stderr, /cannot be read \(ENOENT\)/);
+    const result = await assay(['mysql://root@localhost/shop']);
+    assert.equal(result.exitCode, 2);
+    assert.match(result.stderr, /^input: database-url: /m);
+  });
+});
