@@ -85047,16 +85047,7 @@ class RestoreTest {
     }
     async #restoreIn(folder, census) {
         const began = Date.now();
-        const [downloaded, opened] = await Promise.allSettled([this.#download(folder), this.#open()]);
-        // A damaged archive says more about the backup than a server that does not start.
-        if (downloaded.status === 'rejected' || opened.status === 'rejected') {
-            if (downloaded.status === 'fulfilled')
-                await downloaded.value.file.close();
-            if (opened.status === 'fulfilled')
-                await opened.value.close();
-            throw downloaded.status === 'rejected' ? downloaded.reason : opened.reason;
-        }
-        const [archive, scratch] = [downloaded.value, opened.value];
+        const [archive, scratch] = await this.#downloadAndOpen(folder);
         const closeSessions = () => void scratch.server.closeAll();
         this.#io.signal.addEventListener('abort', closeSessions, { once: true });
         try {
@@ -85070,19 +85061,38 @@ class RestoreTest {
             await scratch.close();
         }
     }
+    /** Both at the same time; who fails first ends the other. A damaged archive says more than a server that does not start. */
+    async #downloadAndOpen(folder) {
+        const failed = new AbortController();
+        const signal = AbortSignal.any([this.#io.signal, failed.signal]);
+        const stopOther = (error) => {
+            failed.abort(error);
+            throw error;
+        };
+        const [downloaded, opened] = await Promise.allSettled([
+            this.#download(folder, signal).catch(stopOther),
+            this.#open(signal).catch(stopOther),
+        ]);
+        if (downloaded.status === 'fulfilled' && opened.status === 'fulfilled')
+            return [downloaded.value, opened.value];
+        if (downloaded.status === 'fulfilled')
+            await downloaded.value.file.close();
+        if (opened.status === 'fulfilled')
+            await opened.value.close();
+        throw failed.signal.reason;
+    }
     /** Every file of the backup is read and hashed; the archive stays open. */
-    async #download(folder) {
+    async #download(folder, signal) {
         const began = Date.now();
-        const { signal } = this.#io;
         if (this.#manifest.files.some((file) => file.name === fileNames.roles))
             this.#rolesSql = (await readSmall(this.#store, this.#manifest, fileNames.roles)).toString('utf8');
         const archive = await checkedArchive(this.#store, this.#manifest, folder, signal);
         this.#timings.download = restore_test_seconds(began);
         return archive;
     }
-    async #open() {
+    async #open(signal) {
         const { scratch, machine } = this.#config;
-        const { log, signal } = this.#io;
+        const { log } = this.#io;
         const io = { log, signal, onRunner: machine.onRunner };
         const archived = parseVersion(this.#manifest.database.serverVersion);
         if (archived === undefined)
@@ -85091,7 +85101,7 @@ class RestoreTest {
             const server = new ScratchServer(scratch, io);
             try {
                 await server.open(this.#manifest);
-                const programs = await this.#programs(server.version.major, false);
+                const programs = await this.#programs(server.version.major, false, signal);
                 return { server, programs, cluster: undefined, close: () => server.closeAll() };
             }
             catch (error) {
@@ -85099,7 +85109,7 @@ class RestoreTest {
                 throw error;
             }
         }
-        const programs = await this.#programs(archived.major, true);
+        const programs = await this.#programs(archived.major, true, signal);
         // The archive's copy lies beside it, where the store is elsewhere.
         const bytes = this.#manifest.database.sizeBytes * 1.1 + fileOf(this.#manifest, fileNames.dump).bytes;
         const cluster = await startScratchCluster(programs, { temporary: machine.temporary, bytes }, signal);
@@ -85117,8 +85127,10 @@ class RestoreTest {
             throw error;
         }
     }
-    async #programs(major, serverPrograms) {
-        const programs = await programsOfMajor(major, serverPrograms, this.#config, this.#config.machine, this.#io);
+    async #programs(major, serverPrograms, signal) {
+        const { machine } = this.#config;
+        const { log } = this.#io;
+        const programs = await programsOfMajor(major, serverPrograms, this.#config, machine, { log, signal });
         const warning = restoreSecurityWarning(programs.version);
         if (warning !== undefined)
             this.#io.log.warn(warning);

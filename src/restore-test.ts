@@ -186,14 +186,7 @@ class RestoreTest {
 
   async #restoreIn(folder: string, census: Census): Promise<Verdict> {
     const began = Date.now();
-    const [downloaded, opened] = await Promise.allSettled([this.#download(folder), this.#open()]);
-    // A damaged archive says more about the backup than a server that does not start.
-    if (downloaded.status === 'rejected' || opened.status === 'rejected') {
-      if (downloaded.status === 'fulfilled') await downloaded.value.file.close();
-      if (opened.status === 'fulfilled') await opened.value.close();
-      throw downloaded.status === 'rejected' ? downloaded.reason : (opened as PromiseRejectedResult).reason;
-    }
-    const [archive, scratch] = [downloaded.value, opened.value];
+    const [archive, scratch] = await this.#downloadAndOpen(folder);
     const closeSessions = (): void => void scratch.server.closeAll();
     this.#io.signal.addEventListener('abort', closeSessions, { once: true });
     try {
@@ -207,10 +200,27 @@ class RestoreTest {
     }
   }
 
+  /** Both at the same time; who fails first ends the other. A damaged archive says more than a server that does not start. */
+  async #downloadAndOpen(folder: string): Promise<[CheckedArchive, Scratch]> {
+    const failed = new AbortController();
+    const signal = AbortSignal.any([this.#io.signal, failed.signal]);
+    const stopOther = (error: unknown): never => {
+      failed.abort(error);
+      throw error;
+    };
+    const [downloaded, opened] = await Promise.allSettled([
+      this.#download(folder, signal).catch(stopOther),
+      this.#open(signal).catch(stopOther),
+    ]);
+    if (downloaded.status === 'fulfilled' && opened.status === 'fulfilled') return [downloaded.value, opened.value];
+    if (downloaded.status === 'fulfilled') await downloaded.value.file.close();
+    if (opened.status === 'fulfilled') await opened.value.close();
+    throw failed.signal.reason;
+  }
+
   /** Every file of the backup is read and hashed; the archive stays open. */
-  async #download(folder: string): Promise<CheckedArchive> {
+  async #download(folder: string, signal: AbortSignal): Promise<CheckedArchive> {
     const began = Date.now();
-    const { signal } = this.#io;
     if (this.#manifest.files.some((file) => file.name === fileNames.roles))
       this.#rolesSql = (await readSmall(this.#store, this.#manifest, fileNames.roles)).toString('utf8');
     const archive = await checkedArchive(this.#store, this.#manifest, folder, signal);
@@ -218,9 +228,9 @@ class RestoreTest {
     return archive;
   }
 
-  async #open(): Promise<Scratch> {
+  async #open(signal: AbortSignal): Promise<Scratch> {
     const { scratch, machine } = this.#config;
-    const { log, signal } = this.#io;
+    const { log } = this.#io;
     const io = { log, signal, onRunner: machine.onRunner };
     const archived = parseVersion(this.#manifest.database.serverVersion);
     if (archived === undefined)
@@ -229,14 +239,14 @@ class RestoreTest {
       const server = new ScratchServer(scratch, io);
       try {
         await server.open(this.#manifest);
-        const programs = await this.#programs(server.version.major, false);
+        const programs = await this.#programs(server.version.major, false, signal);
         return { server, programs, cluster: undefined, close: () => server.closeAll() };
       } catch (error) {
         await server.closeAll();
         throw error;
       }
     }
-    const programs = await this.#programs(archived.major, true);
+    const programs = await this.#programs(archived.major, true, signal);
     // The archive's copy lies beside it, where the store is elsewhere.
     const bytes = this.#manifest.database.sizeBytes * 1.1 + fileOf(this.#manifest, fileNames.dump).bytes;
     const cluster = await startScratchCluster(programs, { temporary: machine.temporary, bytes }, signal);
@@ -254,8 +264,10 @@ class RestoreTest {
     }
   }
 
-  async #programs(major: number, serverPrograms: boolean): Promise<Programs> {
-    const programs = await programsOfMajor(major, serverPrograms, this.#config, this.#config.machine, this.#io);
+  async #programs(major: number, serverPrograms: boolean, signal: AbortSignal): Promise<Programs> {
+    const { machine } = this.#config;
+    const { log } = this.#io;
+    const programs = await programsOfMajor(major, serverPrograms, this.#config, machine, { log, signal });
     const warning = restoreSecurityWarning(programs.version);
     if (warning !== undefined) this.#io.log.warn(warning);
     this.#pgRestore = formatVersion(programs.version);

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
+import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { promisify } from 'node:util';
 import { loadSampleDatabase } from '../../scripts/sample-database.ts';
@@ -127,5 +128,22 @@ describe('a backup in a real S3 bucket', () => {
       assert.match(refused.log, /hint: /);
       assert.ok(!refused.log.includes('##[group]Dump'), 'nothing was dumped');
     }
+  });
+
+  test('passes a restore test, whose proof lies beside it and shows in the list; the copy on disk is gone', async () => {
+    const { 'database-url': _, ...given } = inputs();
+    const tested = await runAction(join(repository, 'restore-test'), { inputs: given });
+    assert.equal(tested.exitCode, 0, tested.log);
+    assert.match(
+      tested.outputs.proof ?? '',
+      new RegExp(`^s3://backups/nightly/eu/shop/${manifest.id}/proofs/\\d{8}T\\d{6}Z\\.json$`),
+    );
+    assert.deepEqual(
+      tested.leftovers.filter((name) => !name.startsWith('pgassay-findings-')),
+      [],
+    );
+    const listed = await cli(['list', ...flags(), '--json'], env());
+    const [entry] = (listed.json as { backups: { proof: { result: string } }[] }).backups;
+    assert.equal(entry?.proof.result, 'passed');
   });
 });

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { takeBackup } from '../support/backup.ts';
 import { Cluster } from '../support/postgres.ts';
-import { said, type TestReport, tryRestoreTest } from '../support/restore-test.ts';
+import { forged, said, type TestReport, tryRestoreTest } from '../support/restore-test.ts';
 
 describe('owners, grants and extensions are restored, not skipped', () => {
   let source: Cluster;
@@ -75,6 +75,18 @@ describe('owners, grants and extensions are restored, not skipped', () => {
     await source.query('latin', `CREATE TABLE t AS SELECT 'caf' || chr(233) AS x`);
     const result = await tryRestoreTest(source, await takeBackup(source, 'latin', { census: 'content' }));
     assert.deepEqual((result.json as TestReport)?.findings, [], said(result));
+
+    const taken = await takeBackup(source, 'latin', { name: 'elsewhere' });
+    const elsewhere = await forged(taken, {
+      manifest: (manifest) => ({
+        ...manifest,
+        database: { ...manifest.database, encoding: 'UTF8', collation: 'xx_YY', lcCollate: 'xx_YY', lcCtype: 'xx_YY' },
+      }),
+    });
+    const substituted = await tryRestoreTest(source, elsewhere);
+    const report = substituted.json as TestReport;
+    assert.deepEqual(report?.findings, [], said(substituted));
+    assert.deepEqual(report.notes, ['the locale xx_YY is not on the scratch server; C.UTF-8 took its place']);
   });
 
   test('a backup of definitions only is compared as such', async () => {
