@@ -132,7 +132,7 @@ describe('a backup in a real S3 bucket', () => {
 
   test('passes a restore test, whose proof lies beside it and shows in the list; the copy on disk is gone', async () => {
     const { 'database-url': _, ...given } = inputs();
-    const tested = await runAction(join(repository, 'restore-test'), { inputs: given });
+    const tested = await runAction(join(repository, 'restore-test'), { inputs: { ...given, backup: manifest.id } });
     assert.equal(tested.exitCode, 0, tested.log);
     assert.match(
       tested.outputs.proof ?? '',
@@ -143,7 +143,7 @@ describe('a backup in a real S3 bucket', () => {
       [],
     );
     const listed = await cli(['list', ...flags(), '--json'], env());
-    const [entry] = (listed.json as { backups: { proof: { result: string } }[] }).backups;
-    assert.equal(entry?.proof.result, 'passed');
+    const { backups } = listed.json as { backups: { id: string; proof: { result: string } | null }[] };
+    assert.equal(backups.find((each) => each.id === manifest.id)?.proof?.result, 'passed');
   });
 });
