@@ -73951,7 +73951,8 @@ function quotedEnd(bytes, from, mark, escapes) {
 
 ;// CONCATENATED MODULE: ./build/postgres/archive-toc.js
 /**
- * Reads the table of contents at the head of a custom-format archive while it streams by.
+ * Reads the table of contents at the head of a custom-format archive while it streams by, or the file that holds that of
+ * a directory or tar archive.
  *
  * `pg_restore --list` prints names with their newlines folded, knows no dependencies and ends early on a pipe, so the
  * bytes are read here. Layout: PostgreSQL's pg_backup_archiver.c (ReadHead, ReadToc), archive versions 1.14
@@ -73964,7 +73965,12 @@ class NotAnArchive extends Error {
 class NeedMore extends Error {
 }
 const magic = 'PGDMP';
-const customFormat = 1;
+/** Numbers of pg_backup_archiver.h. */
+const formats = new Map([
+    [1, 'custom'],
+    [3, 'tar'],
+    [5, 'directory'],
+]);
 const oldest = version(1, 14);
 const newest = version(1, 16);
 /** Ten thousand tables make about 15 MB; a hostile length field must not make us buffer the world. */
@@ -73989,7 +73995,7 @@ class TocReader {
                 if (this.#head === undefined)
                     this.#head = readHead(this.#cursor);
                 else if (this.#entries.length < this.#head.count)
-                    this.#entries.push(readEntry(this.#cursor, this.#head.version));
+                    this.#entries.push(readEntry(this.#cursor, this.#head));
                 else {
                     this.#finish(this.#head);
                     return;
@@ -74008,6 +74014,7 @@ class TocReader {
         const decoder = new TextDecoder(webName(encoding));
         const decode = (latin1) => decoder.decode(Buffer.from(latin1, 'latin1'));
         this.toc = {
+            format: head.format,
             encoding,
             archiveVersion: `${head.version >> 8}.${head.version & 0xff}`,
             compression: head.compression,
@@ -74038,8 +74045,9 @@ function readHead(cursor) {
     if (cursor.integerBytes < 1 || cursor.integerBytes > 8)
         throw new NotAnArchive(`its integers have ${cursor.integerBytes} bytes`);
     cursor.offsetBytes = cursor.byte();
-    if (cursor.byte() !== customFormat)
-        throw new NotAnArchive('it is not in the custom format');
+    const format = formats.get(cursor.byte());
+    if (format === undefined)
+        throw new NotAnArchive('it is in a format that is not known');
     let compression;
     if (archiveVersion >= version(1, 15))
         compression = compressions[cursor.byte()] ?? 'unknown';
@@ -74050,10 +74058,18 @@ function readHead(cursor) {
     const databaseName = cursor.string() ?? '';
     const serverVersion = cursor.string() ?? '';
     const dumpVersion = cursor.string() ?? '';
-    return { version: archiveVersion, compression, databaseName, serverVersion, dumpVersion, count: cursor.integer() };
+    return {
+        version: archiveVersion,
+        format,
+        compression,
+        databaseName,
+        serverVersion,
+        dumpVersion,
+        count: cursor.integer(),
+    };
 }
 /** Strings of an entry stay Latin-1, one character a byte, until the archive's own encoding is known. */
-function readEntry(cursor, archiveVersion) {
+function readEntry(cursor, { version: archiveVersion, format }) {
     const dumpId = cursor.integer();
     cursor.integer(); // had a data dumper
     const tableOid = Number(cursor.string() ?? 0);
@@ -74074,8 +74090,11 @@ function readEntry(cursor, archiveVersion) {
     const dependencies = [];
     for (let id = cursor.string(); id !== null; id = cursor.string())
         dependencies.push(Number(id));
-    cursor.byte(); // data state
-    cursor.skip(cursor.offsetBytes);
+    // Where its data is: a state and an offset, or the name of a file.
+    if (format === 'custom')
+        cursor.skip(1 + cursor.offsetBytes);
+    else
+        cursor.string();
     return { dumpId, tableOid, oid, kind, tag, schema: schema === '' ? null : schema, owner, definition, dependencies };
 }
 class Cursor {
@@ -74732,6 +74751,42 @@ class ArchiveDecoder {
         if (said !== undefined)
             return damaged(`pg_restore: ${said}`, this.#trouble);
         return damaged(this.#trouble?.message ?? `pg_restore exited ${exit?.code ?? 'before it started'}`, this.#trouble);
+    }
+}
+/** Reads an archive of any format to its last byte, from where it lies. `folder` is a private one. Throws as `finish` does. */
+async function readArchiveAt(programs, { path, toc }, folder, signal) {
+    signal.throwIfAborted();
+    const output = await OutputPipe.open(folder);
+    const program = start({
+        path: programs.pgRestore,
+        args: ['--data-only', '--verbose', '--file=-', path],
+        env: bareEnvironment(programs.libraryPath),
+        stdout: output.stdout,
+    });
+    output.started();
+    program.stdin.end();
+    const stop = () => void program.stop().catch(() => undefined);
+    signal.addEventListener('abort', stop, { once: true });
+    const reader = new ArchiveTextReader();
+    try {
+        await output.read(program.stdout, (chunk) => void reader.push(chunk));
+        const exit = await program.exited;
+        signal.throwIfAborted();
+        const said = readReports(exit.stderr).find((report) => report.severity === 'error')?.message;
+        if (exit.code !== 0)
+            throw damaged(`pg_restore: ${said ?? `exit ${exit.code ?? exit.signal}`}`);
+        const text = reader.end();
+        if (!text.complete)
+            throw damaged('pg_restore exited 0 without having read to the end');
+        return assemble(toc, text);
+    }
+    catch (error) {
+        signal.throwIfAborted();
+        throw error instanceof UnreadableArchiveText ? damaged(error.message) : error;
+    }
+    finally {
+        signal.removeEventListener('abort', stop);
+        await program.stop().catch(() => undefined);
     }
 }
 function damaged(what, cause) {
@@ -83477,7 +83532,7 @@ async function checkedArchive(store, manifest, folder, signal) {
         }
     };
     const tocOf = () => {
-        if (reader.toc !== undefined)
+        if (reader.toc?.format === 'custom')
             return reader.toc;
         throw new Failure('verify', 'verification', `${manifest.name}/${manifest.id}: ${entry.name} is no archive that this program can read`, { hint: 'this backup cannot be trusted; use an older one (pgassay list)', cause: unreadable });
     };
@@ -83757,13 +83812,9 @@ async function pgRestore(plan, args, { log, signal }, onLine = () => { }) {
     signal.throwIfAborted();
     const program = start({
         path: plan.programs.pgRestore,
-        args: [
-            ...['--no-password', '--verbose', '-d', databaseArgument(plan.database), ...args],
-            // Every job opens the archive anew; on Linux /proc does that even for a file without a name.
-            process.platform === 'linux' ? '/proc/self/fd/3' : (plan.archive.path ?? '/dev/fd/3'),
-        ],
+        args: [...['--no-password', '--verbose', '-d', databaseArgument(plan.database), ...args], pathOf(plan.archive)],
         env: plan.environment,
-        inherit: [plan.archive.file.fd],
+        ...(plan.archive.file === undefined ? {} : { inherit: [plan.archive.file.fd] }),
     });
     program.stdin.end();
     program.stdout.resume();
@@ -83795,6 +83846,12 @@ async function pgRestore(plan, args, { log, signal }, onLine = () => { }) {
         clearInterval(progress);
         signal.removeEventListener('abort', stop);
     }
+}
+/** Every job opens the archive anew; on Linux /proc does that even for a file without a name. */
+function pathOf({ file, path }) {
+    if (file !== undefined && process.platform === 'linux')
+        return '/proc/self/fd/3';
+    return path ?? '/dev/fd/3';
 }
 
 ;// CONCATENATED MODULE: ./build/postgres/restored-objects.js
@@ -84967,12 +85024,32 @@ async function servesFrom(pid, folder) {
 
 
 
+/** A backup in a store; its proof is written beside it. */
+function storedSubject(store, backup) {
+    const { manifest, manifestSha256 } = backup;
+    return {
+        manifest,
+        manifestSha256,
+        census: () => readCensus(store, manifest),
+        roles: async () => {
+            if (!manifest.files.some((file) => file.name === fileNames.roles))
+                return undefined;
+            return (await readSmall(store, manifest, fileNames.roles)).toString('utf8');
+        },
+        archive: async (folder, signal) => ({
+            ...(await checkedArchive(store, manifest, folder, signal)),
+            parallel: true,
+        }),
+        now: () => store.now(),
+        keep: (proof) => writeProof(store, proof),
+    };
+}
 /**
  * Restores a backup into a database that is thrown away afterwards, compares everything with what was recorded, and
  * writes the verdict beside the backup. Throws a `Failure` when there can be no verdict: the store or the scratch server
  * cannot be used, or somebody cancelled.
  */
-async function restoreTest(store, backup, config, io) {
+async function restoreTest(subject, config, io) {
     const limits = {
         ...io,
         timeoutMs: config.timeoutMs,
@@ -84984,11 +85061,10 @@ async function restoreTest(store, backup, config, io) {
             hint: 'run it again when you are ready',
         }),
     };
-    return withinLimits(limits, (signal) => new RestoreTest(store, backup, config, { ...io, signal }).run());
+    return withinLimits(limits, (signal) => new RestoreTest(subject, config, { ...io, signal }).run());
 }
 class RestoreTest {
-    #store;
-    #backup;
+    #subject;
     #manifest;
     #config;
     #io;
@@ -84997,10 +85073,9 @@ class RestoreTest {
     #rolesSql;
     #server = '';
     #pgRestore = '';
-    constructor(store, backup, config, io) {
-        this.#store = store;
-        this.#backup = backup;
-        this.#manifest = backup.manifest;
+    constructor(subject, config, io) {
+        this.#subject = subject;
+        this.#manifest = subject.manifest;
         this.#config = config;
         this.#io = io;
     }
@@ -85008,7 +85083,7 @@ class RestoreTest {
         let census;
         let verdict;
         try {
-            census = await readCensus(this.#store, this.#manifest);
+            census = await this.#subject.census();
             verdict = await this.#judge(census);
         }
         catch (error) {
@@ -85057,7 +85132,7 @@ class RestoreTest {
         }
         finally {
             this.#io.signal.removeEventListener('abort', closeSessions);
-            await archive.file.close();
+            await archive.file?.close();
             await scratch.close();
         }
     }
@@ -85076,7 +85151,7 @@ class RestoreTest {
         if (downloaded.status === 'fulfilled' && opened.status === 'fulfilled')
             return [downloaded.value, opened.value];
         if (downloaded.status === 'fulfilled')
-            await downloaded.value.file.close();
+            await downloaded.value.file?.close();
         if (opened.status === 'fulfilled')
             await opened.value.close();
         throw failed.signal.reason;
@@ -85084,9 +85159,8 @@ class RestoreTest {
     /** Every file of the backup is read and hashed; the archive stays open. */
     async #download(folder, signal) {
         const began = Date.now();
-        if (this.#manifest.files.some((file) => file.name === fileNames.roles))
-            this.#rolesSql = (await readSmall(this.#store, this.#manifest, fileNames.roles)).toString('utf8');
-        const archive = await checkedArchive(this.#store, this.#manifest, folder, signal);
+        this.#rolesSql = await this.#subject.roles();
+        const archive = await this.#subject.archive(folder, signal);
         this.#timings.download = restore_test_seconds(began);
         return archive;
     }
@@ -85111,7 +85185,7 @@ class RestoreTest {
         }
         const programs = await this.#programs(archived.major, true, signal);
         // The archive's copy lies beside it, where the store is elsewhere.
-        const bytes = this.#manifest.database.sizeBytes * 1.1 + fileOf(this.#manifest, fileNames.dump).bytes;
+        const bytes = this.#manifest.database.sizeBytes * 1.1 + (this.#manifest.files[0]?.bytes ?? 0);
         const cluster = await startScratchCluster(programs, { temporary: machine.temporary, bytes }, signal);
         const server = new ScratchServer(cluster.admin, io);
         const close = async () => {
@@ -85152,7 +85226,7 @@ class RestoreTest {
     async #restoreAndCompare(folder, census, archive, scratch) {
         const { log } = this.#io;
         this.#server = formatVersion(scratch.server.version);
-        let jobs = this.#config.jobs;
+        let jobs = archive.parallel ? this.#config.jobs : 1;
         for (;;) {
             let database;
             try {
@@ -85311,8 +85385,8 @@ class RestoreTest {
             format: 'pgassay-proof/1',
             backupId: manifest.id,
             name: manifest.name,
-            manifestSha256: this.#backup.manifestSha256,
-            testedAt: new Date((await this.#store.now()).getTime()).toISOString(),
+            manifestSha256: this.#subject.manifestSha256,
+            testedAt: new Date((await this.#subject.now()).getTime()).toISOString(),
             result: findings.length === 0 ? 'passed' : 'failed',
             level,
             findings,
@@ -85328,7 +85402,7 @@ class RestoreTest {
         };
         let location;
         try {
-            location = await writeProof(this.#store, proof);
+            location = await this.#subject.keep(proof);
         }
         catch (error) {
             if (!(error instanceof Failure))
@@ -85391,7 +85465,7 @@ function reportOf({ failure: _, ...tested }, store) {
         ...tested,
         restoreSeconds: restoreSeconds(proof.timings),
         command: (at) => `pgassay restore-test ${manifest.id} --store ${at} --name ${shellWord(manifest.name)}`,
-        store: shellWord(store.uri),
+        store: shellWord(store),
     };
 }
 
@@ -85549,8 +85623,8 @@ async function test({ config, store, idleMs, name, selector }, run, alerts, name
     setOutput('backup-id', manifest.id);
     // Asked now, so that nobody waits for the answer once there is a verdict.
     const details = alerts.details();
-    const tested = await log.group('Restore', () => restoreTest(opened, backup, config, { log, signal }));
-    const report = reportOf(tested, opened);
+    const tested = await log.group('Restore', () => restoreTest(storedSubject(opened, backup), config, { log, signal }));
+    const report = reportOf(tested, opened.uri);
     const { proof, failure } = tested;
     const outputs = {
         result: proof.result,
@@ -85639,9 +85713,7 @@ async function runRestoreTestPost() {
 }
 
 ;// CONCATENATED MODULE: ./build/postgres/dump-kinds.js
-/**
- * What a file is by its first bytes: `custom` for an archive of pg_dump -Fc, else words for people, to follow "it is".
- */
+/** What a file is by its first bytes: `custom`, `tar`, else words for people, to follow "it is". */
 function describeDump(head) {
     const bytes = Buffer.from(head.buffer, head.byteOffset, head.byteLength);
     const begins = (...magic) => magic.every((byte, at) => bytes[at] === byte);
@@ -85659,12 +85731,76 @@ function describeDump(head) {
     if (begins(0x50, 0x4b, 3, 4))
         return 'a zip file; unzip it first';
     if (text.slice(257, 262) === 'ustar')
-        return 'a tar archive; only the custom format (pg_dump -Fc) is read';
+        return 'tar';
     if (/^\s*<(?:!doctype|html|\?xml)/i.test(text))
         return 'a web page or an XML answer, an error message perhaps: no dump';
     if (/^(?:\s*--[^\n]*\n|\s)*(?:SET |SELECT |CREATE |\\)/i.test(text) || text.includes('PostgreSQL database dump'))
-        return 'an SQL script; only the custom format (pg_dump -Fc) can be checked to its last byte';
+        return 'an SQL script; only archives (pg_dump -Fc, -Fd, -Ft) are read: a script cut off in the middle looks like a whole one';
     return 'no dump of PostgreSQL that is known here';
+}
+
+;// CONCATENATED MODULE: ./build/postgres/tar-archive.js
+
+
+const block = 512;
+/** Throws a `Failure` (exit 40) for a tar file that was cut off: pg_restore would look for its end for ever. */
+async function requireWholeTar(path) {
+    const file = await (0,promises_.open)(path, 'r');
+    try {
+        for await (const _ of members(file, path))
+            ;
+    }
+    finally {
+        await file.close();
+    }
+}
+/** The bytes of `toc.dat`. The same. */
+async function* tocOfTar(path) {
+    const file = await (0,promises_.open)(path, 'r');
+    try {
+        for await (const { name, at, bytes } of members(file, path)) {
+            if (name !== 'toc.dat')
+                continue;
+            const content = Buffer.alloc(bytes);
+            await file.read(content, 0, bytes, at);
+            yield content;
+            return;
+        }
+    }
+    finally {
+        await file.close();
+    }
+}
+/** As pg_dump -Ft writes them: plain ustar headers, sizes in octal, or in base 256 from 8 GiB on. */
+async function* members(file, path) {
+    const header = Buffer.alloc(block);
+    const { size } = await file.stat();
+    for (let at = 0;;) {
+        const { bytesRead } = await file.read(header, 0, block, at);
+        if (bytesRead < block)
+            throw cutOff(path);
+        if (header.every((byte) => byte === 0))
+            return;
+        const name = header.toString('latin1', 0, 100).split('\0', 1)[0] ?? '';
+        const bytes = sizeIn(header.subarray(124, 136));
+        if (!Number.isSafeInteger(bytes))
+            throw cutOff(path);
+        yield { name, at: at + block, bytes };
+        at += block + Math.ceil(bytes / block) * block;
+        if (at > size)
+            throw cutOff(path);
+    }
+}
+function sizeIn(field) {
+    if ((field[0] ?? 0) & 0x80)
+        return field.subarray(1).reduce((sum, byte) => sum * 256 + byte, 0);
+    const digits = field.toString('latin1').replace(/[\0 ]/g, '');
+    return /^[0-7]+$/.test(digits) ? Number.parseInt(digits, 8) : Number.NaN;
+}
+function cutOff(path) {
+    return new Failure('validate', 'verification', `${path} is a tar archive without its end: it was cut off`, {
+        hint: 'what is missing cannot be restored; look for another copy',
+    });
 }
 
 ;// CONCATENATED MODULE: ./build/postgres/toc-facts.js
@@ -85714,8 +85850,7 @@ function toc_facts_localeOf(toc) {
     return { collation, lcCollate, lcCtype, ...(icuRules === undefined ? {} : { icuRules }) };
 }
 
-;// CONCATENATED MODULE: ./build/import-dump.js
-
+;// CONCATENATED MODULE: ./build/foreign-dump.js
 
 
 
@@ -85731,67 +85866,58 @@ function toc_facts_localeOf(toc) {
 
 
 /**
- * Takes a custom-format archive that somebody else made into a store, as a backup: read to its last byte, its rows
- * counted, its own table of contents for a census. What the database held when it was dumped nobody can say any more.
- * Throws a `Failure` when the file is no such archive or is not whole.
+ * A dump that somebody has, as something to be tested: an archive of the custom, directory or tar format, read to its
+ * last byte where it lies, its rows counted. What the database held when it was dumped nobody can say any more. Throws a
+ * `Failure` when it is no archive (exit 2) or not whole (exit 40).
  */
-async function importDump(store, path, name, choice, machine, io) {
-    const file = await (0,promises_.open)(path, 'r').catch((error) => {
+async function foreignDump(path, name, choice, machine, io) {
+    const found = await look(path);
+    const programs = await programsReading(versionIn(found.toc.dumpVersion, path), choice, machine, io);
+    const archive = await withPrivateFolder(machine, (folder) => readArchiveAt(programs, { path, toc: found.toc }, folder, io.signal));
+    const census = censusOf(archive);
+    return {
+        manifest: foreign_dump_manifestOf({ name, archive, census, bytes: found.bytes, written: found.written, path }),
+        manifestSha256: '',
+        census: async () => census,
+        roles: async () => undefined,
+        archive: async () => ({ file: undefined, path, toc: found.toc, parallel: found.toc.format !== 'tar' }),
+        now: async () => new Date(),
+        keep: async () => undefined,
+    };
+}
+async function look(path) {
+    const information = await (0,promises_.stat)(path).catch((error) => {
         throw new Failure('input', 'badInput', `${path} cannot be read (${error.code})`, {
             hint: 'give a dump file, or a URL: postgresql://user@host/database',
             cause: error,
         });
     });
+    const written = information.mtime;
+    if (information.isDirectory()) {
+        const files = await (0,promises_.readdir)(path);
+        if (!files.includes('toc.dat'))
+            throw unusable(path, 'a folder without toc.dat, so no archive of pg_dump -Fd');
+        const sizes = await Promise.all(files.map(async (file) => (await (0,promises_.stat)((0,external_node_path_.join)(path, file))).size));
+        const bytes = sizes.reduce((sum, size) => sum + size, 0);
+        return { toc: await tocOf((0,external_node_fs_.createReadStream)((0,external_node_path_.join)(path, 'toc.dat')), path), bytes, written };
+    }
+    const bytes = information.size;
+    const kind = describeDump(await headOf(path));
+    if (kind === 'custom')
+        return { toc: await tocOf((0,external_node_fs_.createReadStream)(path), path), bytes, written };
+    if (kind !== 'tar')
+        throw unusable(path, kind);
+    await requireWholeTar(path);
+    return { toc: await tocOf(tocOfTar(path), path), bytes, written };
+}
+async function headOf(path) {
+    const file = await (0,promises_.open)(path, 'r').catch((error) => {
+        throw new Failure('input', 'badInput', `${path} cannot be read (${error.code})`, { cause: error });
+    });
     try {
-        const information = await file.stat();
-        if (information.isDirectory())
-            throw unusable(path, 'a folder; only archives of one file (pg_dump -Fc) are read');
         const head = Buffer.alloc(64 * 1024);
         const { bytesRead } = await file.read(head, 0, head.length, 0);
-        const kind = describeDump(head.subarray(0, bytesRead));
-        if (kind !== 'custom')
-            throw unusable(path, kind);
-        const toc = await tocOf((0,external_node_fs_.createReadStream)(path), path);
-        const programs = await programsReading(versionIn(toc.dumpVersion, path), choice, machine, io);
-        const id = newId(await store.now(), await store.ids(name));
-        const folder = `${name}/${id}`;
-        const publisher = new Publisher(store, folder, io.signal);
-        const started = Date.now();
-        const archive = await withPrivateFolder(machine, async (privateFolder) => {
-            const decoder = await ArchiveDecoder.start(programs, privateFolder);
-            const upload = await store.begin(`${folder}/${fileNames.dump}`, information.size);
-            try {
-                const hash = (0,external_node_crypto_.createHash)('sha256');
-                let bytes = 0;
-                for await (const chunk of (0,external_node_fs_.createReadStream)(path)) {
-                    if (io.signal.aborted)
-                        throw cancelled('validate');
-                    hash.update(chunk);
-                    bytes += chunk.length;
-                    await decoder.write(chunk);
-                    await upload.write(chunk);
-                }
-                const whole = await decoder.finish();
-                const written = { bytes, sha256: hash.digest('hex') };
-                await publisher.completeDump(upload, written, whole.toc.compression, 'checksum');
-                return whole;
-            }
-            catch (error) {
-                await upload.abort();
-                throw error;
-            }
-            finally {
-                await decoder.stop();
-            }
-        });
-        const census = censusOf(archive);
-        await publisher.put(fileNames.census, serialize(census));
-        const manifest = import_dump_manifestOf({ id, name, store, archive, census, publisher, information, started, path });
-        await publisher.publish(manifest);
-        const entry = await readBackup(store, name, id);
-        if (entry.kind !== 'backup')
-            throw new Failure('publish', 'store', `${name}/${id} cannot be read back`);
-        return entry.backup;
+        return head.subarray(0, bytesRead);
     }
     finally {
         await file.close();
@@ -85817,7 +85943,7 @@ async function tocOf(stream, path) {
 }
 function unusable(path, what) {
     return new Failure('input', 'badInput', `${path} is ${what}`, {
-        hint: 'assay reads archives in the custom format, which pg_dump -Fc writes, and databases by their URL',
+        hint: 'assay reads the archives of pg_dump -Fc, -Fd and -Ft, and databases by their URL',
     });
 }
 function versionIn(text, path) {
@@ -85847,20 +85973,21 @@ function censusOf(archive) {
         migrations: null,
     };
 }
-function import_dump_manifestOf(parts) {
-    const { archive, census, information, path } = parts;
+/** What a manifest would have said. Nobody stores it. */
+function foreign_dump_manifestOf(parts) {
+    const { archive, census, bytes, written, path } = parts;
     const { toc } = archive;
     const definitions = toc.entries.some((entry) => entry.kind === 'TABLE');
     const mode = archive.tables.size === 0 ? 'schema-only' : definitions ? 'full' : 'data-only';
     const now = new Date().toISOString();
     return {
         format: 'pgassay/1',
-        id: parts.id,
+        id: newId(new Date(), []),
         name: parts.name,
         label: 'imported',
         series: mode,
         // The archive's own clock has no time zone.
-        createdAt: information.mtime.toISOString(),
+        createdAt: written.toISOString(),
         finishedAt: now,
         expiresAt: null,
         database: {
@@ -85869,15 +85996,15 @@ function import_dump_manifestOf(parts) {
             serverVersion: formatVersion(versionIn(toc.serverVersion, path)),
             encoding: toc.encoding,
             ...toc_facts_localeOf(toc),
-            sizeBytes: information.size * 5,
+            sizeBytes: bytes * 5,
         },
         tools: { pgDump: formatVersion(versionIn(toc.dumpVersion, path)), pgassay: release },
         source: null,
         scope: { mode, schemas: [], excludeSchemas: [], tables: [], excludeTables: [], excludeTableData: [] },
-        store: parts.store.uri,
+        store: '',
         previous: null,
         signing: null,
-        files: parts.publisher.files,
+        files: [{ name: fileNames.dump, bytes, sha256: '', compression: toc.compression, encryption: null }],
         totals: {
             tables: census.tables.length,
             rows: census.tables.reduce((rows, table) => rows + table.rows, 0),
@@ -85885,7 +86012,7 @@ function import_dump_manifestOf(parts) {
         },
         selfContained: mode !== 'data-only',
         warnings: [],
-        timings: { total: Math.round((Date.now() - parts.started) / 100) / 10 },
+        timings: {},
     };
 }
 
@@ -86056,8 +86183,8 @@ const restoreTestCommand = {
         }
         const opened = openStore(store, { signal, idleMs });
         const { backup } = await locate(opened, { name, selector, newest: true }, log);
-        const tested = await restoreTest(opened, backup, config, { log, signal });
-        answer(terminal, documentOf(tested), restoreTestText(reportOf(tested, opened)));
+        const tested = await restoreTest(storedSubject(opened, backup), config, { log, signal });
+        answer(terminal, documentOf(tested), restoreTestText(reportOf(tested, opened.uri)));
         if (tested.failure !== undefined)
             throw tested.failure;
     },
@@ -86139,35 +86266,30 @@ const assayCommand = {
     ],
     async run(terminal) {
         const { flags, machine } = terminal;
+        const what = flags.argument?.trim() || flags.read('database-url')?.trim() || '';
+        if (what === '')
+            throw new Failure('input', 'badInput', 'there is nothing to assay', {
+                hint: 'name a URL or a dump file: pgassay assay postgresql://user@host/database, or set DATABASE_URL',
+            });
+        if (!what.includes('://') || (0,external_node_fs_.existsSync)(what))
+            return assayFile(terminal, what);
         const out = flags.read('out')?.trim();
         if (out)
-            return assay(terminal, (0,external_node_path_.resolve)(out));
-        await withPrivateFolder(machine, (folder) => assay(terminal, (0,external_node_path_.join)(folder, 'store')));
+            return assay(terminal, what, (0,external_node_path_.resolve)(out));
+        await withPrivateFolder(machine, (folder) => assay(terminal, what, (0,external_node_path_.join)(folder, 'store')));
     },
 };
-async function assay(terminal, folder) {
-    const { flags, log, signal } = terminal;
-    const what = flags.argument?.trim() || flags.read('database-url')?.trim() || '';
-    if (what === '')
-        throw new Failure('input', 'badInput', 'there is nothing to assay', {
-            hint: 'name a URL or a dump file: pgassay assay postgresql://user@host/database, or set DATABASE_URL',
-        });
+async function assay(terminal, what, folder) {
+    const { flags, signal } = terminal;
     const store = openStore({ kind: 'folder', root: folder }, { signal });
-    const isFile = !what.includes('://') || (0,external_node_fs_.existsSync)(what);
-    const tested = isFile ? await assayFile(terminal, store, what) : await assayDatabase(terminal, store, what);
-    const kept = terminal.flags.read('out') !== undefined;
-    const report = reportOf(tested, store);
-    const shown = kept ? report : { ...report, location: undefined };
-    const unknown = isFile
-        ? [
-            '  unknown   what the database held when it was dumped: a file has no census; its rows were compared with its own',
-        ]
-        : [];
-    answer(terminal, { ...documentOf(tested), ...(kept ? { store: store.uri } : { proof: null }) }, [restoreTestText(shown), ...unknown, ...(kept ? [`  kept      ${store.uri}`] : [])].join('\n'));
+    const tested = await assayDatabase(terminal, store, what);
+    const kept = Boolean(flags.read('out')?.trim());
+    const report = reportOf(kept ? tested : { ...tested, location: undefined }, store.uri);
+    answer(terminal, { ...documentOf(tested), ...(kept ? { store: store.uri } : { proof: null }) }, [restoreTestText(report), ...(kept ? [`  kept      ${store.uri}`] : [])].join('\n'));
     if (tested.failure !== undefined)
         throw tested.failure;
     if (!kept)
-        log.info('nothing of it was kept; --out FOLDER keeps the backup');
+        terminal.log.info('nothing of it was kept; --out FOLDER keeps the backup');
 }
 async function assayDatabase(terminal, store, url) {
     const { flags, log, secrets, signal, machine, variables } = terminal;
@@ -86192,7 +86314,7 @@ async function assayDatabase(terminal, store, url) {
         secrets.spare(word);
     for (const notice of config.target.notices)
         log.notice(notice);
-    const test = readTest(terminal, store);
+    const test = readTest(terminal);
     const result = await backup(config, { log, signal });
     if (result.kind !== 'stored')
         throw new Error('a backup that is no dry run was not stored');
@@ -86201,25 +86323,34 @@ async function assayDatabase(terminal, store, url) {
     const entry = await readBackup(store, config.name, result.manifest.id);
     if (entry.kind !== 'backup')
         throw new Error('a stored backup cannot be read back');
-    return restoreTest(store, entry.backup, test, { log, signal });
+    return restoreTest(storedSubject(store, entry.backup), test, { log, signal });
 }
-async function assayFile(terminal, store, path) {
+async function assayFile(terminal, path) {
     const { flags, log, signal, machine } = terminal;
-    const test = readTest(terminal, store);
-    const absolute = (0,external_node_path_.isAbsolute)(path) ? path : (0,external_node_path_.join)(process.cwd(), path);
+    if (flags.read('out')?.trim())
+        throw new Failure('input', 'badInput', 'out: keeps the backup of a database; a dump file stays where it is');
+    const test = readTest(terminal);
     const name = nameFrom(flags.read('name'), (0,external_node_path_.basename)(path).replace(/\.[a-z]+$/i, ''));
-    const imported = await importDump(store, absolute, name, test, machine, { log, signal });
-    const { totals, database, tools, files } = imported.manifest;
+    const subject = await foreignDump((0,external_node_path_.resolve)(path), name, test, machine, { log, signal });
+    const { totals, database, tools, files } = subject.manifest;
     log.info(`${path} is whole: an archive of ${displayWord(database.name)}, PostgreSQL ${database.serverVersion}, by pg_dump ${tools.pgDump}; ${formatCount(totals.tables, 'table')}, ${formatCount(totals.rows, 'row')}, ${formatBytes(files[0]?.bytes ?? 0)}`);
-    return restoreTest(store, imported, test, { log, signal });
+    const tested = await restoreTest(subject, test, { log, signal });
+    const unknown = '  unknown   what the database held when it was dumped: no file tells; its rows were compared with its own';
+    answer(terminal, documentOf(tested), `${restoreTestText(reportOf(tested, path))}\n${unknown}`);
+    if (tested.failure !== undefined)
+        throw tested.failure;
 }
 const commonInputs = ['client-bin', 'install-client', 'tls-ca', 'tls-client-cert', 'tls-client-key'];
-function readTest({ flags, secrets, machine, variables, log }, store) {
+function readTest({ flags, secrets, machine, variables, log }) {
     const inputs = new Inputs(flags.read);
     const scratchUrl = flags.read('scratch-url') ?? '';
     const wanted = ['checks', 'checks-file', 'max-restore-time', 'skip-extensions', 'jobs', 'timeout', 'scratch-url'];
     const { config } = readHiding(secrets, scratchUrl, () => {
-        const read = (name) => name === 'store' ? store.uri : [...wanted, ...commonInputs].includes(name) ? flags.read(name) : undefined;
+        const read = (name) => name === 'store'
+            ? 'file:///nonexistent'
+            : [...wanted, ...commonInputs].includes(name)
+                ? flags.read(name)
+                : undefined;
         return readRestoreTest(withPemFiles(read, inputs), { machine, source: sourceOf(variables), identity: undefined, holdsSecrets: holdsSecrets(variables) }, inputs.problems);
     });
     if (config.scratch !== undefined) {

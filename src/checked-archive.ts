@@ -39,7 +39,7 @@ export async function checkedArchive(
     }
   };
   const tocOf = (): Toc => {
-    if (reader.toc !== undefined) return reader.toc;
+    if (reader.toc?.format === 'custom') return reader.toc;
     throw new Failure(
       'verify',
       'verification',

@@ -1,12 +1,14 @@
+import type { FileHandle } from 'node:fs/promises';
 import { withinLimits } from './attempts.ts';
 import type { Backup } from './catalog.ts';
-import { type CheckedArchive, checkedArchive } from './checked-archive.ts';
+import { checkedArchive } from './checked-archive.ts';
 import type { Check } from './checks.ts';
 import { Failure } from './failure.ts';
 import type { Log } from './log.ts';
 import { type Machine, type ProgramChoice, programsOfMajor, withPrivateFolder } from './machine.ts';
 import { type Census, fileNames, type Manifest, type Source } from './manifest.ts';
 import { formatCount, formatSeconds } from './numbers.ts';
+import type { Toc } from './postgres/archive-toc.ts';
 import { childEnvironment } from './postgres/child-environment.ts';
 import type { Programs } from './postgres/client.ts';
 import { applyToDatabase, databaseStatements } from './postgres/database-settings.ts';
@@ -36,7 +38,7 @@ import { shellWord } from './publish.ts';
 import type { RestoreTestReport } from './report/restore-test.ts';
 import type { Store } from './store/store.ts';
 import { compareRestored, type Finding } from './verdict.ts';
-import { fileOf, readCensus, readSmall } from './verify.ts';
+import { readCensus, readSmall } from './verify.ts';
 
 /** Everything a restore test needs to know besides the backup. Durations are milliseconds. */
 export interface RestoreTestConfig extends ProgramChoice {
@@ -58,6 +60,50 @@ export interface RestoreTestConfig extends ProgramChoice {
   readonly version: string;
   readonly source: Source | null;
   readonly machine: Machine;
+}
+
+/** What is tested: a stored backup, or a dump that somebody has. */
+export interface TestSubject {
+  readonly manifest: Manifest;
+  readonly manifestSha256: string;
+  /** Throws a `Failure` (exit 40) when it is not what was written. */
+  census(): Promise<Census>;
+  /** The source's `roles.sql`, where there is one. The same. */
+  roles(): Promise<string | undefined>;
+  /** Every byte of it read and checked; a copy, where one is needed, goes into the private `folder`. The same. */
+  archive(folder: string, signal: AbortSignal): Promise<TestArchive>;
+  now(): Promise<Date>;
+  /** Writes the proof; returns its address, undefined where it is not to be kept. Throws a `Failure`. */
+  keep(proof: Proof): Promise<string | undefined>;
+}
+
+/** An archive that pg_restore can open: a descriptor, where what was checked must be what is read, or a path. */
+export interface TestArchive {
+  readonly file: FileHandle | undefined;
+  readonly path: string | undefined;
+  readonly toc: Toc;
+  /** False for an archive of one file whose parts cannot be read side by side. */
+  readonly parallel: boolean;
+}
+
+/** A backup in a store; its proof is written beside it. */
+export function storedSubject(store: Store, backup: Backup): TestSubject {
+  const { manifest, manifestSha256 } = backup;
+  return {
+    manifest,
+    manifestSha256,
+    census: () => readCensus(store, manifest),
+    roles: async () => {
+      if (!manifest.files.some((file) => file.name === fileNames.roles)) return undefined;
+      return (await readSmall(store, manifest, fileNames.roles)).toString('utf8');
+    },
+    archive: async (folder, signal) => ({
+      ...(await checkedArchive(store, manifest, folder, signal)),
+      parallel: true,
+    }),
+    now: () => store.now(),
+    keep: (proof) => writeProof(store, proof),
+  };
 }
 
 /** A restore test that came to a verdict. */
@@ -84,12 +130,7 @@ interface Io {
  * writes the verdict beside the backup. Throws a `Failure` when there can be no verdict: the store or the scratch server
  * cannot be used, or somebody cancelled.
  */
-export async function restoreTest(
-  store: Store,
-  backup: Backup,
-  config: RestoreTestConfig,
-  io: Io,
-): Promise<RestoreTested> {
+export async function restoreTest(subject: TestSubject, config: RestoreTestConfig, io: Io): Promise<RestoreTested> {
   const limits = {
     ...io,
     timeoutMs: config.timeoutMs,
@@ -108,7 +149,7 @@ export async function restoreTest(
         hint: 'run it again when you are ready',
       }),
   };
-  return withinLimits(limits, (signal) => new RestoreTest(store, backup, config, { ...io, signal }).run());
+  return withinLimits(limits, (signal) => new RestoreTest(subject, config, { ...io, signal }).run());
 }
 
 /** What was found so far, and how it can be said. */
@@ -124,8 +165,7 @@ interface Verdict {
 }
 
 class RestoreTest {
-  readonly #store: Store;
-  readonly #backup: Backup;
+  readonly #subject: TestSubject;
   readonly #manifest: Manifest;
   readonly #config: RestoreTestConfig;
   readonly #io: Io;
@@ -135,10 +175,9 @@ class RestoreTest {
   #server = '';
   #pgRestore = '';
 
-  constructor(store: Store, backup: Backup, config: RestoreTestConfig, io: Io) {
-    this.#store = store;
-    this.#backup = backup;
-    this.#manifest = backup.manifest;
+  constructor(subject: TestSubject, config: RestoreTestConfig, io: Io) {
+    this.#subject = subject;
+    this.#manifest = subject.manifest;
     this.#config = config;
     this.#io = io;
   }
@@ -147,7 +186,7 @@ class RestoreTest {
     let census: Census | undefined;
     let verdict: Verdict;
     try {
-      census = await readCensus(this.#store, this.#manifest);
+      census = await this.#subject.census();
       verdict = await this.#judge(census);
     } catch (error) {
       if (!(error instanceof Failure) || (error.exit !== 'verification' && error.exit !== 'wrongKey')) throw error;
@@ -195,13 +234,13 @@ class RestoreTest {
       return await this.#restoreAndCompare(folder, census, archive, scratch);
     } finally {
       this.#io.signal.removeEventListener('abort', closeSessions);
-      await archive.file.close();
+      await archive.file?.close();
       await scratch.close();
     }
   }
 
   /** Both at the same time; who fails first ends the other. A damaged archive says more than a server that does not start. */
-  async #downloadAndOpen(folder: string): Promise<[CheckedArchive, Scratch]> {
+  async #downloadAndOpen(folder: string): Promise<[TestArchive, Scratch]> {
     const failed = new AbortController();
     const signal = AbortSignal.any([this.#io.signal, failed.signal]);
     const stopOther = (error: unknown): never => {
@@ -213,17 +252,16 @@ class RestoreTest {
       this.#open(signal).catch(stopOther),
     ]);
     if (downloaded.status === 'fulfilled' && opened.status === 'fulfilled') return [downloaded.value, opened.value];
-    if (downloaded.status === 'fulfilled') await downloaded.value.file.close();
+    if (downloaded.status === 'fulfilled') await downloaded.value.file?.close();
     if (opened.status === 'fulfilled') await opened.value.close();
     throw failed.signal.reason;
   }
 
   /** Every file of the backup is read and hashed; the archive stays open. */
-  async #download(folder: string, signal: AbortSignal): Promise<CheckedArchive> {
+  async #download(folder: string, signal: AbortSignal): Promise<TestArchive> {
     const began = Date.now();
-    if (this.#manifest.files.some((file) => file.name === fileNames.roles))
-      this.#rolesSql = (await readSmall(this.#store, this.#manifest, fileNames.roles)).toString('utf8');
-    const archive = await checkedArchive(this.#store, this.#manifest, folder, signal);
+    this.#rolesSql = await this.#subject.roles();
+    const archive = await this.#subject.archive(folder, signal);
     this.#timings.download = seconds(began);
     return archive;
   }
@@ -248,7 +286,7 @@ class RestoreTest {
     }
     const programs = await this.#programs(archived.major, true, signal);
     // The archive's copy lies beside it, where the store is elsewhere.
-    const bytes = this.#manifest.database.sizeBytes * 1.1 + fileOf(this.#manifest, fileNames.dump).bytes;
+    const bytes = this.#manifest.database.sizeBytes * 1.1 + (this.#manifest.files[0]?.bytes ?? 0);
     const cluster = await startScratchCluster(programs, { temporary: machine.temporary, bytes }, signal);
     const server = new ScratchServer(cluster.admin, io);
     const close = async (): Promise<void> => {
@@ -291,15 +329,10 @@ class RestoreTest {
     );
   }
 
-  async #restoreAndCompare(
-    folder: string,
-    census: Census,
-    archive: CheckedArchive,
-    scratch: Scratch,
-  ): Promise<Verdict> {
+  async #restoreAndCompare(folder: string, census: Census, archive: TestArchive, scratch: Scratch): Promise<Verdict> {
     const { log } = this.#io;
     this.#server = formatVersion(scratch.server.version);
-    let jobs = this.#config.jobs;
+    let jobs = archive.parallel ? this.#config.jobs : 1;
     for (;;) {
       let database: ScratchDatabase;
       try {
@@ -359,7 +392,7 @@ class RestoreTest {
     };
   }
 
-  async #inDatabase(folder: string, census: Census, archive: CheckedArchive, place: Place): Promise<Verdict> {
+  async #inDatabase(folder: string, census: Census, archive: TestArchive, place: Place): Promise<Verdict> {
     const { server, programs, database, jobs } = place;
     const target: ConnectionTarget = { ...server.admin, ...database.tester };
     const environment = await childEnvironment(target, server.server, folder, {
@@ -434,7 +467,7 @@ class RestoreTest {
     };
   }
 
-  async #check(archive: CheckedArchive, { server, database }: Place): Promise<Finding[]> {
+  async #check(archive: TestArchive, { server, database }: Place): Promise<Finding[]> {
     if (this.#config.checks.length === 0) return [];
     const began = Date.now();
     const owner = await server.connect(database.tester);
@@ -468,8 +501,8 @@ class RestoreTest {
       format: 'pgassay-proof/1',
       backupId: manifest.id,
       name: manifest.name,
-      manifestSha256: this.#backup.manifestSha256,
-      testedAt: new Date((await this.#store.now()).getTime()).toISOString(),
+      manifestSha256: this.#subject.manifestSha256,
+      testedAt: new Date((await this.#subject.now()).getTime()).toISOString(),
       result: findings.length === 0 ? 'passed' : 'failed',
       level,
       findings,
@@ -485,7 +518,7 @@ class RestoreTest {
     };
     let location: string | undefined;
     try {
-      location = await writeProof(this.#store, proof);
+      location = await this.#subject.keep(proof);
     } catch (error) {
       if (!(error instanceof Failure)) throw error;
       this.#io.log.warn(`the proof could not be written beside the backup: ${error.message}`);
@@ -531,7 +564,7 @@ function needsSuperuser({ found }: Finding): boolean {
 const givesAway = /must be (?:member of role|able to SET ROLE) /;
 
 /** pg_restore's errors, by the archive's own entries. To give an object to somebody powerful was not expected to work. */
-function refusals(refused: readonly Refused[], { toc }: CheckedArchive, database: ScratchDatabase): Finding[] {
+function refusals(refused: readonly Refused[], { toc }: TestArchive, database: ScratchDatabase): Finding[] {
   const entries = new Map(toc.entries.map((entry) => [entry.dumpId, entry]));
   const told = new Set<number>();
   return refused.flatMap(({ dumpId, message }): Finding[] => {
@@ -564,12 +597,12 @@ function seconds(since: number): number {
 }
 
 /** What the edges say about it. */
-export function reportOf({ failure: _, ...tested }: RestoreTested, store: Store): RestoreTestReport {
+export function reportOf({ failure: _, ...tested }: RestoreTested, store: string): RestoreTestReport {
   const { manifest, proof } = tested;
   return {
     ...tested,
     restoreSeconds: restoreSeconds(proof.timings),
     command: (at) => `pgassay restore-test ${manifest.id} --store ${at} --name ${shellWord(manifest.name)}`,
-    store: shellWord(store.uri),
+    store: shellWord(store),
   };
 }

@@ -12,7 +12,7 @@ import { locate } from '../locate.ts';
 import { publicWordsOf, secretsOf } from '../postgres/url.ts';
 import { newestProven } from '../proofs.ts';
 import { restoreTestSummary, restoreTestText } from '../report/restore-test.ts';
-import { type RestoreTested, reportOf, restoreTest } from '../restore-test.ts';
+import { type RestoreTested, reportOf, restoreTest, storedSubject } from '../restore-test.ts';
 import {
   laterRestoreTestInputs,
   type RestoreTestRequest,
@@ -78,8 +78,8 @@ async function test(
   core.setOutput('backup-id', manifest.id);
   // Asked now, so that nobody waits for the answer once there is a verdict.
   const details = alerts.details();
-  const tested = await log.group('Restore', () => restoreTest(opened, backup, config, { log, signal }));
-  const report = reportOf(tested, opened);
+  const tested = await log.group('Restore', () => restoreTest(storedSubject(opened, backup), config, { log, signal }));
+  const report = reportOf(tested, opened.uri);
   const { proof, failure } = tested;
   const outputs = {
     result: proof.result,

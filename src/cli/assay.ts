@@ -1,19 +1,19 @@
 import { existsSync } from 'node:fs';
-import { basename, isAbsolute, join, resolve } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import { backup } from '../backup.ts';
 import { namePattern } from '../backup-id.ts';
 import { readBackupConfig } from '../backup-inputs.ts';
 import { readBackup } from '../catalog.ts';
 import { holdsSecrets, readHiding, sourceOf, withPemFiles } from '../environment.ts';
 import { Failure } from '../failure.ts';
-import { importDump } from '../import-dump.ts';
+import { foreignDump } from '../foreign-dump.ts';
 import { Inputs, type ReadInput } from '../inputs.ts';
 import { withPrivateFolder } from '../machine.ts';
 import { formatBytes, formatCount, formatSeconds } from '../numbers.ts';
 import { displayWord } from '../postgres/names.ts';
 import { publicWordsOf, secretsOf } from '../postgres/url.ts';
 import { restoreTestText } from '../report/restore-test.ts';
-import { type RestoreTestConfig, type RestoreTested, reportOf, restoreTest } from '../restore-test.ts';
+import { type RestoreTestConfig, type RestoreTested, reportOf, restoreTest, storedSubject } from '../restore-test.ts';
 import { readRestoreTest } from '../restore-test-inputs.ts';
 import { openStore } from '../store/open.ts';
 import type { Store } from '../store/store.ts';
@@ -60,37 +60,31 @@ export const assayCommand: Command = {
   ],
   async run(terminal) {
     const { flags, machine } = terminal;
+    const what = flags.argument?.trim() || flags.read('database-url')?.trim() || '';
+    if (what === '')
+      throw new Failure('input', 'badInput', 'there is nothing to assay', {
+        hint: 'name a URL or a dump file: pgassay assay postgresql://user@host/database, or set DATABASE_URL',
+      });
+    if (!what.includes('://') || existsSync(what)) return assayFile(terminal, what);
     const out = flags.read('out')?.trim();
-    if (out) return assay(terminal, resolve(out));
-    await withPrivateFolder(machine, (folder) => assay(terminal, join(folder, 'store')));
+    if (out) return assay(terminal, what, resolve(out));
+    await withPrivateFolder(machine, (folder) => assay(terminal, what, join(folder, 'store')));
   },
 };
 
-async function assay(terminal: Terminal, folder: string): Promise<void> {
-  const { flags, log, signal } = terminal;
-  const what = flags.argument?.trim() || flags.read('database-url')?.trim() || '';
-  if (what === '')
-    throw new Failure('input', 'badInput', 'there is nothing to assay', {
-      hint: 'name a URL or a dump file: pgassay assay postgresql://user@host/database, or set DATABASE_URL',
-    });
+async function assay(terminal: Terminal, what: string, folder: string): Promise<void> {
+  const { flags, signal } = terminal;
   const store = openStore({ kind: 'folder', root: folder }, { signal });
-  const isFile = !what.includes('://') || existsSync(what);
-  const tested = isFile ? await assayFile(terminal, store, what) : await assayDatabase(terminal, store, what);
-  const kept = terminal.flags.read('out') !== undefined;
-  const report = reportOf(tested, store);
-  const shown = kept ? report : { ...report, location: undefined };
-  const unknown = isFile
-    ? [
-        '  unknown   what the database held when it was dumped: a file has no census; its rows were compared with its own',
-      ]
-    : [];
+  const tested = await assayDatabase(terminal, store, what);
+  const kept = Boolean(flags.read('out')?.trim());
+  const report = reportOf(kept ? tested : { ...tested, location: undefined }, store.uri);
   answer(
     terminal,
     { ...documentOf(tested), ...(kept ? { store: store.uri } : { proof: null }) },
-    [restoreTestText(shown), ...unknown, ...(kept ? [`  kept      ${store.uri}`] : [])].join('\n'),
+    [restoreTestText(report), ...(kept ? [`  kept      ${store.uri}`] : [])].join('\n'),
   );
   if (tested.failure !== undefined) throw tested.failure;
-  if (!kept) log.info('nothing of it was kept; --out FOLDER keeps the backup');
+  if (!kept) terminal.log.info('nothing of it was kept; --out FOLDER keeps the backup');
 }
 
 async function assayDatabase(terminal: Terminal, store: Store, url: string): Promise<RestoreTested> {
@@ -110,7 +104,7 @@ async function assayDatabase(terminal: Terminal, store: Store, url: string): Pro
   for (const secret of secretsOf(url, config.target)) secrets.add(secret);
   for (const word of [...publicWordsOf(config.target), config.name]) secrets.spare(word);
   for (const notice of config.target.notices) log.notice(notice);
-  const test = readTest(terminal, store);
+  const test = readTest(terminal);
   const result = await backup(config, { log, signal });
   if (result.kind !== 'stored') throw new Error('a backup that is no dry run was not stored');
   const { totals, database, timings, files } = result.manifest;
@@ -119,31 +113,40 @@ async function assayDatabase(terminal: Terminal, store: Store, url: string): Pro
   );
   const entry = await readBackup(store, config.name, result.manifest.id);
   if (entry.kind !== 'backup') throw new Error('a stored backup cannot be read back');
-  return restoreTest(store, entry.backup, test, { log, signal });
+  return restoreTest(storedSubject(store, entry.backup), test, { log, signal });
 }
 
-async function assayFile(terminal: Terminal, store: Store, path: string): Promise<RestoreTested> {
+async function assayFile(terminal: Terminal, path: string): Promise<void> {
   const { flags, log, signal, machine } = terminal;
-  const test = readTest(terminal, store);
-  const absolute = isAbsolute(path) ? path : join(process.cwd(), path);
+  if (flags.read('out')?.trim())
+    throw new Failure('input', 'badInput', 'out: keeps the backup of a database; a dump file stays where it is');
+  const test = readTest(terminal);
   const name = nameFrom(flags.read('name'), basename(path).replace(/\.[a-z]+$/i, ''));
-  const imported = await importDump(store, absolute, name, test, machine, { log, signal });
-  const { totals, database, tools, files } = imported.manifest;
+  const subject = await foreignDump(resolve(path), name, test, machine, { log, signal });
+  const { totals, database, tools, files } = subject.manifest;
   log.info(
     `${path} is whole: an archive of ${displayWord(database.name)}, PostgreSQL ${database.serverVersion}, by pg_dump ${tools.pgDump}; ${formatCount(totals.tables, 'table')}, ${formatCount(totals.rows, 'row')}, ${formatBytes(files[0]?.bytes ?? 0)}`,
   );
-  return restoreTest(store, imported, test, { log, signal });
+  const tested = await restoreTest(subject, test, { log, signal });
+  const unknown =
+    '  unknown   what the database held when it was dumped: no file tells; its rows were compared with its own';
+  answer(terminal, documentOf(tested), `${restoreTestText(reportOf(tested, path))}\n${unknown}`);
+  if (tested.failure !== undefined) throw tested.failure;
 }
 
 const commonInputs = ['client-bin', 'install-client', 'tls-ca', 'tls-client-cert', 'tls-client-key'];
 
-function readTest({ flags, secrets, machine, variables, log }: Terminal, store: Store): RestoreTestConfig {
+function readTest({ flags, secrets, machine, variables, log }: Terminal): RestoreTestConfig {
   const inputs = new Inputs(flags.read);
   const scratchUrl = flags.read('scratch-url') ?? '';
   const wanted = ['checks', 'checks-file', 'max-restore-time', 'skip-extensions', 'jobs', 'timeout', 'scratch-url'];
   const { config } = readHiding(secrets, scratchUrl, () => {
     const read: ReadInput = (name) =>
-      name === 'store' ? store.uri : [...wanted, ...commonInputs].includes(name) ? flags.read(name) : undefined;
+      name === 'store'
+        ? 'file:///nonexistent'
+        : [...wanted, ...commonInputs].includes(name)
+          ? flags.read(name)
+          : undefined;
     return readRestoreTest(
       withPemFiles(read, inputs),
       { machine, source: sourceOf(variables), identity: undefined, holdsSecrets: holdsSecrets(variables) },

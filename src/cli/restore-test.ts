@@ -4,7 +4,7 @@ import { locate } from '../locate.ts';
 import { publicWordsOf, secretsOf } from '../postgres/url.ts';
 import { restoreSeconds } from '../proof.ts';
 import { restoreTestText } from '../report/restore-test.ts';
-import { type RestoreTested, reportOf, restoreTest } from '../restore-test.ts';
+import { type RestoreTested, reportOf, restoreTest, storedSubject } from '../restore-test.ts';
 import { readRestoreTest } from '../restore-test-inputs.ts';
 import { openStore } from '../store/open.ts';
 import { answer, type Command } from './command.ts';
@@ -66,8 +66,8 @@ export const restoreTestCommand: Command = {
     }
     const opened = openStore(store, { signal, idleMs });
     const { backup } = await locate(opened, { name, selector, newest: true }, log);
-    const tested = await restoreTest(opened, backup, config, { log, signal });
-    answer(terminal, documentOf(tested), restoreTestText(reportOf(tested, opened)));
+    const tested = await restoreTest(storedSubject(opened, backup), config, { log, signal });
+    answer(terminal, documentOf(tested), restoreTestText(reportOf(tested, opened.uri)));
     if (tested.failure !== undefined) throw tested.failure;
   },
 };

@@ -1,5 +1,6 @@
 /**
- * Reads the table of contents at the head of a custom-format archive while it streams by.
+ * Reads the table of contents at the head of a custom-format archive while it streams by, or the file that holds that of
+ * a directory or tar archive.
  *
  * `pg_restore --list` prints names with their newlines folded, knows no dependencies and ends early on a pipe, so the
  * bytes are read here. Layout: PostgreSQL's pg_backup_archiver.c (ReadHead, ReadToc), archive versions 1.14
@@ -22,6 +23,7 @@ export interface TocEntry {
 }
 
 export interface Toc {
+  readonly format: ArchiveFormat;
   /** `1.16` */
   readonly archiveVersion: string;
   readonly databaseName: string;
@@ -41,7 +43,13 @@ export class NotAnArchive extends Error {}
 class NeedMore extends Error {}
 
 const magic = 'PGDMP';
-const customFormat = 1;
+/** Numbers of pg_backup_archiver.h. */
+const formats = new Map([
+  [1, 'custom'],
+  [3, 'tar'],
+  [5, 'directory'],
+] as const);
+export type ArchiveFormat = 'custom' | 'tar' | 'directory';
 const oldest = version(1, 14);
 const newest = version(1, 16);
 /** Ten thousand tables make about 15 MB; a hostile length field must not make us buffer the world. */
@@ -65,8 +73,7 @@ export class TocReader {
       const checkpoint = this.#cursor.at;
       try {
         if (this.#head === undefined) this.#head = readHead(this.#cursor);
-        else if (this.#entries.length < this.#head.count)
-          this.#entries.push(readEntry(this.#cursor, this.#head.version));
+        else if (this.#entries.length < this.#head.count) this.#entries.push(readEntry(this.#cursor, this.#head));
         else {
           this.#finish(this.#head);
           return;
@@ -84,6 +91,7 @@ export class TocReader {
     const decoder = new TextDecoder(webName(encoding));
     const decode = (latin1: string): string => decoder.decode(Buffer.from(latin1, 'latin1'));
     this.toc = {
+      format: head.format,
       encoding,
       archiveVersion: `${head.version >> 8}.${head.version & 0xff}`,
       compression: head.compression,
@@ -106,6 +114,7 @@ export class TocReader {
 
 interface Head {
   readonly version: number;
+  readonly format: ArchiveFormat;
   readonly compression: string;
   readonly databaseName: string;
   readonly serverVersion: string;
@@ -125,7 +134,8 @@ function readHead(cursor: Cursor): Head {
   if (cursor.integerBytes < 1 || cursor.integerBytes > 8)
     throw new NotAnArchive(`its integers have ${cursor.integerBytes} bytes`);
   cursor.offsetBytes = cursor.byte();
-  if (cursor.byte() !== customFormat) throw new NotAnArchive('it is not in the custom format');
+  const format = formats.get(cursor.byte() as 1 | 3 | 5);
+  if (format === undefined) throw new NotAnArchive('it is in a format that is not known');
   let compression: string;
   if (archiveVersion >= version(1, 15)) compression = compressions[cursor.byte()] ?? 'unknown';
   else compression = cursor.integer() === 0 ? 'none' : 'gzip';
@@ -133,11 +143,19 @@ function readHead(cursor: Cursor): Head {
   const databaseName = cursor.string() ?? '';
   const serverVersion = cursor.string() ?? '';
   const dumpVersion = cursor.string() ?? '';
-  return { version: archiveVersion, compression, databaseName, serverVersion, dumpVersion, count: cursor.integer() };
+  return {
+    version: archiveVersion,
+    format,
+    compression,
+    databaseName,
+    serverVersion,
+    dumpVersion,
+    count: cursor.integer(),
+  };
 }
 
 /** Strings of an entry stay Latin-1, one character a byte, until the archive's own encoding is known. */
-function readEntry(cursor: Cursor, archiveVersion: number): TocEntry {
+function readEntry(cursor: Cursor, { version: archiveVersion, format }: Head): TocEntry {
   const dumpId = cursor.integer();
   cursor.integer(); // had a data dumper
   const tableOid = Number(cursor.string() ?? 0);
@@ -156,8 +174,9 @@ function readEntry(cursor: Cursor, archiveVersion: number): TocEntry {
   cursor.string(); // with OIDs
   const dependencies: number[] = [];
   for (let id = cursor.string(); id !== null; id = cursor.string()) dependencies.push(Number(id));
-  cursor.byte(); // data state
-  cursor.skip(cursor.offsetBytes);
+  // Where its data is: a state and an offset, or the name of a file.
+  if (format === 'custom') cursor.skip(1 + cursor.offsetBytes);
+  else cursor.string();
   return { dumpId, tableOid, oid, kind, tag, schema: schema === '' ? null : schema, owner, definition, dependencies };
 }
 

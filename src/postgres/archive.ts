@@ -176,6 +176,44 @@ export class ArchiveDecoder {
   }
 }
 
+/** Reads an archive of any format to its last byte, from where it lies. `folder` is a private one. Throws as `finish` does. */
+export async function readArchiveAt(
+  programs: Programs,
+  { path, toc }: { readonly path: string; readonly toc: Toc },
+  folder: string,
+  signal: AbortSignal,
+): Promise<Archive> {
+  signal.throwIfAborted();
+  const output = await OutputPipe.open(folder);
+  const program = start({
+    path: programs.pgRestore,
+    args: ['--data-only', '--verbose', '--file=-', path],
+    env: bareEnvironment(programs.libraryPath),
+    stdout: output.stdout,
+  });
+  output.started();
+  program.stdin.end();
+  const stop = (): void => void program.stop().catch(() => undefined);
+  signal.addEventListener('abort', stop, { once: true });
+  const reader = new ArchiveTextReader();
+  try {
+    await output.read(program.stdout, (chunk) => void reader.push(chunk));
+    const exit = await program.exited;
+    signal.throwIfAborted();
+    const said = readReports(exit.stderr).find((report) => report.severity === 'error')?.message;
+    if (exit.code !== 0) throw damaged(`pg_restore: ${said ?? `exit ${exit.code ?? exit.signal}`}`);
+    const text = reader.end();
+    if (!text.complete) throw damaged('pg_restore exited 0 without having read to the end');
+    return assemble(toc, text);
+  } catch (error) {
+    signal.throwIfAborted();
+    throw error instanceof UnreadableArchiveText ? damaged(error.message) : error;
+  } finally {
+    signal.removeEventListener('abort', stop);
+    await program.stop().catch(() => undefined);
+  }
+}
+
 function damaged(what: string, cause?: unknown): Failure {
   return new Failure('validate', 'verification', `the archive cannot be read to its end: ${what}`, { cause });
 }

@@ -1,6 +1,4 @@
-/**
- * What a file is by its first bytes: `custom` for an archive of pg_dump -Fc, else words for people, to follow "it is".
- */
+/** What a file is by its first bytes: `custom`, `tar`, else words for people, to follow "it is". */
 export function describeDump(head: Uint8Array): string {
   const bytes = Buffer.from(head.buffer, head.byteOffset, head.byteLength);
   const begins = (...magic: number[]): boolean => magic.every((byte, at) => bytes[at] === byte);
@@ -11,10 +9,10 @@ export function describeDump(head: Uint8Array): string {
   if (begins(0x1f, 0x8b)) return 'a gzip file; gunzip it first';
   if (begins(0x28, 0xb5, 0x2f, 0xfd)) return 'a zstd file; decompress it first: zstd -d';
   if (begins(0x50, 0x4b, 3, 4)) return 'a zip file; unzip it first';
-  if (text.slice(257, 262) === 'ustar') return 'a tar archive; only the custom format (pg_dump -Fc) is read';
+  if (text.slice(257, 262) === 'ustar') return 'tar';
   if (/^\s*<(?:!doctype|html|\?xml)/i.test(text))
     return 'a web page or an XML answer, an error message perhaps: no dump';
   if (/^(?:\s*--[^\n]*\n|\s)*(?:SET |SELECT |CREATE |\\)/i.test(text) || text.includes('PostgreSQL database dump'))
-    return 'an SQL script; only the custom format (pg_dump -Fc) can be checked to its last byte';
+    return 'an SQL script; only archives (pg_dump -Fc, -Fd, -Ft) are read: a script cut off in the middle looks like a whole one';
   return 'no dump of PostgreSQL that is known here';
 }

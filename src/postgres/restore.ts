@@ -14,8 +14,8 @@ export interface RestorePlan {
   readonly programs: Programs;
   readonly environment: Readonly<Record<string, string>>;
   readonly database: string;
-  /** A custom-format archive, seekable, so that several jobs can read it. */
-  readonly archive: { readonly file: FileHandle; readonly path: string | undefined };
+  /** A custom-format archive, seekable, so that several jobs can read it; or the path of any archive. */
+  readonly archive: { readonly file: FileHandle | undefined; readonly path: string | undefined };
   readonly jobs: number;
   /** Names of the archive's objects, which messages may repeat. */
   readonly names: readonly string[];
@@ -124,13 +124,9 @@ async function pgRestore(
   signal.throwIfAborted();
   const program = start({
     path: plan.programs.pgRestore,
-    args: [
-      ...['--no-password', '--verbose', '-d', databaseArgument(plan.database), ...args],
-      // Every job opens the archive anew; on Linux /proc does that even for a file without a name.
-      process.platform === 'linux' ? '/proc/self/fd/3' : (plan.archive.path ?? '/dev/fd/3'),
-    ],
+    args: [...['--no-password', '--verbose', '-d', databaseArgument(plan.database), ...args], pathOf(plan.archive)],
     env: plan.environment,
-    inherit: [plan.archive.file.fd],
+    ...(plan.archive.file === undefined ? {} : { inherit: [plan.archive.file.fd] }),
   });
   program.stdin.end();
   program.stdout.resume();
@@ -159,4 +155,10 @@ async function pgRestore(
     clearInterval(progress);
     signal.removeEventListener('abort', stop);
   }
+}
+
+/** Every job opens the archive anew; on Linux /proc does that even for a file without a name. */
+function pathOf({ file, path }: RestorePlan['archive']): string {
+  if (file !== undefined && process.platform === 'linux') return '/proc/self/fd/3';
+  return path ?? '/dev/fd/3';
 }

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { chmod, readFile, writeFile } from 'node:fs/promises';
+import { chmod, cp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
@@ -63,6 +63,36 @@ describe('pgassay assay', () => {
     assert.equal(wrong.exitCode, 51, said(wrong));
     assert.equal((wrong.json as TestReport).findings.length, 1);
   });
+
+  for (const [format, name] of [
+    ['d', 'directory'],
+    ['t', 'tar'],
+  ] as const)
+    test(`a ${name} archive is read and restored where it lies; cut short it is refused`, async () => {
+      const path = join(folder, `shop.${name}`);
+      await program(cluster, 'pg_dump', [`-F${format}`, '-f', path, '-d', cluster.url('shop')]);
+      const result = await assay([path, '--json']);
+      assert.equal(result.exitCode, 0, said(result));
+      assert.match(result.stderr, /is whole: an archive of shop, PostgreSQL 15\.\d+/);
+      assert.match(result.stderr, /; 26 tables, /);
+      const damaged = join(folder, `cut.${name}`);
+      await cp(path, damaged, { recursive: true });
+      if (format === 't') {
+        for (const share of [0.3, 0.99]) {
+          await writeFile(damaged, (await readFile(path)).subarray(0, Math.floor(share * (await stat(path)).size)));
+          const cut = await assay([damaged]);
+          assert.equal(cut.exitCode, 40, said(cut));
+          assert.match(cut.stderr, /is a tar archive without its end: it was cut off/);
+        }
+      } else {
+        const [data = ''] = (await readdir(damaged)).filter((file) => file.endsWith('.dat.gz'));
+        await rm(join(damaged, data));
+        const cut = await assay([damaged]);
+        assert.equal(cut.exitCode, 40, said(cut));
+        assert.match(cut.stderr, /the archive cannot be read to its end/);
+        assert.match((await assay([folder])).stderr, /is a folder without toc\.dat/);
+      }
+    });
 
   test('a dump file that does not restore: its constraint asks a table that it cannot find then', async () => {
     await cluster.createDatabase('broken');

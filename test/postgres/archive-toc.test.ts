@@ -148,7 +148,7 @@ describe('bytes that are no archive', () => {
         'PK\u0003\u0004xxxx',
       ],
       ...['PGDMQ', 'PGDMP\u0001\u0000\u0000\u0004\u0008\u0001', 'PGDMP\u0001\u0013\u0000\u0004\u0008\u0001'],
-      'PGDMP\u0001\u000e\u0000\u0004\u0008\u0003xxxxxxxxxxxxx',
+      'PGDMP\u0001\u000e\u0000\u0004\u0008\u0002xxxxxxxxxxxxx',
       'PGDMP\u0001\u000e\u0000\u0084\u0008\u0001xxxxxxxxxxxxx',
       'PGDMP\u0001\u000e\u0000\u0000\u0008\u0001xxxxxxxxxxxxx',
     ])

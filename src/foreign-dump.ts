@@ -1,85 +1,86 @@
-import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { open } from 'node:fs/promises';
+import { open, readdir, stat } from 'node:fs/promises';
+import { join } from 'node:path';
 import { newId } from './backup-id.ts';
-import type { Backup } from './catalog.ts';
-import { readBackup } from './catalog.ts';
-import { cancelled, Failure } from './failure.ts';
+import { Failure } from './failure.ts';
 import type { Log } from './log.ts';
 import { type Machine, type ProgramChoice, programsReading, withPrivateFolder } from './machine.ts';
-import { type Census, fileNames, type Manifest, serialize } from './manifest.ts';
-import { type Archive, ArchiveDecoder } from './postgres/archive.ts';
+import { type Census, fileNames, type Manifest } from './manifest.ts';
+import { type Archive, readArchiveAt } from './postgres/archive.ts';
 import { NotAnArchive, type Toc, TocReader } from './postgres/archive-toc.ts';
 import { describeDump } from './postgres/dump-kinds.ts';
+import { requireWholeTar, tocOfTar } from './postgres/tar-archive.ts';
 import { extensionsOf, localeOf, rolesNamedIn } from './postgres/toc-facts.ts';
 import { formatVersion, parseVersion } from './postgres/version.ts';
-import { Publisher } from './publish.ts';
 import { release } from './release.ts';
-import type { Store } from './store/store.ts';
+import type { TestSubject } from './restore-test.ts';
 
 /**
- * Takes a custom-format archive that somebody else made into a store, as a backup: read to its last byte, its rows
- * counted, its own table of contents for a census. What the database held when it was dumped nobody can say any more.
- * Throws a `Failure` when the file is no such archive or is not whole.
+ * A dump that somebody has, as something to be tested: an archive of the custom, directory or tar format, read to its
+ * last byte where it lies, its rows counted. What the database held when it was dumped nobody can say any more. Throws a
+ * `Failure` when it is no archive (exit 2) or not whole (exit 40).
  */
-export async function importDump(
-  store: Store,
+export async function foreignDump(
   path: string,
   name: string,
   choice: ProgramChoice,
   machine: Machine,
   io: { readonly log: Log; readonly signal: AbortSignal },
-): Promise<Backup> {
-  const file = await open(path, 'r').catch((error: NodeJS.ErrnoException) => {
+): Promise<TestSubject> {
+  const found = await look(path);
+  const programs = await programsReading(versionIn(found.toc.dumpVersion, path), choice, machine, io);
+  const archive = await withPrivateFolder(machine, (folder) =>
+    readArchiveAt(programs, { path, toc: found.toc }, folder, io.signal),
+  );
+  const census = censusOf(archive);
+  return {
+    manifest: manifestOf({ name, archive, census, bytes: found.bytes, written: found.written, path }),
+    manifestSha256: '',
+    census: async () => census,
+    roles: async () => undefined,
+    archive: async () => ({ file: undefined, path, toc: found.toc, parallel: found.toc.format !== 'tar' }),
+    now: async () => new Date(),
+    keep: async () => undefined,
+  };
+}
+
+interface Found {
+  readonly toc: Toc;
+  readonly bytes: number;
+  readonly written: Date;
+}
+
+async function look(path: string): Promise<Found> {
+  const information = await stat(path).catch((error: NodeJS.ErrnoException) => {
     throw new Failure('input', 'badInput', `${path} cannot be read (${error.code})`, {
       hint: 'give a dump file, or a URL: postgresql://user@host/database',
       cause: error,
     });
   });
+  const written = information.mtime;
+  if (information.isDirectory()) {
+    const files = await readdir(path);
+    if (!files.includes('toc.dat')) throw unusable(path, 'a folder without toc.dat, so no archive of pg_dump -Fd');
+    const sizes = await Promise.all(files.map(async (file) => (await stat(join(path, file))).size));
+    const bytes = sizes.reduce((sum, size) => sum + size, 0);
+    return { toc: await tocOf(createReadStream(join(path, 'toc.dat')), path), bytes, written };
+  }
+  const bytes = information.size;
+  const kind = describeDump(await headOf(path));
+  if (kind === 'custom') return { toc: await tocOf(createReadStream(path), path), bytes, written };
+  if (kind !== 'tar') throw unusable(path, kind);
+  await requireWholeTar(path);
+  return { toc: await tocOf(tocOfTar(path), path), bytes, written };
+}
+
+async function headOf(path: string): Promise<Buffer> {
+  const file = await open(path, 'r').catch((error: NodeJS.ErrnoException) => {
+    throw new Failure('input', 'badInput', `${path} cannot be read (${error.code})`, { cause: error });
+  });
   try {
-    const information = await file.stat();
-    if (information.isDirectory()) throw unusable(path, 'a folder; only archives of one file (pg_dump -Fc) are read');
     const head = Buffer.alloc(64 * 1024);
     const { bytesRead } = await file.read(head, 0, head.length, 0);
-    const kind = describeDump(head.subarray(0, bytesRead));
-    if (kind !== 'custom') throw unusable(path, kind);
-    const toc = await tocOf(createReadStream(path), path);
-    const programs = await programsReading(versionIn(toc.dumpVersion, path), choice, machine, io);
-    const id = newId(await store.now(), await store.ids(name));
-    const folder = `${name}/${id}`;
-    const publisher = new Publisher(store, folder, io.signal);
-    const started = Date.now();
-    const archive = await withPrivateFolder(machine, async (privateFolder) => {
-      const decoder = await ArchiveDecoder.start(programs, privateFolder);
-      const upload = await store.begin(`${folder}/${fileNames.dump}`, information.size);
-      try {
-        const hash = createHash('sha256');
-        let bytes = 0;
-        for await (const chunk of createReadStream(path) as AsyncIterable<Buffer>) {
-          if (io.signal.aborted) throw cancelled('validate');
-          hash.update(chunk);
-          bytes += chunk.length;
-          await decoder.write(chunk);
-          await upload.write(chunk);
-        }
-        const whole = await decoder.finish();
-        const written = { bytes, sha256: hash.digest('hex') };
-        await publisher.completeDump(upload, written, whole.toc.compression, 'checksum');
-        return whole;
-      } catch (error) {
-        await upload.abort();
-        throw error;
-      } finally {
-        await decoder.stop();
-      }
-    });
-    const census = censusOf(archive);
-    await publisher.put(fileNames.census, serialize(census));
-    const manifest = manifestOf({ id, name, store, archive, census, publisher, information, started, path });
-    await publisher.publish(manifest);
-    const entry = await readBackup(store, name, id);
-    if (entry.kind !== 'backup') throw new Failure('publish', 'store', `${name}/${id} cannot be read back`);
-    return entry.backup;
+    return head.subarray(0, bytesRead);
   } finally {
     await file.close();
   }
@@ -103,7 +104,7 @@ async function tocOf(stream: AsyncIterable<Buffer>, path: string): Promise<Toc> 
 
 function unusable(path: string, what: string): Failure {
   return new Failure('input', 'badInput', `${path} is ${what}`, {
-    hint: 'assay reads archives in the custom format, which pg_dump -Fc writes, and databases by their URL',
+    hint: 'assay reads the archives of pg_dump -Fc, -Fd and -Ft, and databases by their URL',
   });
 }
 
@@ -135,30 +136,28 @@ function censusOf(archive: Archive): Census {
   };
 }
 
+/** What a manifest would have said. Nobody stores it. */
 function manifestOf(parts: {
-  readonly id: string;
   readonly name: string;
-  readonly store: Store;
   readonly archive: Archive;
   readonly census: Census;
-  readonly publisher: Publisher;
-  readonly information: { readonly mtime: Date; readonly size: number };
-  readonly started: number;
+  readonly bytes: number;
+  readonly written: Date;
   readonly path: string;
 }): Manifest {
-  const { archive, census, information, path } = parts;
+  const { archive, census, bytes, written, path } = parts;
   const { toc } = archive;
   const definitions = toc.entries.some((entry) => entry.kind === 'TABLE');
   const mode = archive.tables.size === 0 ? 'schema-only' : definitions ? 'full' : 'data-only';
   const now = new Date().toISOString();
   return {
     format: 'pgassay/1',
-    id: parts.id,
+    id: newId(new Date(), []),
     name: parts.name,
     label: 'imported',
     series: mode,
     // The archive's own clock has no time zone.
-    createdAt: information.mtime.toISOString(),
+    createdAt: written.toISOString(),
     finishedAt: now,
     expiresAt: null,
     database: {
@@ -167,15 +166,15 @@ function manifestOf(parts: {
       serverVersion: formatVersion(versionIn(toc.serverVersion, path)),
       encoding: toc.encoding,
       ...localeOf(toc),
-      sizeBytes: information.size * 5,
+      sizeBytes: bytes * 5,
     },
     tools: { pgDump: formatVersion(versionIn(toc.dumpVersion, path)), pgassay: release },
     source: null,
     scope: { mode, schemas: [], excludeSchemas: [], tables: [], excludeTables: [], excludeTableData: [] },
-    store: parts.store.uri,
+    store: '',
     previous: null,
     signing: null,
-    files: parts.publisher.files,
+    files: [{ name: fileNames.dump, bytes, sha256: '', compression: toc.compression, encryption: null }],
     totals: {
       tables: census.tables.length,
       rows: census.tables.reduce((rows, table) => rows + table.rows, 0),
@@ -183,6 +182,6 @@ function manifestOf(parts: {
     },
     selfContained: mode !== 'data-only',
     warnings: [],
-    timings: { total: Math.round((Date.now() - parts.started) / 100) / 10 },
+    timings: {},
   };
 }
