@@ -10,6 +10,7 @@ import { fetchCommand } from './fetch.ts';
 import { commandHelp, generalHelp, parseFlags } from './flags.ts';
 import { listCommand, showCommand } from './list.ts';
 import { restoreCommand } from './restore.ts';
+import { rowsCommand } from './rows.ts';
 import { harmless, terminalLog } from './terminal.ts';
 import { verifyCommand } from './verify.ts';
 
@@ -20,6 +21,7 @@ const commands: readonly Command[] = [
   verifyCommand,
   fetchCommand,
   restoreCommand,
+  rowsCommand,
 ];
 
 /** The command line: `pgassay <command> …`. Results go to stdout, everything else to stderr; sets the exit status. */
@@ -51,6 +53,7 @@ export async function runCli(): Promise<void> {
       machine: machineOf(process.env),
       variables: process.env,
       json: flags.json,
+      screen: process.stdout.isTTY === true,
       print: (text) => process.stdout.write(`${harmless(secrets.redact(text))}\n`),
     };
     await command.run(terminal);

@@ -18,6 +18,8 @@ export interface TocEntry {
   readonly schema: string | null;
   readonly owner: string;
   readonly definition: string;
+  /** Of a `TABLE DATA`: `COPY public.users (id, mail) FROM stdin;`, empty where rows are INSERTs. */
+  readonly copyStatement: string;
   readonly dependencies: readonly number[];
 }
 
@@ -29,6 +31,8 @@ export interface Toc {
   readonly serverVersion: string;
   readonly dumpVersion: string;
   readonly compression: string;
+  /** PostgreSQL's name of the encoding of everything in it, rows included. */
+  readonly encoding: string;
   readonly entries: readonly TocEntry[];
 }
 
@@ -78,10 +82,13 @@ export class TocReader {
   }
 
   #finish(head: Head): void {
-    const decode = decoderFor(this.#entries);
+    const encoding = encodingOf(this.#entries);
+    const decoder = new TextDecoder(webName(encoding));
+    const decode = (latin1: string): string => decoder.decode(Buffer.from(latin1, 'latin1'));
     this.toc = {
       archiveVersion: `${head.version >> 8}.${head.version & 0xff}`,
       compression: head.compression,
+      encoding,
       databaseName: decode(head.databaseName),
       serverVersion: head.serverVersion,
       dumpVersion: head.dumpVersion,
@@ -93,6 +100,7 @@ export class TocReader {
           schema: entry.schema === null ? null : decode(entry.schema),
           owner: decode(entry.owner),
           definition: decode(entry.definition),
+          copyStatement: decode(entry.copyStatement),
         })),
     };
     this.#cursor.release();
@@ -142,7 +150,7 @@ function readEntry(cursor: Cursor, archiveVersion: number): TocEntry {
   cursor.integer(); // section
   const definition = cursor.string() ?? '';
   cursor.string(); // drop statement
-  cursor.string(); // copy statement
+  const copyStatement = cursor.string() ?? '';
   const schema = cursor.string();
   cursor.string(); // tablespace
   cursor.string(); // table access method
@@ -153,7 +161,10 @@ function readEntry(cursor: Cursor, archiveVersion: number): TocEntry {
   for (let id = cursor.string(); id !== null; id = cursor.string()) dependencies.push(Number(id));
   cursor.byte(); // data state
   cursor.skip(cursor.offsetBytes);
-  return { dumpId, tableOid, oid, kind, tag, schema: schema === '' ? null : schema, owner, definition, dependencies };
+  return {
+    ...{ dumpId, tableOid, oid, kind, tag, schema: schema === '' ? null : schema, owner },
+    ...{ definition, copyStatement, dependencies },
+  };
 }
 
 class Cursor {
@@ -228,11 +239,9 @@ const encodings: Record<string, string> = {
 };
 const latinParts = [0, 1, 2, 3, 4, 9, 10, 13, 14];
 
-function decoderFor(entries: readonly TocEntry[]): (latin1: string) => string {
+function encodingOf(entries: readonly TocEntry[]): string {
   const setting = entries.find((entry) => entry.kind === 'ENCODING')?.definition ?? '';
-  const name = /'([A-Za-z0-9_]+)'/.exec(setting)?.[1] ?? 'UTF8';
-  const decoder = new TextDecoder(webName(name));
-  return (latin1) => decoder.decode(Buffer.from(latin1, 'latin1'));
+  return /'([A-Za-z0-9_]+)'/.exec(setting)?.[1] ?? 'UTF8';
 }
 
 function webName(name: string): string {

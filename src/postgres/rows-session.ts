@@ -1,0 +1,38 @@
+import { Failure } from '../failure.ts';
+import { type ConnectOptions, connect, type Session } from './connect.ts';
+import { isDatabaseError } from './messages.ts';
+import { detectPooling, prepareSession } from './server.ts';
+import type { ConnectionTarget } from './url.ts';
+
+/**
+ * A session in a database that others are working in: settings of ours must not reach theirs, so a transaction pooler is
+ * refused (exit 15), and the server ends it soon after we are gone, whatever it was doing. Throws a `Failure`.
+ */
+export async function connectToLive(target: ConnectionTarget, options: ConnectOptions): Promise<Session> {
+  if (target.poolerHint !== undefined)
+    throw new Failure('connect', 'pooler', `${target.poolerHint.reason}, and temporary tables do not last there`, {
+      hint: target.poolerHint.direct,
+    });
+  const session = await connect(target, options);
+  try {
+    const pooling = await detectPooling(session, () => connect(target, { ...options, pinned: session.server }));
+    if (pooling === 'transaction')
+      throw new Failure(
+        'connect',
+        'pooler',
+        'this URL leads to a pooler that shares server sessions between transactions; settings and temporary tables would end up in those of your application',
+        { hint: 'use the direct URL of the server, or the port of its session pool' },
+      );
+    await prepareSession(session);
+    // The one output setting that decides what a money value is read as: pg_restore would take the target's own.
+    await session.query('RESET lc_monetary; SET standard_conforming_strings = on');
+    // Not every platform can; there the server notices when it next has something to say to us.
+    await session.query('SET client_connection_check_interval = 1000').catch((error: unknown) => {
+      if (!isDatabaseError(error)) throw error;
+    });
+    return session;
+  } catch (error) {
+    await session.close();
+    throw error;
+  }
+}
