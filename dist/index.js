@@ -74009,7 +74009,7 @@ const serverMessages = [
     'operator does not exist: {…}',
     'missing FROM-clause entry for table "…"',
     'column reference "…" is ambiguous',
-    'argument of WHERE must be type boolean, not type {…}',
+    'argument of [WHERE|AND|OR|NOT] must be type boolean, not type {…}',
     '[aggregate functions|window functions|set-returning functions] are not allowed in WHERE',
     'invalid regular expression: {…}',
     'large object {n} [does not exist|already exists]',
@@ -74085,7 +74085,7 @@ const serverMessages = [
     'invalid snapshot identifier: "…"',
     'could not import the requested snapshot',
     'cannot [export or import snapshots during recovery|use serializable mode in a hot standby]',
-    'cannot execute {…} in a read-only transaction',
+    'cannot execute [INSERT|UPDATE|DELETE|MERGE|SELECT FOR UPDATE|nextval()|setval()|{…}] in a read-only transaction',
     'cannot access temporary or unlogged relations during recovery',
     'cannot alter type "…" because column "…" uses it',
     'cannot drop {…} because other objects depend on it',
@@ -83443,6 +83443,8 @@ function readCondition(text) {
                 return { problem: "continues an E'…' string with another string; write it as one" };
             continue;
         }
+        if (/^[eE]'/.test(text.slice(at, at + 2)))
+            return { problem: "has a ' without its partner" };
         if (match(tokens.text) !== undefined)
             continue;
         const quoted = match(tokens.quotedName)?.[1];
@@ -83630,6 +83632,8 @@ class Pieces {
 
 
 
+/** How long a lock is waited for: whoever comes after us waits as long. */
+const rows_session_lockTimeout = '10s';
 /**
  * A session in a database that others are working in: settings of ours must not reach theirs, so a transaction pooler is
  * refused (exit 15), and the server ends it soon after we are gone, whatever it was doing. Throws a `Failure`.
@@ -83646,7 +83650,7 @@ async function connectToLive(target, options) {
             throw new Failure('connect', 'pooler', 'this URL leads to a pooler that shares server sessions between transactions; settings and temporary tables would end up in those of your application', { hint: 'use the direct URL of the server, or the port of its session pool' });
         await prepareSession(session);
         // The one output setting that decides what a money value is read as: pg_restore would take the target's own.
-        await session.query('RESET lc_monetary; SET standard_conforming_strings = on');
+        await session.query(`RESET lc_monetary; SET standard_conforming_strings = on; SET lock_timeout = '${rows_session_lockTimeout}'`);
         // Not every platform can; there the server notices when it next has something to say to us.
         await session.query('SET client_connection_check_interval = 1000').catch((error) => {
             if (!isDatabaseError(error))
@@ -83658,6 +83662,15 @@ async function connectToLive(target, options) {
         await session.close();
         throw error;
     }
+}
+/** The SQLSTATE of a lock that was not given in time. */
+const lockNotAvailable = '55P03';
+/** Its failure, in our words; `where` is the table it was about, where that is known. */
+function lockFailure(cause, where = 'a table') {
+    return new Failure('restore', 'timeLimit', `somebody else held a lock on ${where} for more than ${rows_session_lockTimeout}`, {
+        hint: 'nothing was changed; run it again when that is over (pg_stat_activity shows who it is)',
+        cause,
+    });
 }
 
 ;// CONCATENATED MODULE: ./build/postgres/rows-staging.js
@@ -83816,13 +83829,14 @@ async function askWhere(session, target, condition, columns, ask, before) {
     }
     catch (error) {
         session.lost.throwIfAborted();
-        if (!isDatabaseError(error))
+        // A syntax error, a value, a function's own exception; the rest is not the condition's fault.
+        if (!isDatabaseError(error) || !/^(?:0A|21|22|25|42|P0)/.test(error.code))
             throw error;
         const isName = rows_staging_nameOf(target);
         const said = reduceMessage(error.message, (word) => word.split('.').every((part) => condition.names.has(part.replace(/^"|"$/g, '')) || isName(part)));
         const offset = Number(error.position) - [...before].length;
         const at = offset >= 1 && offset <= [...condition.text].length ? ` (at its character ${offset})` : '';
-        throw new Failure('input', 'badInput', `where: the server does not understand the condition for ${displayName(target)}: ${said}${at}`, {
+        throw new Failure('input', 'badInput', `where: the condition for ${displayName(target)} cannot be used: ${said}${at}`, {
             hint: `it is one SQL expression over the columns of the backup: ${columns.slice(0, 30).map(displayWord).join(', ')}; functions and tables that are not PostgreSQL's own need their schema, public.users`,
             cause: error,
         });
@@ -84140,8 +84154,7 @@ function sorted(tables, counts) {
 
 
 
-/** How long a table's lock is waited for: whoever comes after us waits as long. */
-const rows_writing_lockTimeout = '30s';
+
 /**
  * The one transaction that writes: it locks the tables against ALTER, looks at them again, inserts in the order of the
  * foreign keys, has every constraint checked and compares what is there with what was found. The caller ends it.
@@ -84163,7 +84176,7 @@ class RowsTransaction {
         const targets = this.#found.map((each) => each.target);
         for (const [at] of this.#found.entries())
             await session.query(`BEGIN READ WRITE; CREATE TEMPORARY TABLE ${written(at)} (relation oid, place tid); COMMIT`);
-        await session.query(`BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '${rows_writing_lockTimeout}'`);
+        await session.query('BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE');
         const order = await this.#lock(targets);
         const states = await this.#switchTriggersOff(order.tables);
         if (order.deferred)
@@ -84334,11 +84347,8 @@ function rows_writing_refusal(error, tables) {
             hint: `it was rolled back, nothing was changed; bring those rows back too: --table ${displayName(reference.to)} --where …`,
             cause: error,
         });
-    if (code === '55P03')
-        return new Failure('restore', 'timeLimit', `somebody else held a lock on ${at} for more than ${rows_writing_lockTimeout}`, {
-            hint: 'it was rolled back, nothing was changed; run it again when that is over (pg_stat_activity shows who it is)',
-            cause: error,
-        });
+    if (code === lockNotAvailable)
+        return lockFailure(error, at);
     const isName = (word) => tables.some((each) => rows_staging_nameOf(each)(word));
     return new Failure('restore', 'restore', `${at} refused the rows: ${reduceMessage(error.message, isName)}`, {
         hint: 'it was rolled back, nothing was changed',
@@ -84580,6 +84590,8 @@ class Recovery {
         }
         if (!isDatabaseError(error))
             throw error;
+        if (error.code === lockNotAvailable)
+            return lockFailure(error);
         return new Failure('restore', 'restore', `the target refused a statement: ${reduceMessage(error.message)}`, {
             hint: 'nothing was changed',
             cause: error,

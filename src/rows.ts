@@ -13,7 +13,7 @@ import type { Session } from './postgres/connect.ts';
 import { isDatabaseError, reduceMessage } from './postgres/messages.ts';
 import { displayList, displayName, displayWord, nameKey, type QualifiedName } from './postgres/names.ts';
 import { type Condition, tablesNamed, type WrittenTable } from './postgres/rows-request.ts';
-import { connectToLive } from './postgres/rows-session.ts';
+import { connectToLive, lockFailure, lockNotAvailable } from './postgres/rows-session.ts';
 import { checkCondition, type FoundRows, Staging, sampleOf, type WantedTable } from './postgres/rows-staging.ts';
 import {
   insertionOrder,
@@ -291,6 +291,7 @@ class Recovery {
       return new Failure(error.stage, error.exit, `${error.message}; nothing was changed`, { cause: error });
     }
     if (!isDatabaseError(error)) throw error;
+    if (error.code === lockNotAvailable) return lockFailure(error);
     return new Failure('restore', 'restore', `the target refused a statement: ${reduceMessage(error.message)}`, {
       hint: 'nothing was changed',
       cause: error,

@@ -105,6 +105,7 @@ export function readCondition(text: string): Condition | Mistake {
       if (text[at] === "'") return { problem: "continues an E'…' string with another string; write it as one" };
       continue;
     }
+    if (/^[eE]'/.test(text.slice(at, at + 2))) return { problem: "has a ' without its partner" };
     if (match(tokens.text) !== undefined) continue;
     const quoted = match(tokens.quotedName)?.[1];
     if (quoted !== undefined) {

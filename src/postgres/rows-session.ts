@@ -4,6 +4,9 @@ import { isDatabaseError } from './messages.ts';
 import { detectPooling, prepareSession } from './server.ts';
 import type { ConnectionTarget } from './url.ts';
 
+/** How long a lock is waited for: whoever comes after us waits as long. */
+export const lockTimeout = '10s';
+
 /**
  * A session in a database that others are working in: settings of ours must not reach theirs, so a transaction pooler is
  * refused (exit 15), and the server ends it soon after we are gone, whatever it was doing. Throws a `Failure`.
@@ -25,7 +28,7 @@ export async function connectToLive(target: ConnectionTarget, options: ConnectOp
       );
     await prepareSession(session);
     // The one output setting that decides what a money value is read as: pg_restore would take the target's own.
-    await session.query('RESET lc_monetary; SET standard_conforming_strings = on');
+    await session.query(`RESET lc_monetary; SET standard_conforming_strings = on; SET lock_timeout = '${lockTimeout}'`);
     // Not every platform can; there the server notices when it next has something to say to us.
     await session.query('SET client_connection_check_interval = 1000').catch((error: unknown) => {
       if (!isDatabaseError(error)) throw error;
@@ -35,4 +38,15 @@ export async function connectToLive(target: ConnectionTarget, options: ConnectOp
     await session.close();
     throw error;
   }
+}
+
+/** The SQLSTATE of a lock that was not given in time. */
+export const lockNotAvailable = '55P03';
+
+/** Its failure, in our words; `where` is the table it was about, where that is known. */
+export function lockFailure(cause: Error, where = 'a table'): Failure {
+  return new Failure('restore', 'timeLimit', `somebody else held a lock on ${where} for more than ${lockTimeout}`, {
+    hint: 'nothing was changed; run it again when that is over (pg_stat_activity shows who it is)',
+    cause,
+  });
 }

@@ -233,7 +233,8 @@ async function askWhere<T>(
     return await ask();
   } catch (error) {
     session.lost.throwIfAborted();
-    if (!isDatabaseError(error)) throw error;
+    // A syntax error, a value, a function's own exception; the rest is not the condition's fault.
+    if (!isDatabaseError(error) || !/^(?:0A|21|22|25|42|P0)/.test(error.code)) throw error;
     const isName = nameOf(target);
     const said = reduceMessage(error.message, (word) =>
       word.split('.').every((part) => condition.names.has(part.replace(/^"|"$/g, '')) || isName(part)),
@@ -243,7 +244,7 @@ async function askWhere<T>(
     throw new Failure(
       'input',
       'badInput',
-      `where: the server does not understand the condition for ${displayName(target)}: ${said}${at}`,
+      `where: the condition for ${displayName(target)} cannot be used: ${said}${at}`,
       {
         hint: `it is one SQL expression over the columns of the backup: ${columns.slice(0, 30).map(displayWord).join(', ')}; functions and tables that are not PostgreSQL's own need their schema, public.users`,
         cause: error,

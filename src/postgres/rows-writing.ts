@@ -4,6 +4,7 @@ import { formatCount } from '../numbers.ts';
 import type { Session } from './connect.ts';
 import { isDatabaseError, reduceMessage } from './messages.ts';
 import { displayName, displayWord, quoteName, quoteQualified, sqlName, sqlWord } from './names.ts';
+import { lockFailure, lockNotAvailable } from './rows-session.ts';
 import { type FoundRows, nameOf } from './rows-staging.ts';
 import {
   type InsertionOrder,
@@ -22,9 +23,6 @@ export interface WrittenRows {
   /** There already, and now as in the backup. */
   readonly updated: number;
 }
-
-/** How long a table's lock is waited for: whoever comes after us waits as long. */
-const lockTimeout = '30s';
 
 /**
  * The one transaction that writes: it locks the tables against ALTER, looks at them again, inserts in the order of the
@@ -49,7 +47,7 @@ export class RowsTransaction {
     const targets = this.#found.map((each) => each.target);
     for (const [at] of this.#found.entries())
       await session.query(`BEGIN READ WRITE; CREATE TEMPORARY TABLE ${written(at)} (relation oid, place tid); COMMIT`);
-    await session.query(`BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '${lockTimeout}'`);
+    await session.query('BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE');
     const order = await this.#lock(targets);
     const states = await this.#switchTriggersOff(order.tables);
     if (order.deferred) await session.query('SET CONSTRAINTS ALL DEFERRED');
@@ -266,11 +264,7 @@ function refusal(error: Named & Error, tables: readonly TargetTable[]): Failure 
         cause: error,
       },
     );
-  if (code === '55P03')
-    return new Failure('restore', 'timeLimit', `somebody else held a lock on ${at} for more than ${lockTimeout}`, {
-      hint: 'it was rolled back, nothing was changed; run it again when that is over (pg_stat_activity shows who it is)',
-      cause: error,
-    });
+  if (code === lockNotAvailable) return lockFailure(error, at);
   const isName = (word: string): boolean => tables.some((each) => nameOf(each)(word));
   return new Failure('restore', 'restore', `${at} refused the rows: ${reduceMessage(error.message, isName)}`, {
     hint: 'it was rolled back, nothing was changed',
