@@ -84268,7 +84268,7 @@ class RowsTransaction {
                     where.push(displayWord(name));
         const named = where.length === 0 || where.length === columns.length ? '' : ` (${where.join(', ')})`;
         const triggers = [...new Set(target.triggers.map((each) => displayWord(each.name)))].join(', ');
-        throw new Failure('restore', 'restore', `${formatCount(changed, 'row')} of the ${formatCount(count, 'row')} of ${displayName(target)} would not be as in the backup${named}${triggers === '' || this.#plan.triggers === 'off' ? '' : `: its triggers change what is inserted, ${triggers}`}`, {
+        throw new Failure('restore', 'restore', `${changed} of the ${formatCount(count, 'row')} of ${displayName(target)} would not be as in the backup${named}${triggers === '' || this.#plan.triggers === 'off' ? '' : `: its triggers change what is inserted, ${triggers}`}`, {
             hint: triggers === '' || this.#plan.triggers === 'off'
                 ? 'it was rolled back, nothing was changed; look for triggers of other tables and types that store values differently'
                 : 'it was rolled back, nothing was changed; --triggers off brings the rows back as they were',
@@ -84504,6 +84504,9 @@ class Recovery {
             const data = dataOf(target, toc, log);
             entries.push(...data);
             tables.push({ target, condition: request.condition, entries: rows_columnsOf(target, data) });
+            const retyped = retypedColumns(target, toc);
+            if (retyped.length > 0)
+                log.warn(`columns of ${displayName(target)} have other types than in the backup, and their values are converted: ${retyped.map(displayWord).join(', ')}`);
         }
         const recorded = new Map(source.census.tables.map((table) => [nameKey(table), table.archiveRows]));
         const recordedRows = ({ schema, tag }) => recorded.get(nameKey({ schema: schema ?? '', name: tag })) ?? 0;
@@ -84678,6 +84681,19 @@ function rows_columnsOf(target, data) {
     if (empty.length > 0)
         throw new Failure('restore', 'restore', `${displayName(target)} of the target has columns that are NOT NULL without a default, and the backup does not know them: ${empty.map((each) => each.name).join(', ')}`, { hint: `nothing was changed; give them a default first: ALTER TABLE … ALTER COLUMN … SET DEFAULT …` });
     return columns;
+}
+/** By the definition in the archive, where it is there; pg_dump writes a column a line, and types as the server does. */
+function retypedColumns(target, { entries }) {
+    const table = entries.find((each) => each.kind === 'TABLE' && keyOf(each) === nameKey(target));
+    const lines = (table?.definition ?? '').split('\n');
+    return target.columns
+        .filter(({ name, type }) => {
+        const bare = lines.find((each) => each.startsWith(`    ${name} `));
+        const line = bare ?? lines.find((each) => each.startsWith(`    ${quoteName(name)} `));
+        const rest = line?.slice(5 + (bare === undefined ? quoteName(name) : name).length);
+        return rest !== undefined && !(rest.startsWith(type) && /^(?:[ ,]|$)/.test(rest.slice(type.length)));
+    })
+        .map((each) => each.name);
 }
 
 ;// CONCATENATED MODULE: ./build/cli/rows.js

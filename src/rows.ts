@@ -11,7 +11,7 @@ import type { Toc, TocEntry } from './postgres/archive-toc.ts';
 import type { Programs } from './postgres/client.ts';
 import type { Session } from './postgres/connect.ts';
 import { isDatabaseError, reduceMessage } from './postgres/messages.ts';
-import { displayList, displayName, displayWord, nameKey, type QualifiedName } from './postgres/names.ts';
+import { displayList, displayName, displayWord, nameKey, type QualifiedName, quoteName } from './postgres/names.ts';
 import { type Condition, tablesNamed, type WrittenTable } from './postgres/rows-request.ts';
 import { connectToLive, lockFailure, lockNotAvailable } from './postgres/rows-session.ts';
 import { checkCondition, type FoundRows, Staging, sampleOf, type WantedTable } from './postgres/rows-staging.ts';
@@ -190,6 +190,11 @@ class Recovery {
       const data = dataOf(target, toc, log);
       entries.push(...data);
       tables.push({ target, condition: request.condition, entries: columnsOf(target, data) });
+      const retyped = retypedColumns(target, toc);
+      if (retyped.length > 0)
+        log.warn(
+          `columns of ${displayName(target)} have other types than in the backup, and their values are converted: ${retyped.map(displayWord).join(', ')}`,
+        );
     }
     const recorded = new Map(source.census.tables.map((table) => [nameKey(table), table.archiveRows]));
     const recordedRows = ({ schema, tag }: TocEntry): number =>
@@ -414,4 +419,18 @@ function columnsOf(target: TargetTable, data: readonly TocEntry[]): Map<number, 
       { hint: `nothing was changed; give them a default first: ALTER TABLE … ALTER COLUMN … SET DEFAULT …` },
     );
   return columns;
+}
+
+/** By the definition in the archive, where it is there; pg_dump writes a column a line, and types as the server does. */
+function retypedColumns(target: TargetTable, { entries }: Toc): string[] {
+  const table = entries.find((each) => each.kind === 'TABLE' && keyOf(each) === nameKey(target));
+  const lines = (table?.definition ?? '').split('\n');
+  return target.columns
+    .filter(({ name, type }) => {
+      const bare = lines.find((each) => each.startsWith(`    ${name} `));
+      const line = bare ?? lines.find((each) => each.startsWith(`    ${quoteName(name)} `));
+      const rest = line?.slice(5 + (bare === undefined ? quoteName(name) : name).length);
+      return rest !== undefined && !(rest.startsWith(type) && /^(?:[ ,]|$)/.test(rest.slice(type.length)));
+    })
+    .map((each) => each.name);
 }

@@ -154,7 +154,7 @@ export class RowsTransaction {
     throw new Failure(
       'restore',
       'restore',
-      `${formatCount(changed, 'row')} of the ${formatCount(count, 'row')} of ${displayName(target)} would not be as in the backup${named}${triggers === '' || this.#plan.triggers === 'off' ? '' : `: its triggers change what is inserted, ${triggers}`}`,
+      `${changed} of the ${formatCount(count, 'row')} of ${displayName(target)} would not be as in the backup${named}${triggers === '' || this.#plan.triggers === 'off' ? '' : `: its triggers change what is inserted, ${triggers}`}`,
       {
         hint:
           triggers === '' || this.#plan.triggers === 'off'

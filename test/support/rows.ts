@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import pg from 'pg';
 import { type CliResult, cli, clientBin, type Taken } from './backup.ts';
 import type { Cluster } from './postgres.ts';
@@ -64,11 +65,17 @@ export async function everything(cluster: Cluster, database: string): Promise<Re
       `SELECT string_agg(x, E'\\n' ORDER BY x) AS all FROM (
          SELECT format('trigger %s %s %s', tgrelid::regclass, tgname, tgenabled) FROM pg_trigger
          UNION ALL SELECT format('relation %s %s', oid::regclass, relfilenode) FROM pg_class WHERE oid > 16383 AND relpersistence <> 't' AND relnamespace <> 'pg_toast'::regnamespace
-         UNION ALL SELECT format('constraint %s %s %s', conrelid::regclass, conname, pg_get_constraintdef(oid)) FROM pg_constraint WHERE conrelid <> 0) s(x)`,
+         UNION ALL SELECT format('constraint %s %s %s', conrelid::regclass, conname, pg_get_constraintdef(oid)) FROM pg_constraint WHERE conrelid > 16383) s(x)`,
     );
     held.catalog = catalog.rows[0]?.all ?? '';
   } finally {
     await client.end();
   }
-  return held;
+  return Object.fromEntries(Object.entries(held).map(([name, text]) => [name, short(text)]));
+}
+
+/** A difference is to be read by people. */
+function short(text: string): string {
+  if (text.length < 5000) return text;
+  return `${text.slice(0, 200)}… ${text.length} ${createHash('sha256').update(text).digest('hex')}`;
 }
