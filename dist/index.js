@@ -83556,7 +83556,9 @@ async function readArchiveRows(source, pieceBytes, take, signal) {
         });
         pieces.finish();
         await drain();
-        const exit = await program.exited;
+        const exit = await program.exited.catch((error) => {
+            throw new Failure('restore', 'restore', `pg_restore could not be started: ${error.code}`, { cause: error });
+        });
         signal.throwIfAborted();
         if (exit.code !== 0 || exit.signal !== null) {
             const said = readReports(exit.stderr).find((report) => report.severity === 'error')?.message;
@@ -83656,6 +83658,13 @@ async function connectToLive(target, options) {
             if (!isDatabaseError(error))
                 throw error;
         });
+        // New in 17, for superusers: event triggers would run for our temporary tables.
+        await session
+            .query(`SELECT set_config(name, 'off', false) FROM pg_catalog.pg_settings WHERE name = 'event_triggers'`)
+            .catch((error) => {
+            if (!isDatabaseError(error))
+                throw error;
+        });
         return session;
     }
     catch (error) {
@@ -83722,7 +83731,8 @@ class Staging {
             throw new Error('rows of an entry that nobody asked for');
         const columns = place.wanted.entries.get(entry) ?? [];
         const { target, condition } = place.wanted;
-        await this.#session.query('BEGIN READ ONLY');
+        // A domain's CHECK is the database's own code, and finds its functions as in the application's sessions.
+        await this.#session.query('BEGIN READ ONLY; SET LOCAL search_path TO DEFAULT');
         try {
             await copyIn(this.#session, `COPY ${place.piece} (${columns.map(quoteName).join(', ')}) FROM STDIN (FORMAT text, ENCODING '${this.#encoding}')`, lines);
         }
@@ -83926,6 +83936,14 @@ async function judgeSession(session) {
         });
     return obstacles;
 }
+/** Event triggers that run when temporary tables are made; a superuser's session of 17 or later has them off. */
+async function eventTriggersOf(session) {
+    const rows = await session.query(`SELECT evtname::text AS name FROM pg_catalog.pg_event_trigger
+     WHERE evtenabled IN ('O', 'A') AND evtevent IN ('ddl_command_start', 'ddl_command_end')
+       AND (evttags IS NULL OR 'CREATE TABLE AS' = ANY (evttags) OR 'ALTER TABLE' = ANY (evttags))
+       AND coalesce(current_setting('event_triggers', true), 'on') = 'on' ORDER BY 1`);
+    return rows.map((row) => displayWord(row.name));
+}
 async function findRelation(session, name) {
     const [relation] = await session.query(`SELECT c.oid::int8::float8 AS oid, c.relkind AS kind, pg_has_role(c.relowner, 'USAGE') AS owner,
             row_security_active(c.oid) AS filtered, has_table_privilege(c.oid, 'SELECT') AS "select",
@@ -84040,6 +84058,7 @@ async function readTable(session, name, { oid }, { onConflict }) {
      CROSS JOIN unnest(i.indkey::int2[], i.indclass::oid[]) WITH ORDINALITY AS k(attnum, opclass, place)
      JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
      JOIN pg_catalog.pg_opclass c ON c.oid = k.opclass
+     JOIN pg_catalog.pg_am am ON am.oid = c.opcmethod AND am.amname = 'btree'
      JOIN pg_catalog.pg_amop m ON m.amopfamily = c.opcfamily AND m.amoplefttype = c.opcintype
           AND m.amoprighttype = c.opcintype AND m.amopstrategy = 3
      JOIN pg_catalog.pg_operator o ON o.oid = m.amopopr
@@ -84155,6 +84174,16 @@ function sorted(tables, counts) {
 
 
 
+
+/**
+ * What the database's own code goes by, triggers, CHECKs, defaults and indexes alike: the same as in the application's
+ * sessions of this role, not our empty search path. Statements that run meanwhile name everything in full.
+ */
+const rows_writing_reset = ['search_path', 'row_security', ...outputSettings.map((each) => /^SET (\w+)/.exec(each)?.[1] ?? '')];
+const theirs = rows_writing_reset.map((name) => `SET LOCAL ${name} TO DEFAULT`).join('; ');
+const ours = [`SET search_path = ''`, 'SET row_security = off', ...outputSettings]
+    .map((each) => each.replace(/^SET/, 'SET LOCAL'))
+    .join('; ');
 /**
  * The one transaction that writes: it locks the tables against ALTER, looks at them again, inserts in the order of the
  * foreign keys, has every constraint checked and compares what is there with what was found. The caller ends it.
@@ -84181,6 +84210,7 @@ class RowsTransaction {
         const states = await this.#switchTriggersOff(order.tables);
         if (order.deferred)
             await session.query('SET CONSTRAINTS ALL DEFERRED');
+        await session.query(theirs);
         const outcome = new Map();
         for (const target of order.tables) {
             const at = this.#found.findIndex((each) => each.target.oid === target.oid);
@@ -84190,6 +84220,7 @@ class RowsTransaction {
             outcome.set(found, await this.#refusals(order.tables, () => this.#insert(found, at)));
         }
         await this.#refusals(order.tables, () => session.query('SET CONSTRAINTS ALL IMMEDIATE'));
+        await session.query(ours);
         await this.#switchTriggersBack(order.tables, states);
         for (const [at, found] of this.#found.entries())
             await this.#compare(found, at, outcome.get(found));
@@ -84229,7 +84260,7 @@ class RowsTransaction {
        SET ${settable.map((name) => `${quoteName(name)} = source.${quoteName(name)}`).join(', ')}
        FROM ${table} AS source
        WHERE ${target.key.map(({ name, equals }) => `target.${quoteName(name)} ${equals} source.${quoteName(name)}`).join(' AND ')}
-         AND NOT EXISTS (SELECT FROM ${written(at)} w WHERE w.relation = target.tableoid AND w.place = target.ctid)
+         AND NOT EXISTS (SELECT FROM ${written(at)} w WHERE w.relation OPERATOR(pg_catalog.=) target.tableoid AND w.place OPERATOR(pg_catalog.=) target.ctid)
        RETURNING target.tableoid AS relation, target.ctid AS place`);
         return { inserted, skipped: left - updated, updated };
     }
@@ -84482,6 +84513,9 @@ class Recovery {
         const { triggers, dryRun } = this.#config;
         const targets = await readTargetTables(session, wanted.map((each) => each.table), this.#config);
         insertionOrder(targets);
+        const eventTriggers = await eventTriggersOf(session);
+        if (eventTriggers.length > 0)
+            log.notice(`event triggers of the target will see our temporary tables: ${eventTriggers.join(', ')}`);
         for (const [at, target] of targets.entries()) {
             const condition = wanted[at]?.request.condition;
             if (condition !== undefined)
@@ -84537,7 +84571,7 @@ class Recovery {
         const { log } = this.#io;
         for (const { target, count } of found)
             if (count === 0)
-                log.warn(`no row of ${displayName(target)} in this backup fits its condition`);
+                log.warn(`no row of ${displayName(target)} in this backup fits its condition; were they gone already when it was taken? --backup before:<time> names an older one`);
         const shown = new Map();
         if (this.#config.dryRun)
             for (const each of found)
@@ -84652,7 +84686,7 @@ function dataOf(table, { entries }, log) {
     collect(nameKey(table), table);
     if (found.length === 0)
         throw new Failure('locate', 'badInput', `the rows of ${displayName(table)} are not in this backup, only its definition`, {
-            hint: 'they were left out when it was taken (exclude-table-data, an unlogged or a foreign table); choose another backup (pgassay list)',
+            hint: 'they were left out when it was taken (exclude-table-data, an unlogged or a foreign table): choose another backup (pgassay list); in a backup of rows only, name the partitions',
         });
     if (without.length > 0)
         log.warn(`the rows of these partitions are not in the backup: ${displayList(without)}`);
@@ -84821,6 +84855,14 @@ function withBackup(flags) {
 function tell(terminal, { manifest, tables, seconds }, dryRun, database) {
     const written = tables.reduce((rows, each) => rows + each.inserted + each.updated, 0);
     const where = `${manifest.name}/${manifest.id} of ${formatTime(manifest.createdAt)}`;
+    const verdictOf = () => {
+        const rows = formatCount(written, 'row');
+        if (dryRun)
+            return `a dry run: ${rows} of ${where} would be brought back; ${displayWord(database)} is as it was`;
+        if (written === 0)
+            return `nothing was brought back; ${displayWord(database)} is as it was`;
+        return `${rows} of ${where} ${written === 1 ? 'is' : 'are'} in ${displayWord(database)} again, as in the backup, in ${formatSeconds(seconds)}`;
+    };
     answer(terminal, {
         backupId: manifest.id,
         name: manifest.name,
@@ -84835,9 +84877,7 @@ function tell(terminal, { manifest, tables, seconds }, dryRun, database) {
         ]), [1, 2, 3, 4]),
         '',
         ...tables.flatMap(shownOf),
-        dryRun
-            ? `a dry run: ${formatCount(written, 'row')} of ${where} would be brought back; ${displayWord(database)} is as it was`
-            : `${formatCount(written, 'row')} of ${where} ${written === 1 ? 'is' : 'are'} in ${displayWord(database)} again, as in the backup, in ${formatSeconds(seconds)}`,
+        verdictOf(),
     ].join('\n'));
 }
 function shownOf({ shown, found, ...name }) {

@@ -16,6 +16,7 @@ import { type Condition, tablesNamed, type WrittenTable } from './postgres/rows-
 import { connectToLive, lockFailure, lockNotAvailable } from './postgres/rows-session.ts';
 import { checkCondition, type FoundRows, Staging, sampleOf, type WantedTable } from './postgres/rows-staging.ts';
 import {
+  eventTriggersOf,
   insertionOrder,
   readTargetTables,
   type TargetTable,
@@ -167,6 +168,9 @@ class Recovery {
       this.#config,
     );
     insertionOrder(targets);
+    const eventTriggers = await eventTriggersOf(session);
+    if (eventTriggers.length > 0)
+      log.notice(`event triggers of the target will see our temporary tables: ${eventTriggers.join(', ')}`);
     for (const [at, target] of targets.entries()) {
       const condition = wanted[at]?.request.condition;
       if (condition !== undefined) await checkCondition(session, target, condition);
@@ -239,7 +243,10 @@ class Recovery {
   async #write(session: Session, found: readonly FoundRows[]): Promise<BroughtBack> {
     const { log } = this.#io;
     for (const { target, count } of found)
-      if (count === 0) log.warn(`no row of ${displayName(target)} in this backup fits its condition`);
+      if (count === 0)
+        log.warn(
+          `no row of ${displayName(target)} in this backup fits its condition; were they gone already when it was taken? --backup before:<time> names an older one`,
+        );
     const shown = new Map<FoundRows, TableOutcome['shown']>();
     if (this.#config.dryRun) for (const each of found) shown.set(each, await this.#show(session, each));
     const some = found.filter((each) => each.count > 0);
@@ -383,7 +390,7 @@ function dataOf(table: QualifiedName, { entries }: Toc, log: Log): TocEntry[] {
       'badInput',
       `the rows of ${displayName(table)} are not in this backup, only its definition`,
       {
-        hint: 'they were left out when it was taken (exclude-table-data, an unlogged or a foreign table); choose another backup (pgassay list)',
+        hint: 'they were left out when it was taken (exclude-table-data, an unlogged or a foreign table): choose another backup (pgassay list); in a backup of rows only, name the partitions',
       },
     );
   if (without.length > 0) log.warn(`the rows of these partitions are not in the backup: ${displayList(without)}`);

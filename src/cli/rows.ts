@@ -125,6 +125,12 @@ function withBackup(flags: Flags): Flags {
 function tell(terminal: Terminal, { manifest, tables, seconds }: BroughtBack, dryRun: boolean, database: string): void {
   const written = tables.reduce((rows, each) => rows + each.inserted + each.updated, 0);
   const where = `${manifest.name}/${manifest.id} of ${formatTime(manifest.createdAt)}`;
+  const verdictOf = (): string => {
+    const rows = formatCount(written, 'row');
+    if (dryRun) return `a dry run: ${rows} of ${where} would be brought back; ${displayWord(database)} is as it was`;
+    if (written === 0) return `nothing was brought back; ${displayWord(database)} is as it was`;
+    return `${rows} of ${where} ${written === 1 ? 'is' : 'are'} in ${displayWord(database)} again, as in the backup, in ${formatSeconds(seconds)}`;
+  };
   answer(
     terminal,
     {
@@ -146,9 +152,7 @@ function tell(terminal: Terminal, { manifest, tables, seconds }: BroughtBack, dr
       ),
       '',
       ...tables.flatMap(shownOf),
-      dryRun
-        ? `a dry run: ${formatCount(written, 'row')} of ${where} would be brought back; ${displayWord(database)} is as it was`
-        : `${formatCount(written, 'row')} of ${where} ${written === 1 ? 'is' : 'are'} in ${displayWord(database)} again, as in the backup, in ${formatSeconds(seconds)}`,
+      verdictOf(),
     ].join('\n'),
   );
 }

@@ -73,7 +73,9 @@ export async function readArchiveRows(
     });
     pieces.finish();
     await drain();
-    const exit = await program.exited;
+    const exit = await program.exited.catch((error: NodeJS.ErrnoException) => {
+      throw new Failure('restore', 'restore', `pg_restore could not be started: ${error.code}`, { cause: error });
+    });
     signal.throwIfAborted();
     if (exit.code !== 0 || exit.signal !== null) {
       const said = readReports(exit.stderr).find((report) => report.severity === 'error')?.message;

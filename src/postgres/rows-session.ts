@@ -33,6 +33,12 @@ export async function connectToLive(target: ConnectionTarget, options: ConnectOp
     await session.query('SET client_connection_check_interval = 1000').catch((error: unknown) => {
       if (!isDatabaseError(error)) throw error;
     });
+    // New in 17, for superusers: event triggers would run for our temporary tables.
+    await session
+      .query(`SELECT set_config(name, 'off', false) FROM pg_catalog.pg_settings WHERE name = 'event_triggers'`)
+      .catch((error: unknown) => {
+        if (!isDatabaseError(error)) throw error;
+      });
     return session;
   } catch (error) {
     await session.close();

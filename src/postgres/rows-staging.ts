@@ -69,7 +69,8 @@ export class Staging {
     if (place === undefined) throw new Error('rows of an entry that nobody asked for');
     const columns = place.wanted.entries.get(entry) ?? [];
     const { target, condition } = place.wanted;
-    await this.#session.query('BEGIN READ ONLY');
+    // A domain's CHECK is the database's own code, and finds its functions as in the application's sessions.
+    await this.#session.query('BEGIN READ ONLY; SET LOCAL search_path TO DEFAULT');
     try {
       await copyIn(
         this.#session,

@@ -151,6 +151,17 @@ async function judgeSession(session: Session): Promise<Obstacle[]> {
   return obstacles;
 }
 
+/** Event triggers that run when temporary tables are made; a superuser's session of 17 or later has them off. */
+export async function eventTriggersOf(session: Session): Promise<string[]> {
+  const rows = await session.query<{ name: string }>(
+    `SELECT evtname::text AS name FROM pg_catalog.pg_event_trigger
+     WHERE evtenabled IN ('O', 'A') AND evtevent IN ('ddl_command_start', 'ddl_command_end')
+       AND (evttags IS NULL OR 'CREATE TABLE AS' = ANY (evttags) OR 'ALTER TABLE' = ANY (evttags))
+       AND coalesce(current_setting('event_triggers', true), 'on') = 'on' ORDER BY 1`,
+  );
+  return rows.map((row) => displayWord(row.name));
+}
+
 async function findRelation(session: Session, name: QualifiedName): Promise<Relation | undefined> {
   const [relation] = await session.query<Relation>(
     `SELECT c.oid::int8::float8 AS oid, c.relkind AS kind, pg_has_role(c.relowner, 'USAGE') AS owner,
@@ -290,6 +301,7 @@ async function readTable(
      CROSS JOIN unnest(i.indkey::int2[], i.indclass::oid[]) WITH ORDINALITY AS k(attnum, opclass, place)
      JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
      JOIN pg_catalog.pg_opclass c ON c.oid = k.opclass
+     JOIN pg_catalog.pg_am am ON am.oid = c.opcmethod AND am.amname = 'btree'
      JOIN pg_catalog.pg_amop m ON m.amopfamily = c.opcfamily AND m.amoplefttype = c.opcintype
           AND m.amoprighttype = c.opcintype AND m.amopstrategy = 3
      JOIN pg_catalog.pg_operator o ON o.oid = m.amopopr

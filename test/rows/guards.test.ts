@@ -157,6 +157,38 @@ for (const major of majorsAvailable()) {
       assert.deepEqual(await everything(cluster, database), whole);
     });
 
+    test('what runs on insert finds its tables as in the application, whatever our own search path', async () => {
+      const name = await shopWith(`
+        CREATE SCHEMA app; CREATE TABLE app.log (day date, zone text); CREATE TABLE app.known AS SELECT generate_series(1, 9) id;
+        ALTER DATABASE shop_${copies + 1} SET search_path = app, public; ALTER DATABASE shop_${copies + 1} SET timezone = 'Asia/Tokyo';
+        CREATE FUNCTION app.known(i int) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN RETURN EXISTS (SELECT FROM known WHERE known.id = i); END $$;
+        SET search_path = app, public; ALTER TABLE users ADD CHECK (app.known(id)); ALTER TABLE users ADD seen text DEFAULT current_setting('TimeZone');
+        CREATE FUNCTION app.note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO log VALUES (current_date, current_setting('TimeZone')); RETURN new; END $$;
+        CREATE TRIGGER note AFTER INSERT ON users FOR EACH ROW EXECUTE FUNCTION app.note()`);
+      const result = await rows(cluster, backup, name, [...flags, '--triggers', 'on']);
+      assert.equal(result.exitCode, 0, result.stderr);
+      const [zones] = await cluster.query(
+        name,
+        `SELECT count(*)::int, min(zone) AS zone, (SELECT min(seen) FROM users WHERE id <= 3) AS seen FROM app.log`,
+      );
+      assert.deepEqual(zones, { count: 3, zone: 'Asia/Tokyo', seen: 'Asia/Tokyo' });
+    });
+
+    test('event triggers: off where a superuser may, else told', async () => {
+      const name = await shopWith(`
+        CREATE TABLE ddl (tag text);
+        CREATE FUNCTION ddl() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.ddl VALUES (tg_tag); END $$;
+        CREATE EVENT TRIGGER watch ON ddl_command_end EXECUTE FUNCTION ddl()`);
+      const result = await rows(cluster, backup, name, flags);
+      assert.equal(result.exitCode, 0, result.stderr);
+      const seen = (await cluster.query(name, 'SELECT FROM ddl')).length > 0;
+      assert.equal(seen, major < 17);
+      assert.equal(
+        /note: event triggers of the target will see our temporary tables: watch$/m.test(result.stderr),
+        seen,
+      );
+    });
+
     test('a rule that rewrites the insert is refused', async () => {
       const name = await shopWith('CREATE RULE swallow AS ON INSERT TO users DO INSTEAD NOTHING');
       const result = await rows(cluster, backup, name, [...flags, '--triggers', 'on']);
