@@ -84217,7 +84217,7 @@ class RowsTransaction {
             const found = this.#found[at];
             if (found === undefined)
                 continue;
-            outcome.set(found, await this.#refusals(order.tables, () => this.#insert(found, at)));
+            outcome.set(found, await this.#refusals(order.tables, () => this.#insert(found, at), target));
         }
         await this.#refusals(order.tables, () => session.query('SET CONSTRAINTS ALL IMMEDIATE'));
         await session.query(ours);
@@ -84252,8 +84252,7 @@ class RowsTransaction {
         const left = count - inserted;
         if (this.#plan.onConflict !== 'update' || left === 0)
             return { inserted, skipped: left, updated: 0 };
-        const settable = columns.filter((name) => !target.key.some((each) => each.name === name) &&
-            target.columns.find((each) => each.name === name)?.identityAlways === false);
+        const settable = settableColumns(found);
         if (settable.length === 0)
             return { inserted, skipped: left, updated: 0 };
         const updated = await this.#record(at, `UPDATE ${only(target)}${quoteQualified(target)} AS target
@@ -84288,7 +84287,9 @@ class RowsTransaction {
             const gone = outcome.inserted + outcome.updated - Number(row?.there ?? 0);
             return gone + Number(row?.differing ?? 0);
         };
-        const rejected = this.#plan.onConflict === 'fail' ? outcome.skipped : 0;
+        const { onConflict } = this.#plan;
+        const maySkip = onConflict === 'skip' || (onConflict === 'update' && settableColumns(found).length === 0);
+        const rejected = maySkip ? 0 : outcome.skipped;
         const changed = (await changedIn(columns)) + rejected;
         if (changed === 0)
             return;
@@ -84298,11 +84299,11 @@ class RowsTransaction {
                 if ((await changedIn([name])) > 0)
                     where.push(displayWord(name));
         const named = where.length === 0 || where.length === columns.length ? '' : ` (${where.join(', ')})`;
-        const triggers = [...new Set(target.triggers.map((each) => displayWord(each.name)))].join(', ');
-        throw new Failure('restore', 'restore', `${changed} of the ${formatCount(count, 'row')} of ${displayName(target)} would not be as in the backup${named}${triggers === '' || this.#plan.triggers === 'off' ? '' : `: its triggers change what is inserted, ${triggers}`}`, {
-            hint: triggers === '' || this.#plan.triggers === 'off'
-                ? 'it was rolled back, nothing was changed; look for triggers of other tables and types that store values differently'
-                : 'it was rolled back, nothing was changed; --triggers off brings the rows back as they were',
+        const ran = target.triggers.length > 0 && this.#plan.triggers === 'on';
+        throw new Failure('restore', 'restore', `${formatNumber(changed)} of the ${formatCount(count, 'row')} of ${displayName(target)} would not be as in the backup${named}${ran ? `: its triggers change what is inserted, ${triggerNames(target)}` : ''}`, {
+            hint: ran
+                ? 'it was rolled back, nothing was changed; --triggers off brings the rows back as they were'
+                : 'it was rolled back, nothing was changed; if somebody else was changing the same rows, run it again, else look for triggers of other tables',
         });
     }
     async #switchTriggersOff(tables) {
@@ -84347,7 +84348,7 @@ class RowsTransaction {
         }
     }
     /** The server's refusals in our words, names of constraints and tables kept where the catalog knows them. */
-    async #refusals(tables, work) {
+    async #refusals(tables, work, about) {
         try {
             return await work();
         }
@@ -84355,15 +84356,17 @@ class RowsTransaction {
             this.#session.lost.throwIfAborted();
             if (!isDatabaseError(error))
                 throw error;
-            throw rows_writing_refusal(error, tables);
+            throw rows_writing_refusal(error, tables, about);
         }
     }
 }
-function rows_writing_refusal(error, tables) {
+/** `about` is the table that was being written; a deferred constraint names its own. */
+function rows_writing_refusal(error, tables, about) {
     const { code, constraint = '' } = error;
     const holders = tables.filter((each) => each.names.includes(constraint) && each.names.includes(error.table ?? ''));
     const target = holders.find((each) => each.schema === error.schema && each.name === error.table) ??
         holders[0] ??
+        about ??
         (tables.length === 1 ? tables[0] : undefined);
     const known = target?.names.includes(constraint) === true;
     const at = target === undefined ? 'the target' : displayName(target);
@@ -84385,6 +84388,11 @@ function rows_writing_refusal(error, tables) {
         hint: 'it was rolled back, nothing was changed',
         cause: error,
     });
+}
+/** What an update sets: no key, and nothing that the server refuses to have set. */
+function settableColumns({ target, columns }) {
+    return columns.filter((name) => !target.key.some((each) => each.name === name) &&
+        target.columns.find((each) => each.name === name)?.identityAlways === false);
 }
 function written(at) {
     return `pg_temp.pgassay_written_${at}`;
@@ -84497,10 +84505,10 @@ class Recovery {
             signal,
         });
         signal.throwIfAborted();
-        const targets = await this.#judgeTarget(this.#session, wanted);
+        const located = await this.#judgeTarget(this.#session, wanted);
         const archive = await checkedArchive(this.#store, this.#manifest, folder, signal);
         try {
-            const found = await this.#find(this.#session, { programs, folder, archive, census, wanted, targets });
+            const found = await this.#find(this.#session, { programs, folder, archive, census, located });
             return await this.#write(this.#session, found);
         }
         finally {
@@ -84516,28 +84524,32 @@ class Recovery {
         const eventTriggers = await eventTriggersOf(session);
         if (eventTriggers.length > 0)
             log.notice(`event triggers of the target will see our temporary tables: ${eventTriggers.join(', ')}`);
-        for (const [at, target] of targets.entries()) {
-            const condition = wanted[at]?.request.condition;
-            if (condition !== undefined)
-                await checkCondition(session, target, condition);
+        const located = wanted.flatMap(({ request }, at) => {
+            const target = targets[at];
+            return target === undefined ? [] : [{ condition: request.condition, target }];
+        });
+        for (const { condition, target } of located) {
+            await checkCondition(session, target, condition);
             if (target.triggers.length === 0)
                 continue;
             log.notice(triggers === 'on'
                 ? `triggers of ${displayName(target)} will run: ${triggerNames(target)}${dryRun ? '; what they do outside of the database is not rolled back' : ''}`
                 : `triggers of ${displayName(target)} are switched off inside the transaction, and writers of the table wait for its end: ${triggerNames(target)}`);
         }
-        return targets;
+        return located;
     }
     async #find(session, source) {
         const { log, signal } = this.#io;
         const { toc } = source.archive;
         const tables = [];
         const entries = [];
-        for (const [at, target] of source.targets.entries()) {
-            const { request } = source.wanted[at];
+        for (const { condition, target } of source.located) {
             const data = dataOf(target, toc, log);
+            const twice = data.find((each) => entries.includes(each));
+            if (twice !== undefined)
+                throw new Failure('input', 'badInput', `table: the rows of ${displayName({ schema: twice.schema ?? '', name: twice.tag })} are asked for twice, by its own name and as a partition`, { hint: 'name the parent or the partition, and write one condition: --where "(…) OR (…)"' });
             entries.push(...data);
-            tables.push({ target, condition: request.condition, entries: rows_columnsOf(target, data) });
+            tables.push({ target, condition, entries: rows_columnsOf(target, data) });
             const retyped = retypedColumns(target, toc);
             if (retyped.length > 0)
                 log.warn(`columns of ${displayName(target)} have other types than in the backup, and their values are converted: ${retyped.map(displayWord).join(', ')}`);
@@ -84545,7 +84557,7 @@ class Recovery {
         const recorded = new Map(source.census.tables.map((table) => [nameKey(table), table.archiveRows]));
         const recordedRows = ({ schema, tag }) => recorded.get(nameKey({ schema: schema ?? '', name: tag })) ?? 0;
         const total = entries.reduce((rows, entry) => rows + recordedRows(entry), 0);
-        log.info(`looking through ${formatCount(total, 'row')} of ${displayList(source.targets)} as of ${formatTime(this.#manifest.createdAt)}, in temporary tables at the target, ${formatBytes(rows_pieceBytes)} at a time`);
+        log.info(`looking through ${formatCount(total, 'row')} of ${displayList(tables.map((each) => each.target))} as of ${formatTime(this.#manifest.createdAt)}, in temporary tables at the target, ${formatBytes(rows_pieceBytes)} at a time`);
         const staging = await Staging.create(session, toc.encoding, tables);
         const started = Date.now();
         let bytes = 0;
@@ -84553,7 +84565,9 @@ class Recovery {
             log.progress(`rows ${formatBytes(bytes)} read · ${formatCount(staging.count, 'row')} found · elapsed ${Math.round((Date.now() - started) / 1000)} s`);
         }, 10_000);
         try {
-            const rows = await readArchiveRows({ ...source, entries: entries.map((entry) => entry.dumpId) }, rows_pieceBytes, async (entry, lines) => {
+            const rows = await readArchiveRows(
+            // In the archive's own order, which is read from its beginning to its end.
+            { ...source, entries: toc.entries.filter((each) => entries.includes(each)).map((each) => each.dumpId) }, rows_pieceBytes, async (entry, lines) => {
                 signal.throwIfAborted();
                 await staging.load(entry, lines);
                 bytes += lines.length;
@@ -84579,6 +84593,7 @@ class Recovery {
         const some = found.filter((each) => each.count > 0);
         let outcome = new Map();
         if (some.length > 0) {
+            log.info(`found ${formatCount(some.reduce((rows, each) => rows + each.count, 0), 'row')}; writing and comparing them in one transaction`);
             outcome = await new RowsTransaction(session, some, this.#config, log).write();
             this.#io.signal.throwIfAborted();
             if (!this.#config.dryRun)
@@ -84621,9 +84636,10 @@ class Recovery {
             return new Failure('restore', reason.exit, `${message}; nothing was changed`, { hint, cause: error });
         }
         if (error instanceof Failure) {
-            if (error.hint !== undefined)
+            if (error.hint !== undefined && error !== this.#session?.lost.reason)
                 return error;
-            return new Failure(error.stage, error.exit, `${error.message}; nothing was changed`, { cause: error });
+            const { stage, exit, message, hint } = error;
+            return new Failure(stage, exit, `${message}; nothing was changed`, { hint, cause: error });
         }
         if (!isDatabaseError(error))
             throw error;

@@ -148,10 +148,10 @@ class Recovery {
       signal,
     });
     signal.throwIfAborted();
-    const targets = await this.#judgeTarget(this.#session, wanted);
+    const located = await this.#judgeTarget(this.#session, wanted);
     const archive = await checkedArchive(this.#store, this.#manifest, folder, signal);
     try {
-      const found = await this.#find(this.#session, { programs, folder, archive, census, wanted, targets });
+      const found = await this.#find(this.#session, { programs, folder, archive, census, located });
       return await this.#write(this.#session, found);
     } finally {
       await archive.file.close();
@@ -159,7 +159,7 @@ class Recovery {
   }
 
   /** Everything that can be known to fail is found out here, before gigabytes are fetched; and what will happen is said. */
-  async #judgeTarget(session: Session, wanted: readonly Wanted[]): Promise<TargetTable[]> {
+  async #judgeTarget(session: Session, wanted: readonly Wanted[]): Promise<Located[]> {
     const { log } = this.#io;
     const { triggers, dryRun } = this.#config;
     const targets = await readTargetTables(
@@ -171,9 +171,12 @@ class Recovery {
     const eventTriggers = await eventTriggersOf(session);
     if (eventTriggers.length > 0)
       log.notice(`event triggers of the target will see our temporary tables: ${eventTriggers.join(', ')}`);
-    for (const [at, target] of targets.entries()) {
-      const condition = wanted[at]?.request.condition;
-      if (condition !== undefined) await checkCondition(session, target, condition);
+    const located = wanted.flatMap(({ request }, at) => {
+      const target = targets[at];
+      return target === undefined ? [] : [{ condition: request.condition, target }];
+    });
+    for (const { condition, target } of located) {
+      await checkCondition(session, target, condition);
       if (target.triggers.length === 0) continue;
       log.notice(
         triggers === 'on'
@@ -181,7 +184,7 @@ class Recovery {
           : `triggers of ${displayName(target)} are switched off inside the transaction, and writers of the table wait for its end: ${triggerNames(target)}`,
       );
     }
-    return targets;
+    return located;
   }
 
   async #find(session: Session, source: Source): Promise<FoundRows[]> {
@@ -189,11 +192,18 @@ class Recovery {
     const { toc } = source.archive;
     const tables: WantedTable[] = [];
     const entries: TocEntry[] = [];
-    for (const [at, target] of source.targets.entries()) {
-      const { request } = source.wanted[at] as Wanted;
+    for (const { condition, target } of source.located) {
       const data = dataOf(target, toc, log);
+      const twice = data.find((each) => entries.includes(each));
+      if (twice !== undefined)
+        throw new Failure(
+          'input',
+          'badInput',
+          `table: the rows of ${displayName({ schema: twice.schema ?? '', name: twice.tag })} are asked for twice, by its own name and as a partition`,
+          { hint: 'name the parent or the partition, and write one condition: --where "(…) OR (…)"' },
+        );
       entries.push(...data);
-      tables.push({ target, condition: request.condition, entries: columnsOf(target, data) });
+      tables.push({ target, condition, entries: columnsOf(target, data) });
       const retyped = retypedColumns(target, toc);
       if (retyped.length > 0)
         log.warn(
@@ -205,7 +215,7 @@ class Recovery {
       recorded.get(nameKey({ schema: schema ?? '', name: tag })) ?? 0;
     const total = entries.reduce((rows, entry) => rows + recordedRows(entry), 0);
     log.info(
-      `looking through ${formatCount(total, 'row')} of ${displayList(source.targets)} as of ${formatTime(this.#manifest.createdAt)}, in temporary tables at the target, ${formatBytes(pieceBytes)} at a time`,
+      `looking through ${formatCount(total, 'row')} of ${displayList(tables.map((each) => each.target))} as of ${formatTime(this.#manifest.createdAt)}, in temporary tables at the target, ${formatBytes(pieceBytes)} at a time`,
     );
     const staging = await Staging.create(session, toc.encoding, tables);
     const started = Date.now();
@@ -217,7 +227,8 @@ class Recovery {
     }, 10_000);
     try {
       const rows = await readArchiveRows(
-        { ...source, entries: entries.map((entry) => entry.dumpId) },
+        // In the archive's own order, which is read from its beginning to its end.
+        { ...source, entries: toc.entries.filter((each) => entries.includes(each)).map((each) => each.dumpId) },
         pieceBytes,
         async (entry, lines) => {
           signal.throwIfAborted();
@@ -252,6 +263,12 @@ class Recovery {
     const some = found.filter((each) => each.count > 0);
     let outcome = new Map<FoundRows, WrittenRows>();
     if (some.length > 0) {
+      log.info(
+        `found ${formatCount(
+          some.reduce((rows, each) => rows + each.count, 0),
+          'row',
+        )}; writing and comparing them in one transaction`,
+      );
       outcome = await new RowsTransaction(session, some, this.#config, log).write();
       this.#io.signal.throwIfAborted();
       if (!this.#config.dryRun) this.#state = 'committing';
@@ -299,8 +316,9 @@ class Recovery {
       return new Failure('restore', reason.exit, `${message}; nothing was changed`, { hint, cause: error });
     }
     if (error instanceof Failure) {
-      if (error.hint !== undefined) return error;
-      return new Failure(error.stage, error.exit, `${error.message}; nothing was changed`, { cause: error });
+      if (error.hint !== undefined && error !== this.#session?.lost.reason) return error;
+      const { stage, exit, message, hint } = error;
+      return new Failure(stage, exit, `${message}; nothing was changed`, { hint, cause: error });
     }
     if (!isDatabaseError(error)) throw error;
     if (error.code === lockNotAvailable) return lockFailure(error);
@@ -316,6 +334,11 @@ interface Wanted {
   readonly table: CensusTable;
 }
 
+interface Located {
+  readonly condition: Condition;
+  readonly target: TargetTable;
+}
+
 /** What is read, and with what. */
 interface Source {
   readonly programs: Programs;
@@ -323,9 +346,7 @@ interface Source {
   readonly folder: string;
   readonly archive: CheckedArchive;
   readonly census: Census;
-  readonly wanted: readonly Wanted[];
-  /** In the order of `wanted`. */
-  readonly targets: readonly TargetTable[];
+  readonly located: readonly Located[];
 }
 
 function findInBackup(request: RowsRequest, census: Census, { name, id }: Manifest): Wanted {

@@ -1,6 +1,6 @@
 import { Failure } from '../failure.ts';
 import type { Log } from '../log.ts';
-import { formatCount } from '../numbers.ts';
+import { formatCount, formatNumber } from '../numbers.ts';
 import { outputSettings } from './census.ts';
 import type { Session } from './connect.ts';
 import { isDatabaseError, reduceMessage } from './messages.ts';
@@ -13,13 +13,14 @@ import {
   type OwnedSequence,
   readTargetTables,
   type TargetTable,
+  triggerNames,
   type WritePlan,
 } from './rows-target.ts';
 
 /** What became of the rows of one table. */
 export interface WrittenRows {
   readonly inserted: number;
-  /** There already, and left as they were. */
+  /** There already, and left as they were; with `triggers: on`, also what a trigger kept out. */
   readonly skipped: number;
   /** There already, and now as in the backup. */
   readonly updated: number;
@@ -68,7 +69,7 @@ export class RowsTransaction {
       const at = this.#found.findIndex((each) => each.target.oid === target.oid);
       const found = this.#found[at];
       if (found === undefined) continue;
-      outcome.set(found, await this.#refusals(order.tables, () => this.#insert(found, at)));
+      outcome.set(found, await this.#refusals(order.tables, () => this.#insert(found, at), target));
     }
     await this.#refusals(order.tables, () => session.query('SET CONSTRAINTS ALL IMMEDIATE'));
     await session.query(ours);
@@ -109,11 +110,7 @@ export class RowsTransaction {
     );
     const left = count - inserted;
     if (this.#plan.onConflict !== 'update' || left === 0) return { inserted, skipped: left, updated: 0 };
-    const settable = columns.filter(
-      (name) =>
-        !target.key.some((each) => each.name === name) &&
-        target.columns.find((each) => each.name === name)?.identityAlways === false,
-    );
+    const settable = settableColumns(found);
     if (settable.length === 0) return { inserted, skipped: left, updated: 0 };
     const updated = await this.#record(
       at,
@@ -157,22 +154,23 @@ export class RowsTransaction {
       const gone = outcome.inserted + outcome.updated - Number(row?.there ?? 0);
       return gone + Number(row?.differing ?? 0);
     };
-    const rejected = this.#plan.onConflict === 'fail' ? outcome.skipped : 0;
+    const { onConflict } = this.#plan;
+    const maySkip = onConflict === 'skip' || (onConflict === 'update' && settableColumns(found).length === 0);
+    const rejected = maySkip ? 0 : outcome.skipped;
     const changed = (await changedIn(columns)) + rejected;
     if (changed === 0) return;
     const where: string[] = [];
     if (rejected === 0) for (const name of columns) if ((await changedIn([name])) > 0) where.push(displayWord(name));
     const named = where.length === 0 || where.length === columns.length ? '' : ` (${where.join(', ')})`;
-    const triggers = [...new Set(target.triggers.map((each) => displayWord(each.name)))].join(', ');
+    const ran = target.triggers.length > 0 && this.#plan.triggers === 'on';
     throw new Failure(
       'restore',
       'restore',
-      `${changed} of the ${formatCount(count, 'row')} of ${displayName(target)} would not be as in the backup${named}${triggers === '' || this.#plan.triggers === 'off' ? '' : `: its triggers change what is inserted, ${triggers}`}`,
+      `${formatNumber(changed)} of the ${formatCount(count, 'row')} of ${displayName(target)} would not be as in the backup${named}${ran ? `: its triggers change what is inserted, ${triggerNames(target)}` : ''}`,
       {
-        hint:
-          triggers === '' || this.#plan.triggers === 'off'
-            ? 'it was rolled back, nothing was changed; look for triggers of other tables and types that store values differently'
-            : 'it was rolled back, nothing was changed; --triggers off brings the rows back as they were',
+        hint: ran
+          ? 'it was rolled back, nothing was changed; --triggers off brings the rows back as they were'
+          : 'it was rolled back, nothing was changed; if somebody else was changing the same rows, run it again, else look for triggers of other tables',
       },
     );
   }
@@ -232,13 +230,13 @@ export class RowsTransaction {
   }
 
   /** The server's refusals in our words, names of constraints and tables kept where the catalog knows them. */
-  async #refusals<T>(tables: readonly TargetTable[], work: () => Promise<T>): Promise<T> {
+  async #refusals<T>(tables: readonly TargetTable[], work: () => Promise<T>, about?: TargetTable): Promise<T> {
     try {
       return await work();
     } catch (error) {
       this.#session.lost.throwIfAborted();
       if (!isDatabaseError(error)) throw error;
-      throw refusal(error, tables);
+      throw refusal(error, tables, about);
     }
   }
 }
@@ -252,12 +250,14 @@ interface Named {
   readonly constraint?: string;
 }
 
-function refusal(error: Named & Error, tables: readonly TargetTable[]): Failure {
+/** `about` is the table that was being written; a deferred constraint names its own. */
+function refusal(error: Named & Error, tables: readonly TargetTable[], about?: TargetTable): Failure {
   const { code, constraint = '' } = error;
   const holders = tables.filter((each) => each.names.includes(constraint) && each.names.includes(error.table ?? ''));
   const target =
     holders.find((each) => each.schema === error.schema && each.name === error.table) ??
     holders[0] ??
+    about ??
     (tables.length === 1 ? tables[0] : undefined);
   const known = target?.names.includes(constraint) === true;
   const at = target === undefined ? 'the target' : displayName(target);
@@ -283,6 +283,15 @@ function refusal(error: Named & Error, tables: readonly TargetTable[]): Failure 
     hint: 'it was rolled back, nothing was changed',
     cause: error,
   });
+}
+
+/** What an update sets: no key, and nothing that the server refuses to have set. */
+function settableColumns({ target, columns }: FoundRows): string[] {
+  return columns.filter(
+    (name) =>
+      !target.key.some((each) => each.name === name) &&
+      target.columns.find((each) => each.name === name)?.identityAlways === false,
+  );
 }
 
 function written(at: number): string {

@@ -178,4 +178,24 @@ describe('what the server makes of a condition', () => {
     ]);
     assert.deepEqual(counts(update), ['public.t 2 1 1 0'], update.stderr);
   });
+
+  test("an extension's type is compared as its own operators do, in conditions and in keys", async (context) => {
+    const available = `SELECT FROM pg_available_extensions WHERE name = 'citext'`;
+    if ((await cluster.query('postgres', available)).length === 0) return context.skip('no citext here');
+    const taken = await backupOf(
+      cluster,
+      'extended',
+      `CREATE SCHEMA ext; CREATE EXTENSION citext SCHEMA ext; CREATE TABLE t (mail ext.citext PRIMARY KEY, others ext.citext[], n int);
+       INSERT INTO t VALUES ('Ada@x', '{A,b}', 1), ('bob@x', '{C}', 2)`,
+      { name: 'extended' },
+    );
+    const whole = await everything(cluster, 'extended');
+    await cluster.query('extended', 'DELETE FROM t WHERE n = 1; UPDATE t SET n = 7, others = NULL');
+    const where = `mail = 'ADA@X' AND others && '{a}' OR mail IN ('BOB@x')`;
+    const result = await rows(cluster, taken, 'extended', [
+      ...['--table', 't', '--where', where, '--on-conflict', 'update', '--json'],
+    ]);
+    assert.deepEqual(counts(result), ['public.t 2 1 0 1'], result.stderr);
+    assert.deepEqual(await everything(cluster, 'extended'), whole);
+  });
 });

@@ -125,6 +125,24 @@ for (const major of majorsAvailable()) {
         assert.equal(off.exitCode, 0, off.stderr);
       });
 
+    test('on: one that keeps an update out is found out too', async () => {
+      const name = await shopWith(
+        `CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF old.id = 5 THEN RETURN NULL; END IF; RETURN new; END $$;
+         CREATE TRIGGER keep BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION keep(); UPDATE users SET name = 'x' WHERE id = 4`,
+      );
+      const before = await everything(cluster, name);
+      const update = ['--table', 'users', '--where', 'id in (4, 5)', '--on-conflict', 'update'];
+      const result = await rows(cluster, backup, name, [...update, '--triggers', 'on']);
+      assert.equal(result.exitCode, 50, result.stderr);
+      assert.match(
+        result.stderr,
+        /^restore: 1 of the 2 rows of public\.users would not be as in the backup: its triggers .*keep$/m,
+      );
+      assert.deepEqual(await everything(cluster, name), before);
+      const off = await rows(cluster, backup, name, [...update, '--triggers', 'off', '--json']);
+      assert.deepEqual(counts(off), ['public.users 2 0 0 2'], off.stderr);
+    });
+
     test('of partitions, in states of their own, are off and then as they were', async () => {
       const database = 'parts';
       const taken = await backupOf(
@@ -316,6 +334,7 @@ describe('a target whose tables are not what they were', () => {
       'shop',
       `CREATE TABLE t (id int PRIMARY KEY, a text, b numeric(12, 4), n int, always int GENERATED ALWAYS AS IDENTITY, twice int GENERATED ALWAYS AS (id * 2) STORED);
        INSERT INTO t (id, a, b, n) VALUES (1, 'value', 1.2345, NULL), (2, NULL, 1.5000, 2), (3, NULL, 3, 3);
+       CREATE TABLE other (id int); INSERT INTO other VALUES (1);
        CREATE TABLE unlogged (id int); INSERT INTO unlogged VALUES (1);`,
       { 'exclude-table-data': 'unlogged' },
     );
@@ -361,7 +380,9 @@ describe('a target whose tables are not what they were', () => {
   });
 
   test('a NOT NULL that some rows do not meet is named', async () => {
-    const { result } = await changed('ALTER TABLE t ALTER COLUMN n SET NOT NULL', 'true');
+    const { result } = await changed('ALTER TABLE t ALTER COLUMN n SET NOT NULL; DELETE FROM other', 'true', [
+      ...['--table', 'other', '--where', 'true'],
+    ]);
     assert.equal(result.exitCode, 50, result.stderr);
     assert.match(
       result.stderr,

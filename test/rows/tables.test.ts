@@ -332,6 +332,14 @@ for (const major of majorsAvailable()) {
       assert.deepEqual(await everything(cluster, 'parts'), whole);
     });
 
+    test('the parent and one of its partitions are not asked for at once', async () => {
+      const result = await rows(cluster, backup, 'parts', [
+        ...['--table', 'events_1', '--where', 'day = 5', '--table', 'public.events', '--where', 'day = 6'],
+      ]);
+      assert.equal(result.exitCode, 2, result.stderr);
+      assert.match(result.stderr, /the rows of public\.events_1 are asked for twice/);
+    });
+
     test('rows of a partition that is gone go where the parent puts them now', async () => {
       await cluster.query(
         'parts',
