@@ -83724,7 +83724,10 @@ class Staging {
         }
         return staging;
     }
-    /** Takes lines of COPY's text format and keeps the rows that fit. Throws a `Failure` that holds none of them. */
+    /**
+     * Takes lines of COPY's text format and keeps the rows that fit; returns how many rows the server took them for. Throws
+     * a `Failure` that holds none of them.
+     */
     async load(entry, lines) {
         const place = this.#places.get(entry);
         if (place === undefined)
@@ -83733,8 +83736,9 @@ class Staging {
         const { target, condition } = place.wanted;
         // A domain's CHECK is the database's own code, and finds its functions as in the application's sessions.
         await this.#session.query('BEGIN READ ONLY; SET LOCAL search_path TO DEFAULT');
+        let loaded;
         try {
-            await copyIn(this.#session, `COPY ${place.piece} (${columns.map(quoteName).join(', ')}) FROM STDIN (FORMAT text, ENCODING '${this.#encoding}')`, lines);
+            loaded = await copyIn(this.#session, `COPY ${place.piece} (${columns.map(quoteName).join(', ')}) FROM STDIN (FORMAT text, ENCODING '${this.#encoding}')`, lines);
         }
         catch (error) {
             if (!isDatabaseError(error))
@@ -83751,6 +83755,7 @@ class Staging {
             return Number(row?.count ?? 0);
         }, select);
         await this.#session.query('COMMIT');
+        return loaded;
     }
     /** So far. */
     get count() {
@@ -83877,6 +83882,7 @@ async function copyIn(session, statement, lines) {
                 stream.write(lines.subarray(at, at + messageBytes));
             stream.end();
         });
+        return stream.rowCount;
     }
     catch (error) {
         // Says whether it is the session that ended; in a failed transaction this fails too, and means nothing.
@@ -84561,6 +84567,7 @@ class Recovery {
         const staging = await Staging.create(session, toc.encoding, tables);
         const started = Date.now();
         let bytes = 0;
+        const loaded = new Map();
         const progress = setInterval(() => {
             log.progress(`rows ${formatBytes(bytes)} read · ${formatCount(staging.count, 'row')} found · elapsed ${Math.round((Date.now() - started) / 1000)} s`);
         }, 10_000);
@@ -84569,17 +84576,24 @@ class Recovery {
             // In the archive's own order, which is read from its beginning to its end.
             { ...source, entries: toc.entries.filter((each) => entries.includes(each)).map((each) => each.dumpId) }, rows_pieceBytes, async (entry, lines) => {
                 signal.throwIfAborted();
-                await staging.load(entry, lines);
+                loaded.set(entry, (loaded.get(entry) ?? 0) + (await staging.load(entry, lines)));
                 bytes += lines.length;
             }, signal);
             for (const entry of entries)
-                if (rows.get(entry.dumpId) !== recordedRows(entry))
-                    throw new Failure('verify', 'verification', `${this.#manifest.name}/${this.#manifest.id}: ${displayName({ schema: entry.schema ?? '', name: entry.tag })} has ${rows.get(entry.dumpId) ?? 'no'} rows in the archive, and ${recordedRows(entry)} were recorded`, { hint: 'this backup cannot be trusted; use another one (pgassay list)' });
+                this.#requireAll(entry, recordedRows(entry), rows, loaded);
         }
         finally {
             clearInterval(progress);
         }
         return staging.finish();
+    }
+    /** As many rows as were recorded, by pg_restore's text and by the server's own count of what it was given. */
+    #requireAll({ schema, tag, dumpId }, recorded, ...counted) {
+        const wrong = counted.map((rows) => rows.get(dumpId) ?? 0).find((rows) => rows !== recorded);
+        if (wrong === undefined)
+            return;
+        const { name, id } = this.#manifest;
+        throw new Failure('verify', 'verification', `${name}/${id}: ${formatCount(wrong, 'row')} of ${displayName({ schema: schema ?? '', name: tag })} in the archive, and ${formatNumber(recorded)} recorded`, { hint: 'nothing was changed; this backup cannot be trusted, use another one (pgassay list)' });
     }
     async #write(session, found) {
         const { log } = this.#io;

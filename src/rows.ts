@@ -5,7 +5,7 @@ import { cancelled, Failure } from './failure.ts';
 import type { Log } from './log.ts';
 import { type Machine, type ProgramChoice, programsFor, withPrivateFolder } from './machine.ts';
 import type { Census, CensusTable, Manifest } from './manifest.ts';
-import { formatBytes, formatCount, formatSeconds, formatTime } from './numbers.ts';
+import { formatBytes, formatCount, formatNumber, formatSeconds, formatTime } from './numbers.ts';
 import { columnsOfRows, readArchiveRows } from './postgres/archive-rows.ts';
 import type { Toc, TocEntry } from './postgres/archive-toc.ts';
 import type { Programs } from './postgres/client.ts';
@@ -220,6 +220,7 @@ class Recovery {
     const staging = await Staging.create(session, toc.encoding, tables);
     const started = Date.now();
     let bytes = 0;
+    const loaded = new Map<number, number>();
     const progress = setInterval(() => {
       log.progress(
         `rows ${formatBytes(bytes)} read · ${formatCount(staging.count, 'row')} found · elapsed ${Math.round((Date.now() - started) / 1000)} s`,
@@ -232,23 +233,33 @@ class Recovery {
         pieceBytes,
         async (entry, lines) => {
           signal.throwIfAborted();
-          await staging.load(entry, lines);
+          loaded.set(entry, (loaded.get(entry) ?? 0) + (await staging.load(entry, lines)));
           bytes += lines.length;
         },
         signal,
       );
-      for (const entry of entries)
-        if (rows.get(entry.dumpId) !== recordedRows(entry))
-          throw new Failure(
-            'verify',
-            'verification',
-            `${this.#manifest.name}/${this.#manifest.id}: ${displayName({ schema: entry.schema ?? '', name: entry.tag })} has ${rows.get(entry.dumpId) ?? 'no'} rows in the archive, and ${recordedRows(entry)} were recorded`,
-            { hint: 'this backup cannot be trusted; use another one (pgassay list)' },
-          );
+      for (const entry of entries) this.#requireAll(entry, recordedRows(entry), rows, loaded);
     } finally {
       clearInterval(progress);
     }
     return staging.finish();
+  }
+
+  /** As many rows as were recorded, by pg_restore's text and by the server's own count of what it was given. */
+  #requireAll(
+    { schema, tag, dumpId }: TocEntry,
+    recorded: number,
+    ...counted: readonly ReadonlyMap<number, number>[]
+  ): void {
+    const wrong = counted.map((rows) => rows.get(dumpId) ?? 0).find((rows) => rows !== recorded);
+    if (wrong === undefined) return;
+    const { name, id } = this.#manifest;
+    throw new Failure(
+      'verify',
+      'verification',
+      `${name}/${id}: ${formatCount(wrong, 'row')} of ${displayName({ schema: schema ?? '', name: tag })} in the archive, and ${formatNumber(recorded)} recorded`,
+      { hint: 'nothing was changed; this backup cannot be trusted, use another one (pgassay list)' },
+    );
   }
 
   async #write(session: Session, found: readonly FoundRows[]): Promise<BroughtBack> {

@@ -7,5 +7,5 @@ declare module 'pg-copy-streams' {
   export function to(text: string): Readable & Submittable;
 
   /** For `client.query`: takes the data of a `COPY … FROM STDIN`; finished when the server has answered. */
-  export function from(text: string): Writable & Submittable;
+  export function from(text: string): Writable & Submittable & { readonly rowCount: number };
 }

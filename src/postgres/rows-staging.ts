@@ -63,16 +63,20 @@ export class Staging {
     return staging;
   }
 
-  /** Takes lines of COPY's text format and keeps the rows that fit. Throws a `Failure` that holds none of them. */
-  async load(entry: number, lines: Buffer): Promise<void> {
+  /**
+   * Takes lines of COPY's text format and keeps the rows that fit; returns how many rows the server took them for. Throws
+   * a `Failure` that holds none of them.
+   */
+  async load(entry: number, lines: Buffer): Promise<number> {
     const place = this.#places.get(entry);
     if (place === undefined) throw new Error('rows of an entry that nobody asked for');
     const columns = place.wanted.entries.get(entry) ?? [];
     const { target, condition } = place.wanted;
     // A domain's CHECK is the database's own code, and finds its functions as in the application's sessions.
     await this.#session.query('BEGIN READ ONLY; SET LOCAL search_path TO DEFAULT');
+    let loaded: number;
     try {
-      await copyIn(
+      loaded = await copyIn(
         this.#session,
         `COPY ${place.piece} (${columns.map(quoteName).join(', ')}) FROM STDIN (FORMAT text, ENCODING '${this.#encoding}')`,
         lines,
@@ -106,6 +110,7 @@ export class Staging {
       select,
     );
     await this.#session.query('COMMIT');
+    return loaded;
   }
 
   /** So far. */
@@ -280,7 +285,7 @@ export function nameOf(target: TargetTable): (word: string) => boolean {
 const messageBytes = 1024 * 1024;
 
 /** The lines are in memory already, so nothing is waited for between messages. */
-async function copyIn(session: Session, statement: string, lines: Buffer): Promise<void> {
+async function copyIn(session: Session, statement: string, lines: Buffer): Promise<number> {
   try {
     const stream = session.client.query(from(statement));
     await new Promise<void>((resolve, reject) => {
@@ -288,6 +293,7 @@ async function copyIn(session: Session, statement: string, lines: Buffer): Promi
       for (let at = 0; at < lines.length; at += messageBytes) stream.write(lines.subarray(at, at + messageBytes));
       stream.end();
     });
+    return stream.rowCount;
   } catch (error) {
     // Says whether it is the session that ended; in a failed transaction this fails too, and means nothing.
     await session.query('SELECT 1').catch(() => {});
