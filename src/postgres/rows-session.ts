@@ -27,8 +27,19 @@ export async function connectToLive(target: ConnectionTarget, options: ConnectOp
         { hint: 'use the direct URL of the server, or the port of its session pool' },
       );
     await prepareSession(session);
-    // The one output setting that decides what a money value is read as: pg_restore would take the target's own.
-    await session.query(`RESET lc_monetary; SET standard_conforming_strings = on; SET lock_timeout = '${lockTimeout}'`);
+    await session.query(
+      [
+        // Decides what a money value is read as: pg_restore would take the target's own.
+        'RESET lc_monetary',
+        'SET standard_conforming_strings = on',
+        // A read-only transaction that is serializable and deferrable waits for others to end.
+        `SET default_transaction_isolation = 'read committed'`,
+        'SET default_transaction_deferrable = off',
+        `SET lock_timeout = '${lockTimeout}'`,
+        // We answer at once, or the network is gone and the locks we hold must go too.
+        `SET idle_in_transaction_session_timeout = '60s'`,
+      ].join('; '),
+    );
     // Not every platform can; there the server notices when it next has something to say to us.
     await session.query('SET client_connection_check_interval = 1000').catch((error: unknown) => {
       if (!isDatabaseError(error)) throw error;

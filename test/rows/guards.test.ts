@@ -177,19 +177,19 @@ for (const major of majorsAvailable()) {
 
     test('what runs on insert finds its tables as in the application, whatever our own search path', async () => {
       const name = await shopWith(`
-        CREATE SCHEMA app; CREATE TABLE app.log (day date, zone text); CREATE TABLE app.known AS SELECT generate_series(1, 9) id;
+        CREATE SCHEMA app; CREATE TABLE app.log (day date, zone text, idle text); CREATE TABLE app.known AS SELECT generate_series(1, 9) id;
         ALTER DATABASE shop_${copies + 1} SET search_path = app, public; ALTER DATABASE shop_${copies + 1} SET timezone = 'Asia/Tokyo';
         CREATE FUNCTION app.known(i int) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN RETURN EXISTS (SELECT FROM known WHERE known.id = i); END $$;
         SET search_path = app, public; ALTER TABLE users ADD CHECK (app.known(id)); ALTER TABLE users ADD seen text DEFAULT current_setting('TimeZone');
-        CREATE FUNCTION app.note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO log VALUES (current_date, current_setting('TimeZone')); RETURN new; END $$;
+        CREATE FUNCTION app.note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO log VALUES (current_date, current_setting('TimeZone'), current_setting('idle_in_transaction_session_timeout')); RETURN new; END $$;
         CREATE TRIGGER note AFTER INSERT ON users FOR EACH ROW EXECUTE FUNCTION app.note()`);
       const result = await rows(cluster, backup, name, [...flags, '--triggers', 'on']);
       assert.equal(result.exitCode, 0, result.stderr);
       const [zones] = await cluster.query(
         name,
-        `SELECT count(*)::int, min(zone) AS zone, (SELECT min(seen) FROM users WHERE id <= 3) AS seen FROM app.log`,
+        `SELECT count(*)::int, min(zone) AS zone, min(idle) AS idle, (SELECT min(seen) FROM users WHERE id <= 3) AS seen FROM app.log`,
       );
-      assert.deepEqual(zones, { count: 3, zone: 'Asia/Tokyo', seen: 'Asia/Tokyo' });
+      assert.deepEqual(zones, { count: 3, zone: 'Asia/Tokyo', idle: '1min', seen: 'Asia/Tokyo' });
     });
 
     test('event triggers: off where a superuser may, else told', async () => {

@@ -117,6 +117,14 @@ for (const major of majorsAvailable()) {
       ]);
       assert.equal(keyless.exitCode, 2, keyless.stderr);
       assert.match(keyless.stderr, /public\.notes has no primary key, and --on-conflict update finds rows by it/);
+      const late = await shopAfter(
+        'ALTER TABLE lines DROP CONSTRAINT lines_pkey, ADD PRIMARY KEY (order_id, line) DEFERRABLE',
+      );
+      const deferrable = await rows(cluster, backup, late, [
+        ...['--table', 'lines', '--where', 'true', '--on-conflict', 'update'],
+      ]);
+      assert.equal(deferrable.exitCode, 2, deferrable.stderr);
+      assert.match(deferrable.stderr, /public\.lines has a deferrable primary key/);
     });
 
     test('rows that are all the same come back as often as they were', async () => {
