@@ -83867,11 +83867,14 @@ async function askWhere(session, target, condition, columns, ask, before) {
     }
 }
 /** The first rows that were found, by primary key where there is one: texts as psql shows them, null for NULL. */
-async function sampleOf(session, { target, table }, columns, most) {
+async function sampleOf(session, { target, table, columns: held }, columns, most) {
     if (columns.length === 0)
         return [];
     const text = (name) => `CASE WHEN pg_catalog.num_nulls(${quoteName(name)}) OPERATOR(pg_catalog.=) 0 THEN pg_catalog.format('%s', ${quoteName(name)}) END`;
-    const order = target.key.map((each) => quoteName(each.name)).join(', ');
+    const order = target.key
+        .filter((each) => held.includes(each.name))
+        .map((each) => quoteName(each.name))
+        .join(', ');
     const rows = await session.query(`SELECT ARRAY[${columns.map(text).join(', ')}]::text[] AS texts FROM ${table}${order === '' ? '' : ` ORDER BY ${order}`} LIMIT ${most}`);
     return rows.map((row) => row.texts);
 }
@@ -83910,8 +83913,7 @@ async function readTargetTables(session, names, plan) {
     const tables = [];
     for (const name of names) {
         const relation = await findRelation(session, name);
-        const found = judgeRelation(name, relation, plan);
-        obstacles.push(...found);
+        obstacles.push(...judgeRelation(name, relation, plan));
         if (relation === undefined || !['r', 'p'].includes(relation.kind))
             continue;
         const table = await readTable(session, name, relation, plan);
@@ -83939,7 +83941,7 @@ async function judgeSession(session) {
         });
     if (state?.replica)
         obstacles.push({
-            message: `sessions of this role run with session_replication_role = replica, so no foreign key would be checked`,
+            message: 'sessions of this role run with session_replication_role = replica, so no foreign key would be checked',
             hint: `ALTER ROLE ${sqlWord(state.role)} RESET session_replication_role; or use another role`,
             exit: 'badInput',
         });
@@ -83955,12 +83957,12 @@ async function judgeSession(session) {
 async function eventTriggersOf(session) {
     const rows = await session.query(`SELECT evtname::text AS name FROM pg_catalog.pg_event_trigger
      WHERE evtenabled IN ('O', 'A') AND evtevent IN ('ddl_command_start', 'ddl_command_end')
-       AND (evttags IS NULL OR 'CREATE TABLE AS' = ANY (evttags) OR 'ALTER TABLE' = ANY (evttags))
+       AND (evttags IS NULL OR evttags && ARRAY['CREATE TABLE', 'CREATE TABLE AS', 'ALTER TABLE'])
        AND coalesce(current_setting('event_triggers', true), 'on') = 'on' ORDER BY 1`);
     return rows.map((row) => displayWord(row.name));
 }
 async function findRelation(session, name) {
-    const [relation] = await session.query(`SELECT c.oid::int8::float8 AS oid, c.relkind AS kind, pg_has_role(c.relowner, 'USAGE') AS owner,
+    const [relation] = await session.query(`SELECT c.oid::int8::float8 AS oid, c.relkind AS kind,
             row_security_active(c.oid) AS filtered, has_table_privilege(c.oid, 'SELECT') AS "select",
             has_table_privilege(c.oid, 'INSERT') AS insert, has_table_privilege(c.oid, 'UPDATE') AS update,
             has_schema_privilege(n.oid, 'USAGE') AS usage,
@@ -84564,7 +84566,10 @@ class Recovery {
             if (twice !== undefined)
                 throw new Failure('input', 'badInput', `table: the rows of ${displayName({ schema: twice.schema ?? '', name: twice.tag })} are asked for twice, by its own name and as a partition`, { hint: 'name the parent or the partition, and write one condition: --where "(…) OR (…)"' });
             entries.push(...data);
-            tables.push({ target, condition, entries: rows_columnsOf(target, data) });
+            const columns = rows_columnsOf(target, data);
+            if (this.#config.onConflict === 'update')
+                requireKey(target, new Set([...columns.values()].flat()));
+            tables.push({ target, condition, entries: columns });
             const retyped = retypedColumns(target, toc);
             if (retyped.length > 0)
                 log.warn(`columns of ${displayName(target)} have other types than in the backup, and their values are converted: ${retyped.map(displayWord).join(', ')}`);
@@ -84752,8 +84757,14 @@ function rows_columnsOf(target, data) {
         });
     const empty = target.columns.filter((each) => each.required && !held.has(each.name));
     if (empty.length > 0)
-        throw new Failure('restore', 'restore', `${displayName(target)} of the target has columns that are NOT NULL without a default, and the backup does not know them: ${empty.map((each) => each.name).join(', ')}`, { hint: `nothing was changed; give them a default first: ALTER TABLE … ALTER COLUMN … SET DEFAULT …` });
+        throw new Failure('restore', 'restore', `${displayName(target)} of the target has columns that are NOT NULL without a default, and the backup does not know them: ${empty.map((each) => displayWord(each.name)).join(', ')}`, { hint: `nothing was changed; give them a default first: ALTER TABLE … ALTER COLUMN … SET DEFAULT …` });
     return columns;
+}
+function requireKey(target, held) {
+    const unknown = target.key.filter((each) => !held.has(each.name));
+    if (unknown.length === 0)
+        return;
+    throw new Failure('restore', 'badInput', `the primary key of ${displayName(target)} has columns that the backup does not know, and --on-conflict update finds rows by it: ${unknown.map((each) => displayWord(each.name)).join(', ')}`, { hint: 'nothing was changed; --on-conflict skip, or none' });
 }
 /** By the definition in the archive, where it is there; pg_dump writes a column a line, and types as the server does. */
 function retypedColumns(target, { entries }) {
@@ -84907,7 +84918,7 @@ function tell(terminal, { manifest, tables, seconds }, dryRun, database) {
         name: manifest.name,
         database,
         dryRun,
-        tables: tables.map(({ shown, ...each }) => (shown === undefined ? each : { ...each, shown })),
+        tables,
         durationSeconds: seconds,
     }, [
         table(['table', 'found', 'inserted', 'skipped', 'updated'], tables.map((each) => [

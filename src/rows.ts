@@ -203,7 +203,9 @@ class Recovery {
           { hint: 'name the parent or the partition, and write one condition: --where "(…) OR (…)"' },
         );
       entries.push(...data);
-      tables.push({ target, condition, entries: columnsOf(target, data) });
+      const columns = columnsOf(target, data);
+      if (this.#config.onConflict === 'update') requireKey(target, new Set([...columns.values()].flat()));
+      tables.push({ target, condition, entries: columns });
       const retyped = retypedColumns(target, toc);
       if (retyped.length > 0)
         log.warn(
@@ -454,10 +456,21 @@ function columnsOf(target: TargetTable, data: readonly TocEntry[]): Map<number, 
     throw new Failure(
       'restore',
       'restore',
-      `${displayName(target)} of the target has columns that are NOT NULL without a default, and the backup does not know them: ${empty.map((each) => each.name).join(', ')}`,
+      `${displayName(target)} of the target has columns that are NOT NULL without a default, and the backup does not know them: ${empty.map((each) => displayWord(each.name)).join(', ')}`,
       { hint: `nothing was changed; give them a default first: ALTER TABLE … ALTER COLUMN … SET DEFAULT …` },
     );
   return columns;
+}
+
+function requireKey(target: TargetTable, held: ReadonlySet<string>): void {
+  const unknown = target.key.filter((each) => !held.has(each.name));
+  if (unknown.length === 0) return;
+  throw new Failure(
+    'restore',
+    'badInput',
+    `the primary key of ${displayName(target)} has columns that the backup does not know, and --on-conflict update finds rows by it: ${unknown.map((each) => displayWord(each.name)).join(', ')}`,
+    { hint: 'nothing was changed; --on-conflict skip, or none' },
+  );
 }
 
 /** By the definition in the archive, where it is there; pg_dump writes a column a line, and types as the server does. */

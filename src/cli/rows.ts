@@ -138,7 +138,7 @@ function tell(terminal: Terminal, { manifest, tables, seconds }: BroughtBack, dr
       name: manifest.name,
       database,
       dryRun,
-      tables: tables.map(({ shown, ...each }) => (shown === undefined ? each : { ...each, shown })),
+      tables,
       durationSeconds: seconds,
     },
     [

@@ -262,14 +262,17 @@ async function askWhere<T>(
 /** The first rows that were found, by primary key where there is one: texts as psql shows them, null for NULL. */
 export async function sampleOf(
   session: Session,
-  { target, table }: FoundRows,
+  { target, table, columns: held }: FoundRows,
   columns: readonly string[],
   most: number,
 ): Promise<(string | null)[][]> {
   if (columns.length === 0) return [];
   const text = (name: string): string =>
     `CASE WHEN pg_catalog.num_nulls(${quoteName(name)}) OPERATOR(pg_catalog.=) 0 THEN pg_catalog.format('%s', ${quoteName(name)}) END`;
-  const order = target.key.map((each) => quoteName(each.name)).join(', ');
+  const order = target.key
+    .filter((each) => held.includes(each.name))
+    .map((each) => quoteName(each.name))
+    .join(', ');
   const rows = await session.query<{ texts: (string | null)[] }>(
     `SELECT ARRAY[${columns.map(text).join(', ')}]::text[] AS texts FROM ${table}${order === '' ? '' : ` ORDER BY ${order}`} LIMIT ${most}`,
   );

@@ -72,7 +72,6 @@ export interface WritePlan {
 interface Relation {
   readonly oid: number;
   readonly kind: string;
-  readonly owner: boolean;
   readonly filtered: boolean;
   readonly select: boolean;
   readonly insert: boolean;
@@ -97,8 +96,7 @@ export async function readTargetTables(
   const tables: TargetTable[] = [];
   for (const name of names) {
     const relation = await findRelation(session, name);
-    const found = judgeRelation(name, relation, plan);
-    obstacles.push(...found);
+    obstacles.push(...judgeRelation(name, relation, plan));
     if (relation === undefined || !['r', 'p'].includes(relation.kind)) continue;
     const table = await readTable(session, name, relation, plan);
     obstacles.push(...judgeTable(table, plan), ...(await judgeOwnership(session, table, plan)));
@@ -138,7 +136,7 @@ async function judgeSession(session: Session): Promise<Obstacle[]> {
     });
   if (state?.replica)
     obstacles.push({
-      message: `sessions of this role run with session_replication_role = replica, so no foreign key would be checked`,
+      message: 'sessions of this role run with session_replication_role = replica, so no foreign key would be checked',
       hint: `ALTER ROLE ${sqlWord(state.role)} RESET session_replication_role; or use another role`,
       exit: 'badInput',
     });
@@ -156,7 +154,7 @@ export async function eventTriggersOf(session: Session): Promise<string[]> {
   const rows = await session.query<{ name: string }>(
     `SELECT evtname::text AS name FROM pg_catalog.pg_event_trigger
      WHERE evtenabled IN ('O', 'A') AND evtevent IN ('ddl_command_start', 'ddl_command_end')
-       AND (evttags IS NULL OR 'CREATE TABLE AS' = ANY (evttags) OR 'ALTER TABLE' = ANY (evttags))
+       AND (evttags IS NULL OR evttags && ARRAY['CREATE TABLE', 'CREATE TABLE AS', 'ALTER TABLE'])
        AND coalesce(current_setting('event_triggers', true), 'on') = 'on' ORDER BY 1`,
   );
   return rows.map((row) => displayWord(row.name));
@@ -164,7 +162,7 @@ export async function eventTriggersOf(session: Session): Promise<string[]> {
 
 async function findRelation(session: Session, name: QualifiedName): Promise<Relation | undefined> {
   const [relation] = await session.query<Relation>(
-    `SELECT c.oid::int8::float8 AS oid, c.relkind AS kind, pg_has_role(c.relowner, 'USAGE') AS owner,
+    `SELECT c.oid::int8::float8 AS oid, c.relkind AS kind,
             row_security_active(c.oid) AS filtered, has_table_privilege(c.oid, 'SELECT') AS "select",
             has_table_privilege(c.oid, 'INSERT') AS insert, has_table_privilege(c.oid, 'UPDATE') AS update,
             has_schema_privilege(n.oid, 'USAGE') AS usage,

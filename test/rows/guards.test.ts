@@ -379,6 +379,21 @@ describe('a target whose tables are not what they were', () => {
     assert.match(refused.result.stderr, /NOT NULL without a default, and the backup does not know them: fresh$/m);
   });
 
+  test('a key that the backup does not know: rows come back with a new one, and no update finds them by it', async () => {
+    const rekeyed = 'ALTER TABLE t DROP CONSTRAINT t_pkey, ADD COLUMN key serial PRIMARY KEY, ADD UNIQUE (id)';
+    const dry = await changed(rekeyed, 'id < 3', ['--dry-run']);
+    assert.equal(dry.result.exitCode, 0, dry.result.stderr);
+    const { result, name } = await changed(rekeyed, 'id < 3');
+    assert.equal(result.exitCode, 0, result.stderr);
+    assert.deepEqual(await cluster.query(name, 'SELECT id FROM t WHERE key > 0 ORDER BY 1'), [{ id: 1 }, { id: 2 }]);
+    const update = await changed(rekeyed, 'true', ['--on-conflict', 'update']);
+    assert.equal(update.result.exitCode, 2, update.result.stderr);
+    assert.match(
+      update.result.stderr,
+      /the primary key of public\.t has columns that the backup does not know, .*: key$/m,
+    );
+  });
+
   test('a NOT NULL that some rows do not meet is named', async () => {
     const { result } = await changed('ALTER TABLE t ALTER COLUMN n SET NOT NULL; DELETE FROM other', 'true', [
       ...['--table', 'other', '--where', 'true'],
