@@ -270,6 +270,32 @@ describe('what this role may not do, all at once', () => {
     await cluster.query('shop', 'DELETE FROM users WHERE id = 1');
   });
 
+  test("a table's owner who is no superuser switches triggers off, through partitions and foreign keys", async () => {
+    await cluster.query('postgres', `CREATE ROLE owner LOGIN PASSWORD 'secret-of-the-role'`);
+    await cluster.createDatabase('owned', 'OWNER owner');
+    const client = await cluster.client('owned', 'owner', 'secret-of-the-role');
+    await client.query(`CREATE SCHEMA mine; CREATE TABLE mine.a (id int PRIMARY KEY);
+      CREATE TABLE mine.b (id int PRIMARY KEY, a int REFERENCES mine.a) PARTITION BY RANGE (id); CREATE TABLE mine.b1 PARTITION OF mine.b DEFAULT;
+      CREATE FUNCTION mine.no() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''no''; END';
+      INSERT INTO mine.a VALUES (1), (2); INSERT INTO mine.b VALUES (1, 1), (2, 2);
+      CREATE TRIGGER no BEFORE INSERT OR UPDATE ON mine.b FOR EACH ROW EXECUTE FUNCTION mine.no();
+      CREATE TRIGGER no BEFORE INSERT ON mine.a EXECUTE FUNCTION mine.no()`);
+    const taken = await backupOf(cluster, 'owned', 'SELECT 1', { name: 'owned' });
+    const whole = await everything(cluster, 'owned');
+    await client.query('DELETE FROM mine.b WHERE id = 1; DELETE FROM mine.a WHERE id = 1');
+    await client.end();
+    const both = ['--table', 'b', '--where', 'true', '--table', 'a', '--where', 'true', '--json'];
+    const result = await rows(
+      cluster,
+      taken,
+      'owned',
+      [...both, '--triggers', 'off', '--on-conflict', 'update'],
+      as('owner', 'owned'),
+    );
+    assert.deepEqual(counts(result), ['mine.b 2 1 0 1', 'mine.a 2 1 1 0'], result.stderr);
+    assert.deepEqual(await everything(cluster, 'owned'), whole);
+  });
+
   test('row-level security that applies to it', async () => {
     await cluster.query(
       'shop',
