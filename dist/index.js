@@ -33916,7 +33916,7 @@ exports.to = function copyTo(txt, options) {
   return new CopyToQueryStream(txt, options)
 }
 
-__webpack_unused_export__ = function copyFrom(txt, options) {
+exports.H = function copyFrom(txt, options) {
   return new CopyFromQueryStream(txt, options)
 }
 
@@ -39524,7 +39524,7 @@ function getNodejsStreamFuncs() {
   }
 
   function getSecureStream(options) {
-    const tls = __nccwpck_require__(4756)
+    const tls = __nccwpck_require__(2375)
     return tls.connect(options)
   }
   return {
@@ -40691,7 +40691,7 @@ var __webpack_unused_export__;
 
 
 var net = __nccwpck_require__(9278);
-var tls = __nccwpck_require__(4756);
+var tls = __nccwpck_require__(2375);
 var http = __nccwpck_require__(8611);
 var https = __nccwpck_require__(5692);
 var events = __nccwpck_require__(4434);
@@ -69350,7 +69350,7 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("string_decod
 
 /***/ }),
 
-/***/ 4756:
+/***/ 2375:
 /***/ ((module) => {
 
 module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("tls");
@@ -73795,6 +73795,11 @@ class ArchiveTextReader {
     /** In a COPY: the last row is not whole yet, and too long to be the end marker. */
     #midRow = false;
     #carry = Buffer.alloc(0);
+    #onRows;
+    /** `onRows` is handed the lines of every COPY as they come, cut anywhere; their memory is the chunk's. */
+    constructor(onRows) {
+        this.#onRows = onRows;
+    }
     /** Keeps no part of the chunk. Throws {@link UnreadableArchiveText}. */
     push(chunk) {
         let bytes = this.#carry.length === 0 ? chunk : Buffer.concat([this.#carry, chunk]);
@@ -73835,13 +73840,14 @@ class ArchiveTextReader {
         this.#copying = before + countNewlines(bytes, stop);
         if (stop > 0)
             this.#midRow = false;
-        if (end !== -1)
-            return stop;
         // What is left is the beginning of a row, or of the end marker while it is this short.
-        if (!this.#midRow && bytes.length - stop < 3)
-            return stop;
-        this.#midRow = true;
-        return bytes.length;
+        const whole = end !== -1 || (!this.#midRow && bytes.length - stop < 3);
+        if (!whole)
+            this.#midRow = true;
+        const used = whole ? stop : bytes.length;
+        if (used > 0)
+            this.#onRows?.(this.#entry, bytes.subarray(0, used));
+        return used;
     }
     /** Uses up one statement, comment or backslash line; 0 when it is not whole yet. */
     #readStatement(bytes) {
@@ -74015,9 +74021,9 @@ class TocReader {
         const decode = (latin1) => decoder.decode(Buffer.from(latin1, 'latin1'));
         this.toc = {
             format: head.format,
-            encoding,
             archiveVersion: `${head.version >> 8}.${head.version & 0xff}`,
             compression: head.compression,
+            encoding,
             databaseName: decode(head.databaseName),
             serverVersion: head.serverVersion,
             dumpVersion: head.dumpVersion,
@@ -74029,6 +74035,7 @@ class TocReader {
                 schema: entry.schema === null ? null : decode(entry.schema),
                 owner: decode(entry.owner),
                 definition: decode(entry.definition),
+                copyStatement: decode(entry.copyStatement),
             })),
         };
         this.#cursor.release();
@@ -74079,7 +74086,7 @@ function readEntry(cursor, { version: archiveVersion, format }) {
     cursor.integer(); // section
     const definition = cursor.string() ?? '';
     cursor.string(); // drop statement
-    cursor.string(); // copy statement
+    const copyStatement = cursor.string() ?? '';
     const schema = cursor.string();
     cursor.string(); // tablespace
     cursor.string(); // table access method
@@ -74095,7 +74102,10 @@ function readEntry(cursor, { version: archiveVersion, format }) {
         cursor.skip(1 + cursor.offsetBytes);
     else
         cursor.string();
-    return { dumpId, tableOid, oid, kind, tag, schema: schema === '' ? null : schema, owner, definition, dependencies };
+    return {
+        ...{ dumpId, tableOid, oid, kind, tag, schema: schema === '' ? null : schema, owner },
+        ...{ definition, copyStatement, dependencies },
+    };
 }
 class Cursor {
     at = 0;
@@ -74193,6 +74203,12 @@ const serverMessages = [
     'constraint "…" for relation "…" already exists',
     'column {…} does not exist',
     '[function|operator|type|schema|extension|aggregate|procedure] {…} [does not exist|already exists|is not unique]',
+    'operator does not exist: {…}',
+    'missing FROM-clause entry for table "…"',
+    'column reference "…" is ambiguous',
+    'argument of [WHERE|AND|OR|NOT] must be type boolean, not type {…}',
+    '[aggregate functions|window functions|set-returning functions] are not allowed in WHERE',
+    'invalid regular expression: {…}',
     'large object {n} [does not exist|already exists]',
     'extension "…" is not available',
     'extension "…" has no [installation script nor update path for version|update path from version] "…"',
@@ -74267,7 +74283,7 @@ const serverMessages = [
     'invalid snapshot identifier: "…"',
     'could not import the requested snapshot',
     'cannot [export or import snapshots during recovery|use serializable mode in a hot standby]',
-    'cannot execute {…} in a read-only transaction',
+    'cannot execute [INSERT|UPDATE|DELETE|MERGE|SELECT FOR UPDATE|nextval()|setval()|{…}] in a read-only transaction',
     'cannot access temporary or unlogged relations during recovery',
     'cannot alter type "…" because column "…" uses it',
     'cannot drop {…} because other objects depend on it',
@@ -86564,7 +86580,7 @@ function parseFlags(command, args, variables) {
             options[`${flag.name}-file`] = { type: 'string' };
         options[flag.name] = { type: 'string', multiple: flag.many === true };
     }
-    const { values, positionals } = parse(command, withValues(command, args), options);
+    const { values, positionals, given } = parse(command, withValues(command, args), options);
     const texts = new Map();
     for (const flag of command.flags) {
         const value = values[flag.name];
@@ -86594,7 +86610,7 @@ function parseFlags(command, args, variables) {
     const [first, ...rest] = problems;
     if (first !== undefined)
         throw inputFailure([first, ...rest]);
-    return { read: (name) => texts.get(name), argument, json: values.json === true, warnings };
+    return { read: (name) => texts.get(name), given, argument, json: values.json === true, warnings };
 }
 function readSecret(flag, file, onCommandLine, variables) {
     if (typeof file === 'string') {
@@ -86627,7 +86643,9 @@ function withValues(command, args) {
 }
 function parse(command, args, options) {
     try {
-        return (0,external_node_util_.parseArgs)({ args, options, allowPositionals: true, strict: true });
+        const { values, positionals, tokens } = (0,external_node_util_.parseArgs)({ args, options, allowPositionals: true, tokens: true });
+        const given = tokens.flatMap((token) => token.kind === 'option' && token.value !== undefined ? [{ name: token.name, value: token.value }] : []);
+        return { values, positionals, given };
     }
     catch (error) {
         const text = error.message.split('. ', 1)[0] ?? '';
@@ -87598,6 +87616,1584 @@ function restore_verdictOf({ uncounted }) {
     return uncounted === 0 ? 'all as recorded' : `as recorded but for ${formatCount(uncounted, 'table')} not counted`;
 }
 
+;// CONCATENATED MODULE: ./build/postgres/rows-request.js
+/** What `pgassay rows` is asked for: a table as people write it, and a condition in SQL. Pure: nothing is looked up. */
+const nameWord = /"((?:[^"]|"")+)"|([^".]+)/y;
+/** Reads `users`, `public.users` and `"We.ird"."Users"`. */
+function parseTable(text) {
+    const words = [];
+    let at = 0;
+    for (;;) {
+        nameWord.lastIndex = at;
+        const match = nameWord.exec(text);
+        if (match === null)
+            break;
+        const [whole, quoted, bare = ''] = match;
+        words.push(quoted === undefined ? { word: bare, quoted: false } : { word: quoted.replaceAll('""', '"'), quoted: true });
+        at += whole.length;
+        if (text[at] !== '.')
+            break;
+        at += 1;
+    }
+    const [first, second, ...more] = words;
+    if (at !== text.length || text.endsWith('.') || first === undefined || more.length > 0)
+        return {
+            problem: 'is not the name of a table: write table or schema.table, each part in double quotes where it holds a dot',
+        };
+    return second === undefined ? { schema: undefined, name: first } : { schema: first, name: second };
+}
+/** The tables a written name may mean: those spelled exactly so, else those of its lower-case form. */
+function tablesNamed({ schema, name }, tables) {
+    const exactly = tables.filter((each) => each.name === name.word && (schema === undefined || each.schema === schema.word));
+    if (exactly.length > 0)
+        return exactly;
+    const folded = ({ word, quoted }) => (quoted ? word : word.toLowerCase());
+    return tables.filter((each) => each.name === folded(name) && (schema === undefined || each.schema === folded(schema)));
+}
+const tokens = {
+    space: /[ \t\n\r\f\v]+|--[^\n\r]*/y,
+    escaped: /[eE]'(?:[^'\\]|\\[\s\S]|'')*'/y,
+    text: /(?:[bBxXnN]|[uU]&)?'(?:[^']|'')*'/y,
+    quotedName: /(?:[uU]&)?"((?:[^"]|"")*)"/y,
+    dollar: /\$(?:[A-Za-z_\u0080-\uffff][A-Za-z0-9_\u0080-\uffff]*)?\$/y,
+    name: /[A-Za-z_\u0080-\uffff][A-Za-z0-9_$\u0080-\uffff]*/y,
+    number: /\d[\w.]*/y,
+};
+const closes = { '(': ')', '[': ']' };
+/**
+ * Follows PostgreSQL's quoting rules (standard_conforming_strings on). A slip such as `1=1) OR (…` or a second statement
+ * is refused here, with a sentence; whether it is a boolean the server says. Whoever writes it runs it with his own rights.
+ */
+function readCondition(text) {
+    const names = new Set();
+    const open = [];
+    let empty = true;
+    let at = 0;
+    const match = (pattern) => {
+        pattern.lastIndex = at;
+        const found = pattern.exec(text) ?? undefined;
+        if (found !== undefined)
+            at += found[0].length;
+        return found;
+    };
+    while (at < text.length) {
+        if (match(tokens.space) !== undefined)
+            continue;
+        if (text.startsWith('/*', at)) {
+            const end = endOfComment(text, at);
+            if (end === -1)
+                return { problem: 'has a comment without its end' };
+            at = end;
+            continue;
+        }
+        empty = false;
+        if (match(tokens.escaped) !== undefined) {
+            // PostgreSQL goes on in the next line's string with the same escapes.
+            while (match(tokens.space) !== undefined)
+                ;
+            if (text[at] === "'")
+                return { problem: "continues an E'…' string with another string; write it as one" };
+            continue;
+        }
+        if (/^[eE]'/.test(text.slice(at, at + 2)))
+            return { problem: "has a ' without its partner" };
+        if (match(tokens.text) !== undefined)
+            continue;
+        const quoted = match(tokens.quotedName)?.[1];
+        if (quoted !== undefined) {
+            names.add(quoted.replaceAll('""', '"'));
+            continue;
+        }
+        const dollar = match(tokens.dollar)?.[0];
+        if (dollar !== undefined) {
+            const end = text.indexOf(dollar, at);
+            if (end === -1)
+                return { problem: 'has a dollar-quoted string without its end' };
+            at = end + dollar.length;
+            continue;
+        }
+        const name = match(tokens.name)?.[0];
+        if (name !== undefined) {
+            names.add(name).add(name.toLowerCase());
+            continue;
+        }
+        if (match(tokens.number) !== undefined)
+            continue;
+        const character = text[at] ?? '';
+        at += 1;
+        if (character === "'" || character === '"')
+            return { problem: `has a ${character} without its partner` };
+        if (character === ';')
+            return { problem: 'holds a semicolon: it is one expression, not a statement' };
+        if (character === '(' || character === '[')
+            open.push(closes[character] ?? '');
+        if ((character === ')' || character === ']') && open.pop() !== character)
+            return { problem: `has a ${character} that closes nothing` };
+    }
+    if (empty)
+        return { problem: 'is empty; true stands for every row' };
+    if (open.length > 0)
+        return { problem: `lacks a ${open.at(-1)}` };
+    return { text, names };
+}
+/** Comments nest. */
+function endOfComment(text, from) {
+    let depth = 0;
+    for (let at = from; at < text.length; at++) {
+        if (text.startsWith('/*', at)) {
+            depth += 1;
+            at += 1;
+        }
+        else if (text.startsWith('*/', at)) {
+            depth -= 1;
+            at += 1;
+            if (depth === 0)
+                return at + 1;
+        }
+    }
+    return -1;
+}
+
+;// CONCATENATED MODULE: ./build/postgres/archive-rows.js
+
+
+
+
+
+
+
+
+const archive_rows_word = String.raw `(?:"(?:[^"]|"")*"|[^\s"(),.]+)`;
+const copyPattern = new RegExp(String.raw `^COPY ${archive_rows_word}(?:\.${archive_rows_word})? \((.*)\) FROM stdin;\s*$`, 's');
+/** The columns of an entry's rows, in their order there. Undefined where the rows are not a COPY's. */
+function columnsOfRows({ copyStatement }) {
+    const list = copyPattern.exec(copyStatement)?.[1];
+    const words = list?.match(new RegExp(archive_rows_word, 'g'));
+    return words?.map((each) => (each.startsWith('"') ? each.slice(1, -1).replaceAll('""', '"') : each));
+}
+/**
+ * Hands over every row of some entries, in pieces of about `pieceBytes`; memory holds one piece, or one row where it is
+ * longer. Returns how many rows each entry had. Throws a `Failure` (exit 40) when the archive cannot be read, and what
+ * `take` throws.
+ */
+async function readArchiveRows(source, pieceBytes, take, signal) {
+    signal.throwIfAborted();
+    const list = (0,external_node_path_.join)(source.folder, `rows-${process.hrtime.bigint()}.list`);
+    await (0,promises_.writeFile)(list, source.entries.map((entry) => `${entry};\n`).join(''), { mode: 0o600, flag: 'wx' });
+    const output = await OutputPipe.open(source.folder);
+    const program = start({
+        path: source.programs.pgRestore,
+        args: [
+            ...['--data-only', '--verbose', '--file=-', `--use-list=${list}`],
+            process.platform === 'linux' ? '/proc/self/fd/3' : (source.archive.path ?? '/dev/fd/3'),
+        ],
+        env: bareEnvironment(source.programs.libraryPath),
+        inherit: [source.archive.file.fd],
+        stdout: output.stdout,
+    });
+    output.started();
+    program.stdin.end();
+    const stop = () => void program.stop().catch(() => undefined);
+    signal.addEventListener('abort', stop, { once: true });
+    const pieces = new Pieces(pieceBytes);
+    const text = new ArchiveTextReader((entry, rows) => pieces.add(entry, rows));
+    const drain = async () => {
+        for (let piece = pieces.next(); piece !== undefined; piece = pieces.next())
+            await take(piece.entry, piece.lines);
+    };
+    try {
+        await output.read(program.stdout, (chunk) => {
+            text.push(chunk);
+            return pieces.ready ? drain() : undefined;
+        });
+        pieces.finish();
+        await drain();
+        const exit = await program.exited.catch((error) => {
+            throw new Failure('restore', 'restore', `pg_restore could not be started: ${error.code}`, { cause: error });
+        });
+        signal.throwIfAborted();
+        if (exit.code !== 0 || exit.signal !== null) {
+            const said = readReports(exit.stderr).find((report) => report.severity === 'error')?.message;
+            throw unreadable(said === undefined ? `pg_restore ended with ${exit.signal ?? exit.code}` : `pg_restore: ${said}`);
+        }
+        const { rows, complete } = text.end();
+        if (!complete)
+            throw unreadable('pg_restore exited 0 without having read to the end');
+        return rows;
+    }
+    catch (error) {
+        if (error instanceof UnreadableArchiveText)
+            throw unreadable(error.message, error);
+        throw error;
+    }
+    finally {
+        signal.removeEventListener('abort', stop);
+        output.close();
+        await program.stop().catch(() => undefined);
+    }
+}
+function unreadable(what, cause) {
+    return new Failure('verify', 'verification', `the rows of the archive cannot be read: ${what}`, { cause });
+}
+const archive_rows_newline = 0x0a;
+/** Gathers lines that come cut anywhere. */
+class Pieces {
+    #least;
+    #ready = [];
+    #entry = 0;
+    /** Copies of what came since the last piece, and how much of it is whole lines. */
+    #parts = [];
+    #bytes = 0;
+    #whole = 0;
+    constructor(least) {
+        this.#least = least;
+    }
+    get ready() {
+        return this.#ready.length > 0;
+    }
+    add(entry, rows) {
+        if (entry !== this.#entry)
+            this.finish();
+        this.#entry = entry;
+        const end = rows.lastIndexOf(archive_rows_newline) + 1;
+        if (end > 0)
+            this.#whole = this.#bytes + end;
+        this.#parts.push(Buffer.from(rows));
+        this.#bytes += rows.length;
+        if (this.#whole >= this.#least)
+            this.#cut();
+    }
+    /** What is left belongs to no later line. */
+    finish() {
+        if (this.#whole > 0)
+            this.#cut();
+    }
+    next() {
+        return this.#ready.shift();
+    }
+    #cut() {
+        const all = Buffer.concat(this.#parts);
+        const rest = all.subarray(this.#whole);
+        this.#ready.push({ entry: this.#entry, lines: all.subarray(0, this.#whole) });
+        this.#parts = rest.length === 0 ? [] : [Buffer.from(rest)];
+        this.#bytes = rest.length;
+        this.#whole = 0;
+    }
+}
+
+;// CONCATENATED MODULE: ./build/postgres/rows-session.js
+
+
+
+
+/** How long a lock is waited for: whoever comes after us waits as long. */
+const rows_session_lockTimeout = '10s';
+/**
+ * A session in a database that others are working in: settings of ours must not reach theirs, so a transaction pooler is
+ * refused (exit 15), and the server ends it soon after we are gone, whatever it was doing. Throws a `Failure`.
+ */
+async function connectToLive(target, options) {
+    if (target.poolerHint !== undefined)
+        throw new Failure('connect', 'pooler', `${target.poolerHint.reason}, and temporary tables do not last there`, {
+            hint: target.poolerHint.direct,
+        });
+    const session = await connect(target, options);
+    try {
+        const pooling = await detectPooling(session, () => connect(target, { ...options, pinned: session.server }));
+        if (pooling === 'transaction')
+            throw new Failure('connect', 'pooler', 'this URL leads to a pooler that shares server sessions between transactions; settings and temporary tables would end up in those of your application', { hint: 'use the direct URL of the server, or the port of its session pool' });
+        await prepareSession(session);
+        await session.query([
+            // Decides what a money value is read as: pg_restore would take the target's own.
+            'RESET lc_monetary',
+            'SET standard_conforming_strings = on',
+            // A read-only transaction that is serializable and deferrable waits for others to end.
+            `SET default_transaction_isolation = 'read committed'`,
+            'SET default_transaction_deferrable = off',
+            `SET lock_timeout = '${rows_session_lockTimeout}'`,
+            // We answer at once, or the network is gone and the locks we hold must go too.
+            `SET idle_in_transaction_session_timeout = '60s'`,
+        ].join('; '));
+        // Not every platform can; there the server notices when it next has something to say to us.
+        await session.query('SET client_connection_check_interval = 1000').catch((error) => {
+            if (!isDatabaseError(error))
+                throw error;
+        });
+        // New in 17, for superusers: event triggers would run for our temporary tables.
+        await session
+            .query(`SELECT set_config(name, 'off', false) FROM pg_catalog.pg_settings WHERE name = 'event_triggers'`)
+            .catch((error) => {
+            if (!isDatabaseError(error))
+                throw error;
+        });
+        return session;
+    }
+    catch (error) {
+        await session.close();
+        throw error;
+    }
+}
+/** The SQLSTATE of a lock that was not given in time. */
+const lockNotAvailable = '55P03';
+/** Its failure, in our words; `where` is the table it was about, where that is known. */
+function lockFailure(cause, where = 'a table') {
+    return new Failure('restore', 'timeLimit', `somebody else held a lock on ${where} for more than ${rows_session_lockTimeout}`, {
+        hint: 'nothing was changed; run it again when that is over (pg_stat_activity shows who it is)',
+        cause,
+    });
+}
+
+;// CONCATENATED MODULE: ./build/postgres/rows-staging.js
+
+
+
+
+
+/**
+ * Where the backup's rows meet the condition: temporary tables at the target, made of the target's own types, since only
+ * PostgreSQL can evaluate SQL. A piece of the archive is loaded, what fits is kept, the rest is forgotten with the end of
+ * its transaction: temporary space holds one piece and what was found, however large the table, and no transaction is
+ * long. All of them are READ ONLY, which temporary tables are exempt from: a condition cannot write.
+ */
+class Staging {
+    #session;
+    #encoding;
+    #places = new Map();
+    #all = [];
+    constructor(session, encoding) {
+        this.#session = session;
+        this.#encoding = encoding;
+    }
+    /** `encoding` is the archive's. */
+    static async create(session, encoding, tables) {
+        const staging = new Staging(session, encoding);
+        for (const [at, wanted] of tables.entries()) {
+            const place = placeFor(wanted, at);
+            staging.#all.push(place);
+            for (const entry of wanted.entries.keys())
+                staging.#places.set(entry, place);
+            const columns = place.columns.map((name) => {
+                const column = wanted.target.columns.find((each) => each.name === name);
+                const value = column === undefined ? 'NULL::text' : `${quoteName(name)}::${column.plainType}`;
+                return `${value} AS ${quoteName(name)}`;
+            });
+            const select = `SELECT ${columns.join(', ')} FROM ONLY ${quoteQualified(wanted.target)} WITH NO DATA`;
+            await session.query('BEGIN READ WRITE');
+            await session.query(`CREATE TEMPORARY TABLE ${place.piece} ON COMMIT DELETE ROWS AS ${select}`);
+            await session.query(`CREATE TEMPORARY TABLE ${place.found} AS ${select}`);
+            await session.query('COMMIT');
+        }
+        return staging;
+    }
+    /**
+     * Takes lines of COPY's text format and keeps the rows that fit; returns how many rows the server took them for. Throws
+     * a `Failure` that holds none of them.
+     */
+    async load(entry, lines) {
+        const place = this.#places.get(entry);
+        if (place === undefined)
+            throw new Error('rows of an entry that nobody asked for');
+        const columns = place.wanted.entries.get(entry) ?? [];
+        const { target, condition } = place.wanted;
+        // A domain's CHECK is the database's own code, and finds its functions as in the application's sessions.
+        await this.#session.query('BEGIN READ ONLY; SET LOCAL search_path TO DEFAULT');
+        let loaded;
+        try {
+            loaded = await copyIn(this.#session, `COPY ${place.piece} (${columns.map(quoteName).join(', ')}) FROM STDIN (FORMAT text, ENCODING '${this.#encoding}')`, lines);
+        }
+        catch (error) {
+            if (!isDatabaseError(error))
+                throw error;
+            throw new Failure('restore', 'restore', `the target does not take the rows of ${displayName(target)} as they are in the backup: ${reduceMessage(error.message, rows_staging_nameOf(target))}`, {
+                hint: 'nothing was changed; its columns have other types now: restore the backup into another database and convert the rows there',
+                cause: error,
+            });
+        }
+        const select = `WITH kept AS (INSERT INTO ${place.found} SELECT * FROM ${place.piece} AS ${quoteName(target.name)} WHERE (\n`;
+        place.count += await askWhere(this.#session, target, condition, place.columns, async () => {
+            await this.#session.query(searchPathFor(target));
+            const [row] = await this.#session.query(`${select}${condition.text}\n) AND $1::bool RETURNING 1) SELECT pg_catalog.count(*) AS count FROM kept`, [true]);
+            return Number(row?.count ?? 0);
+        }, select);
+        await this.#session.query('COMMIT');
+        return loaded;
+    }
+    /** So far. */
+    get count() {
+        return this.#all.reduce((sum, place) => sum + place.count, 0);
+    }
+    /** What was found. Throws a `Failure` when the target cannot hold a value of it as it was. */
+    async finish() {
+        const found = [];
+        for (const place of this.#all) {
+            await this.#requireKept(place);
+            found.push({
+                target: place.wanted.target,
+                table: place.found,
+                columns: place.columns.filter((name) => place.wanted.target.columns.find((each) => each.name === name)?.generated === false),
+                count: place.count,
+            });
+        }
+        return found;
+    }
+    /** Columns that are gone from the target must be NULL in every row; typed ones must lose nothing. */
+    async #requireKept({ wanted: { target }, columns, found, count }) {
+        if (count === 0)
+            return;
+        const gone = columns.filter((name) => !target.columns.some((each) => each.name === name));
+        const shortened = target.columns.filter((each) => columns.includes(each.name) && each.type !== each.plainType && !each.generated);
+        const lost = [
+            ...gone.map((name) => `pg_catalog.num_nonnulls(${quoteName(name)}) OPERATOR(pg_catalog.>) 0`),
+            ...shortened.map(({ name, type }) => `${quoteName(name)} IS DISTINCT FROM ${quoteName(name)}::${type}`),
+        ];
+        if (lost.length === 0)
+            return;
+        const [row] = await this.#session.query(`SELECT ARRAY[${lost.map((each) => `pg_catalog.count(*) FILTER (WHERE ${each})`).join(', ')}]::text[] AS counts FROM ${found}`);
+        const counts = (row?.counts ?? []).map(Number);
+        const told = (names, offset) => names.filter((_, at) => (counts[offset + at] ?? 0) > 0).map(displayWord);
+        const missing = told(gone, 0);
+        const name = displayName(target);
+        if (missing.length > 0)
+            throw new Failure('restore', 'restore', `the rows of ${name} have values in ${formatCount(missing.length, 'column')} that the target does not have: ${missing.join(', ')}`, {
+                hint: 'nothing was changed; add the column again and drop it afterwards, or restore the backup into another database and copy what you need',
+            });
+        const cut = told(shortened.map((each) => each.name), gone.length);
+        if (cut.length > 0)
+            throw new Failure('restore', 'restore', `the target would cut or round values of ${name}: ${cut.join(', ')}`, {
+                hint: 'nothing was changed; these columns have a narrower type than they had in the backup',
+            });
+    }
+}
+function placeFor(wanted, at) {
+    return {
+        wanted,
+        columns: [...new Set([...wanted.entries.values()].flat())],
+        piece: `pg_temp.pgassay_piece_${at}`,
+        found: `pg_temp.pgassay_found_${at}`,
+        count: 0,
+    };
+}
+/**
+ * Asks the server whether it understands the condition, before anything is downloaded. A column it does not have may
+ * still be in the backup. Throws a `Failure`.
+ */
+async function checkCondition(session, target, condition) {
+    const columns = target.columns.filter((each) => !each.generated).map((each) => quoteName(each.name));
+    const select = `EXPLAIN SELECT FROM (SELECT ${columns.join(', ')} FROM ONLY ${quoteQualified(target)}) AS ${quoteName(target.name)} WHERE (\n`;
+    await session.query('BEGIN READ ONLY');
+    try {
+        await session.query(searchPathFor(target));
+        await askWhere(session, target, condition, target.columns.map((each) => each.name), () => session.query(`${select}${condition.text}\n) AND $1::bool`, [true]), select);
+    }
+    catch (error) {
+        if (!(error instanceof Failure) || sqlState(error.cause) !== undefinedColumn)
+            throw error;
+    }
+    finally {
+        await session.query('ROLLBACK').catch(() => { });
+    }
+}
+const undefinedColumn = '42703';
+/** Names without a schema are PostgreSQL's own, and the operators of extensions' types that the table has. */
+function searchPathFor({ typeSchemas }) {
+    return `SET LOCAL search_path = ${typeSchemas.length === 0 ? "''" : typeSchemas.map(quoteName).join(', ')}`;
+}
+/** Of what the server says about a condition, the place in it and names that it holds itself. */
+async function askWhere(session, target, condition, columns, ask, before) {
+    try {
+        return await ask();
+    }
+    catch (error) {
+        session.lost.throwIfAborted();
+        // A syntax error, a value, a function's own exception; the rest is not the condition's fault.
+        if (!isDatabaseError(error) || !/^(?:0A|21|22|25|42|P0)/.test(error.code))
+            throw error;
+        const isName = rows_staging_nameOf(target);
+        const said = reduceMessage(error.message, (word) => word.split('.').every((part) => condition.names.has(part.replace(/^"|"$/g, '')) || isName(part)));
+        const offset = Number(error.position) - [...before].length;
+        const at = offset >= 1 && offset <= [...condition.text].length ? ` (at its character ${offset})` : '';
+        throw new Failure('input', 'badInput', `where: the condition for ${displayName(target)} cannot be used: ${said}${at}`, {
+            hint: `it is one SQL expression over the columns of the backup: ${columns.slice(0, 30).map(displayWord).join(', ')}; functions and tables that are not PostgreSQL's own need their schema, public.users`,
+            cause: error,
+        });
+    }
+}
+/** The first rows that were found, by primary key where there is one: texts as psql shows them, null for NULL. */
+async function sampleOf(session, { target, table, columns: held }, columns, most) {
+    if (columns.length === 0)
+        return [];
+    const text = (name) => `CASE WHEN pg_catalog.num_nulls(${quoteName(name)}) OPERATOR(pg_catalog.=) 0 THEN pg_catalog.format('%s', ${quoteName(name)}) END`;
+    const order = target.key
+        .filter((each) => held.includes(each.name))
+        .map((each) => quoteName(each.name))
+        .join(', ');
+    const rows = await session.query(`SELECT ARRAY[${columns.map(text).join(', ')}]::text[] AS texts FROM ${table}${order === '' ? '' : ` ORDER BY ${order}`} LIMIT ${most}`);
+    return rows.map((row) => row.texts);
+}
+/** Whether a word of a message is a name of this table's own. */
+function rows_staging_nameOf(target) {
+    const names = new Set([...target.names, target.schema, target.name]);
+    return (word) => names.has(word);
+}
+const messageBytes = 1024 * 1024;
+/** The lines are in memory already, so nothing is waited for between messages. */
+async function copyIn(session, statement, lines) {
+    try {
+        const stream = session.client.query((0,pg_copy_streams/* from */.H)(statement));
+        await new Promise((resolve, reject) => {
+            stream.once('error', reject).once('finish', () => resolve());
+            for (let at = 0; at < lines.length; at += messageBytes)
+                stream.write(lines.subarray(at, at + messageBytes));
+            stream.end();
+        });
+        return stream.rowCount;
+    }
+    catch (error) {
+        // Says whether it is the session that ended; in a failed transaction this fails too, and means nothing.
+        await session.query('SELECT 1').catch(() => { });
+        session.lost.throwIfAborted();
+        throw error;
+    }
+}
+
+;// CONCATENATED MODULE: ./build/postgres/rows-target.js
+
+
+/** Looks at the tables and throws one `Failure` with everything that would keep rows from being written. */
+async function readTargetTables(session, names, plan) {
+    const obstacles = await judgeSession(session);
+    const tables = [];
+    for (const name of names) {
+        const relation = await findRelation(session, name);
+        obstacles.push(...judgeRelation(name, relation, plan));
+        if (relation === undefined || !['r', 'p'].includes(relation.kind))
+            continue;
+        const table = await readTable(session, name, relation, plan);
+        obstacles.push(...judgeTable(table, plan), ...(await judgeOwnership(session, table, plan)));
+        tables.push(table);
+    }
+    const [first] = obstacles;
+    if (first === undefined)
+        return tables;
+    const exits = new Set(obstacles.map((each) => each.exit));
+    throw new Failure('preflight', exits.size === 1 ? first.exit : 'badInput', obstacles.length === 1
+        ? first.message
+        : `rows cannot be brought back\n${obstacles.map((each) => `  ${each.message}`).join('\n')}`, { hint: [...new Set(obstacles.map((each) => each.hint))].join('\n') });
+}
+async function judgeSession(session) {
+    const [state] = await session.query(`SELECT pg_is_in_recovery() AS standby, current_setting('session_replication_role') = 'replica' AS replica,
+            has_database_privilege(current_database(), 'TEMP') AS temporary, current_user::text AS role,
+            current_database()::text AS name`);
+    const obstacles = [];
+    if (state?.standby)
+        obstacles.push({
+            message: 'the target is a standby, which takes no rows',
+            hint: 'use the URL of the primary (target_session_attrs=primary in the URL looks for it)',
+            exit: 'badInput',
+        });
+    if (state?.replica)
+        obstacles.push({
+            message: 'sessions of this role run with session_replication_role = replica, so no foreign key would be checked',
+            hint: `ALTER ROLE ${sqlWord(state.role)} RESET session_replication_role; or use another role`,
+            exit: 'badInput',
+        });
+    if (state?.temporary === false)
+        obstacles.push({
+            message: `role ${sqlWord(state.role)} may not create temporary tables, through which rows are read`,
+            hint: `GRANT TEMPORARY ON DATABASE ${sqlWord(state.name)} TO ${sqlWord(state.role)};`,
+            exit: 'privilege',
+        });
+    return obstacles;
+}
+/** Event triggers that run when temporary tables are made; a superuser's session of 17 or later has them off. */
+async function eventTriggersOf(session) {
+    const rows = await session.query(`SELECT evtname::text AS name FROM pg_catalog.pg_event_trigger
+     WHERE evtenabled IN ('O', 'A') AND evtevent IN ('ddl_command_start', 'ddl_command_end')
+       AND (evttags IS NULL OR evttags && ARRAY['CREATE TABLE', 'CREATE TABLE AS', 'ALTER TABLE'])
+       AND coalesce(current_setting('event_triggers', true), 'on') = 'on' ORDER BY 1`);
+    return rows.map((row) => displayWord(row.name));
+}
+async function findRelation(session, name) {
+    const [relation] = await session.query(`SELECT c.oid::int8::float8 AS oid, c.relkind AS kind,
+            row_security_active(c.oid) AS filtered, has_table_privilege(c.oid, 'SELECT') AS "select",
+            has_table_privilege(c.oid, 'INSERT') AS insert, has_table_privilege(c.oid, 'UPDATE') AS update,
+            has_schema_privilege(n.oid, 'USAGE') AS usage,
+            (SELECT count(*) FROM pg_partition_tree(c.oid) t JOIN pg_class f ON f.oid = t.relid AND f.relkind = 'f')::int4 AS foreign
+     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+     WHERE n.nspname = $1 AND c.relname = $2`, [name.schema, name.name]);
+    return relation;
+}
+function judgeRelation(name, relation, plan) {
+    const table = displayName(name);
+    if (relation === undefined)
+        return [
+            {
+                message: `the target has no table ${table}`,
+                hint: 'create the table first: pgassay fetch gives the archive, and pg_restore --schema-only --table its definition',
+                exit: 'badInput',
+            },
+        ];
+    if (!['r', 'p'].includes(relation.kind) || relation.foreign > 0)
+        return [
+            {
+                message: `${table} of the target ${relation.foreign > 0 ? 'has partitions on other servers' : 'is not a table'}`,
+                hint: 'rows are brought back into ordinary and partitioned tables of this server only',
+                exit: 'badInput',
+            },
+        ];
+    const lacking = [
+        ...(relation.select ? [] : ['SELECT']),
+        ...(relation.insert ? [] : ['INSERT']),
+        ...(relation.update || plan.onConflict !== 'update' ? [] : ['UPDATE']),
+    ];
+    const obstacles = [];
+    if (!relation.usage || lacking.length > 0)
+        obstacles.push({
+            message: `this role may not ${lacking.join(', ') || 'use the schema'} ${lacking.length > 0 ? 'on ' : 'of '}${table}`,
+            hint: relation.usage
+                ? `run as the table's owner: GRANT ${lacking.join(', ')} ON ${sqlName(name)} TO …; or use the owner's URL`
+                : `GRANT USAGE ON SCHEMA ${sqlWord(name.schema)} TO …; or use the owner's URL`,
+            exit: 'privilege',
+        });
+    if (relation.filtered)
+        obstacles.push({
+            message: `row-level security policies of ${table} apply to this role, and would hide or refuse rows`,
+            hint: 'use a role with BYPASSRLS, or the owner where the table does not FORCE ROW LEVEL SECURITY',
+            exit: 'privilege',
+        });
+    return obstacles;
+}
+function judgeTable(table, { onConflict, triggers }) {
+    const name = displayName(table);
+    const obstacles = [];
+    if (onConflict === 'update' && (table.key.length === 0 || table.keyDeferrable))
+        obstacles.push({
+            message: `${name} has ${table.key.length === 0 ? 'no' : 'a deferrable'} primary key, and --on-conflict update finds rows by it`,
+            hint: '--on-conflict skip, or none: then a row that is there already stops everything',
+            exit: 'badInput',
+        });
+    if (table.rules.length > 0)
+        obstacles.push({
+            message: `${name} has rules that rewrite what is written to it: ${table.rules.map(displayWord).join(', ')}`,
+            hint: `switch them off while rows are brought back: ALTER TABLE ${sqlName(table)} DISABLE RULE …`,
+            exit: 'badInput',
+        });
+    if (table.triggers.length > 0 && triggers === undefined)
+        obstacles.push({
+            message: `${name} has triggers that would run: ${triggerNames(table)}`,
+            hint: '--triggers off brings the rows back as they were (writers of the table wait for that moment); --triggers on runs the triggers, which may send mails or change rows',
+            exit: 'badInput',
+        });
+    return obstacles;
+}
+function triggerNames({ triggers }) {
+    return [...new Set(triggers.map((each) => displayWord(each.name)))].join(', ');
+}
+async function judgeOwnership(session, table, { triggers }) {
+    if (triggers !== 'off' || table.triggers.length === 0)
+        return [];
+    const [row] = await session.query(`SELECT coalesce(bool_and(pg_has_role(c.relowner, 'USAGE')), true) AS owned
+     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+     JOIN unnest($1::text[], $2::text[]) AS t(schema, name) ON t.schema = n.nspname AND t.name = c.relname`, [table.triggers.map((each) => each.table.schema), table.triggers.map((each) => each.table.name)]);
+    if (row?.owned)
+        return [];
+    return [
+        {
+            message: `only the owner of ${displayName(table)} may switch its triggers off`,
+            hint: "use the owner's URL, or --triggers on",
+            exit: 'privilege',
+        },
+    ];
+}
+async function readTable(session, name, { oid }, { onConflict }) {
+    const tree = (await session.query(`SELECT oid::int8::float8 AS oid FROM (
+         SELECT $1::oid AS oid, -1 AS level UNION ALL
+         SELECT relid, level FROM pg_partition_tree($1::oid) WHERE relid <> $1::oid) t ORDER BY level, oid`, [oid])).map((row) => row.oid);
+    const ancestors = (await session.query('SELECT relid::int8::float8 AS oid FROM pg_partition_ancestors($1::oid)', [
+        oid,
+    ])).map((row) => row.oid);
+    const family = [...new Set([...tree, ...ancestors])];
+    const columns = await session.query(`SELECT a.attname::text AS name, format_type(a.atttypid, a.atttypmod) AS type,
+            CASE WHEN t.typnamespace = 'pg_catalog'::regnamespace THEN format_type(a.atttypid, -1)
+                 ELSE format_type(a.atttypid, a.atttypmod) END AS "plainType",
+            a.attgenerated <> '' AS generated, a.attidentity = 'a' AS "identityAlways",
+            a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AND t.typdefault IS NULL AS required
+     FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+     WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum`, [oid]);
+    const [ownKey] = await session.query(`SELECT i.indimmediate AS immediate,
+            json_agg(json_build_object('name', a.attname, 'equals',
+              format('OPERATOR(%I.%s)', n.nspname, o.oprname)) ORDER BY k.place) AS columns
+     FROM pg_catalog.pg_index i
+     CROSS JOIN unnest(i.indkey::int2[], i.indclass::oid[]) WITH ORDINALITY AS k(attnum, opclass, place)
+     JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+     JOIN pg_catalog.pg_opclass c ON c.oid = k.opclass
+     JOIN pg_catalog.pg_am am ON am.oid = c.opcmethod AND am.amname = 'btree'
+     JOIN pg_catalog.pg_amop m ON m.amopfamily = c.opcfamily AND m.amoplefttype = c.opcintype
+          AND m.amoprighttype = c.opcintype AND m.amopstrategy = 3
+     JOIN pg_catalog.pg_operator o ON o.oid = m.amopopr
+     JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace
+     WHERE i.indrelid = $1 AND i.indisprimary AND k.place <= i.indnkeyatts
+     GROUP BY i.indexrelid, i.indimmediate`, [oid]);
+    const rules = await session.query(`SELECT rulename::text AS name FROM pg_catalog.pg_rewrite
+     WHERE ev_class = $1 AND ev_enabled IN ('O', 'A') AND ev_type = ANY ($2) ORDER BY 1`, [oid, onConflict === 'update' ? ['2', '3'] : ['3']]);
+    const [types] = await session.query(`SELECT coalesce(array_agg(DISTINCT n.nspname::text), '{}') AS schemas
+     FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+     LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem
+     JOIN pg_catalog.pg_type b ON b.oid = CASE WHEN t.typcategory = 'A' THEN e.oid ELSE t.oid END
+     JOIN pg_catalog.pg_namespace n ON n.oid = b.typnamespace
+     WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped AND b.typtype = 'b' AND n.nspname <> 'pg_catalog'`, [oid]);
+    return {
+        ...{ schema: name.schema, name: name.name, oid, columns, family },
+        partitioned: tree.length > 1 || (await isPartitioned(session, oid)),
+        key: ownKey?.columns ?? [],
+        keyDeferrable: ownKey?.immediate === false,
+        triggers: await readTriggers(session, oid, tree, onConflict === 'update'),
+        rules: rules.map((row) => row.name),
+        references: await readReferences(session, tree),
+        sequences: await readSequences(session, family),
+        typeSchemas: types?.schemas ?? [],
+        names: await readNames(session, tree),
+    };
+}
+async function isPartitioned(session, oid) {
+    const rows = await session.query(`SELECT FROM pg_catalog.pg_class WHERE oid = $1 AND relkind = 'p'`, [oid]);
+    return rows.length > 0;
+}
+/** Triggers of partitions fire for rows only; parents come first, as their clones follow them. */
+async function readTriggers(session, oid, tree, updates) {
+    const rows = await session.query(`SELECT t.tgname::text AS trigger, n.nspname::text AS schema, c.relname::text AS name, t.tgenabled = 'A' AS always
+     FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
+     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+     WHERE t.tgrelid = ANY ($1::oid[]) AND NOT t.tgisinternal AND t.tgenabled IN ('O', 'A')
+       AND (t.tgtype & $2) <> 0 AND (t.tgrelid = $3::oid OR (t.tgtype & 1) <> 0)
+     ORDER BY array_position($1::oid[], t.tgrelid), t.tgname`, [tree, updates ? 20 : 4, oid]);
+    return rows.map(({ trigger, schema, name, always }) => ({ name: trigger, table: { schema, name }, always }));
+}
+async function readReferences(session, tree) {
+    const rows = await session.query(`SELECT k.conname::text AS key, n.nspname::text AS schema, c.relname::text AS name,
+            k.confrelid::int8::float8 AS "toOid", k.condeferrable AS deferrable
+     FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.confrelid
+     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+     WHERE k.contype = 'f' AND k.conrelid = ANY ($1::oid[])
+     ORDER BY k.conparentid <> 0, array_position($1::oid[], k.conrelid), k.conname COLLATE "C"`, [tree]);
+    return rows.map(({ key, schema, name, toOid, deferrable }) => ({
+        ...{ name: key, to: { schema, name }, toOid, deferrable },
+    }));
+}
+/** Sequences of serial and identity columns, and those a default takes its values from. */
+async function readSequences(session, family) {
+    return session.query(`SELECT DISTINCT a.attname::text AS column, n.nspname::text AS schema, c.relname::text AS name,
+            q.seqincrement > 0 AS ascending,
+            CASE WHEN has_sequence_privilege(c.oid, 'USAGE, SELECT')
+                 THEN coalesce(pg_sequence_last_value(c.oid)::numeric + sign(q.seqincrement), q.seqstart)::text END AS next
+     FROM (SELECT d.objid AS sequence, d.refobjid AS relation, d.refobjsubid AS attnum FROM pg_catalog.pg_depend d
+           WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.refclassid = 'pg_catalog.pg_class'::regclass
+             AND d.deptype IN ('a', 'i')
+           UNION SELECT d.refobjid, f.adrelid, f.adnum FROM pg_catalog.pg_depend d
+           JOIN pg_catalog.pg_attrdef f ON d.classid = 'pg_catalog.pg_attrdef'::regclass AND d.objid = f.oid
+           WHERE d.refclassid = 'pg_catalog.pg_class'::regclass) s
+     JOIN pg_catalog.pg_class c ON c.oid = s.sequence AND c.relkind = 'S'
+     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+     JOIN pg_catalog.pg_sequence q ON q.seqrelid = c.oid
+     JOIN pg_catalog.pg_attribute a ON a.attrelid = s.relation AND a.attnum = s.attnum
+     WHERE s.relation = ANY ($1::oid[])
+     ORDER BY 1, 2, 3`, [family]);
+}
+async function readNames(session, tree) {
+    const rows = await session.query(`SELECT conname::text AS name FROM pg_catalog.pg_constraint WHERE conrelid = ANY ($1::oid[])
+     UNION SELECT c.relname::text FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+     WHERE i.indrelid = ANY ($1::oid[])
+     UNION SELECT relname::text FROM pg_catalog.pg_class WHERE oid = ANY ($1::oid[])
+     UNION SELECT attname::text FROM pg_catalog.pg_attribute WHERE attrelid = ANY ($1::oid[]) AND attnum > 0
+     ORDER BY 1`, [tree]);
+    return rows.map((row) => row.name);
+}
+/** Referenced tables first. Throws a `Failure` for a circle of foreign keys none of which can wait. */
+function insertionOrder(tables) {
+    const strict = sorted(tables, () => true);
+    if (strict.left.length === 0)
+        return { tables: strict.order, deferred: false };
+    const lenient = sorted(tables, (reference) => !reference.deferrable);
+    if (lenient.left.length === 0)
+        return { tables: lenient.order, deferred: true };
+    const keys = lenient.left.flatMap((table) => table.references
+        .filter((each) => lenient.left.some((other) => other !== table && other.family.includes(each.toOid)))
+        .map((each) => displayWord(each.name)));
+    throw new Failure('preflight', 'badInput', `the foreign keys of ${lenient.left.map(displayName).join(' and ')} refer to each other, and none of them can wait for the other: ${[...new Set(keys)].join(', ')}`, {
+        hint: 'make one of them deferrable (ALTER TABLE … ALTER CONSTRAINT … DEFERRABLE), or bring the tables back one after the other',
+    });
+}
+function sorted(tables, counts) {
+    const order = [];
+    let left = [...tables];
+    for (;;) {
+        const free = left.filter((table) => table.references.every((each) => !counts(each) || !left.some((other) => other !== table && other.family.includes(each.toOid))));
+        if (free.length === 0)
+            return { order, left };
+        order.push(...free);
+        left = left.filter((table) => !free.includes(table));
+    }
+}
+
+;// CONCATENATED MODULE: ./build/postgres/rows-writing.js
+
+
+
+
+
+
+
+
+/**
+ * What the database's own code goes by, triggers, CHECKs, defaults and indexes alike: the same as in the application's
+ * sessions of this role, not our empty search path. Statements that run meanwhile name everything in full.
+ */
+const rows_writing_reset = ['search_path', 'row_security', ...outputSettings.map((each) => /^SET (\w+)/.exec(each)?.[1] ?? '')];
+const theirs = rows_writing_reset.map((name) => `SET LOCAL ${name} TO DEFAULT`).join('; ');
+const ours = [`SET search_path = ''`, 'SET row_security = off', ...outputSettings]
+    .map((each) => each.replace(/^SET/, 'SET LOCAL'))
+    .join('; ');
+/**
+ * The one transaction that writes: it locks the tables against ALTER, looks at them again, inserts in the order of the
+ * foreign keys, has every constraint checked and compares what is there with what was found. The caller ends it.
+ */
+class RowsTransaction {
+    #session;
+    #found;
+    #plan;
+    #log;
+    constructor(session, found, plan, log) {
+        this.#session = session;
+        this.#found = found;
+        this.#plan = plan;
+        this.#log = log;
+    }
+    /** Everything but COMMIT or ROLLBACK. Throws a `Failure` that names table and constraint, and no value. */
+    async write() {
+        const session = this.#session;
+        const targets = this.#found.map((each) => each.target);
+        for (const [at] of this.#found.entries())
+            await session.query(`BEGIN READ WRITE; CREATE TEMPORARY TABLE ${written(at)} (relation oid, place tid); COMMIT`);
+        await session.query('BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE');
+        const order = await this.#lock(targets);
+        const states = await this.#switchTriggersOff(order.tables);
+        if (order.deferred)
+            await session.query('SET CONSTRAINTS ALL DEFERRED');
+        await session.query(theirs);
+        const outcome = new Map();
+        for (const target of order.tables) {
+            const at = this.#found.findIndex((each) => each.target.oid === target.oid);
+            const found = this.#found[at];
+            if (found === undefined)
+                continue;
+            outcome.set(found, await this.#refusals(order.tables, () => this.#insert(found, at), target));
+        }
+        await this.#refusals(order.tables, () => session.query('SET CONSTRAINTS ALL IMMEDIATE'));
+        await session.query(ours);
+        await this.#switchTriggersBack(order.tables, states);
+        for (const [at, found] of this.#found.entries())
+            await this.#compare(found, at, outcome.get(found));
+        for (const { sequences, ...target } of order.tables)
+            await this.#judgeSequences(target, sequences);
+        return outcome;
+    }
+    /** Tables in one order for all runs; what was read of them before may have changed since. */
+    async #lock(targets) {
+        for (const target of [...targets].sort((a, b) => a.oid - b.oid)) {
+            const mode = this.#plan.triggers === 'off' && target.triggers.length > 0 ? 'SHARE ROW EXCLUSIVE' : 'ROW EXCLUSIVE';
+            await this.#refusals([target], () => this.#session.query(`LOCK TABLE ${only(target)}${quoteQualified(target)} IN ${mode} MODE`));
+        }
+        const now = await readTargetTables(this.#session, targets, this.#plan);
+        const shape = (tables) => JSON.stringify(tables.map((table) => ({ ...table, sequences: [] })));
+        if (shape(now) !== shape(targets))
+            throw new Failure('restore', 'restore', 'a table was changed at the target while its rows were being read', {
+                hint: 'nothing was changed; run it again',
+            });
+        return insertionOrder(now);
+    }
+    async #insert(found, at) {
+        const { target, columns, table, count } = found;
+        const list = columns.map(quoteName).join(', ');
+        const key = target.key.map((each) => quoteName(each.name)).join(', ');
+        const conflict = { fail: '', skip: ' ON CONFLICT DO NOTHING', update: ` ON CONFLICT (${key}) DO NOTHING` };
+        const inserted = await this.#record(at, `INSERT INTO ${quoteQualified(target)} (${list}) OVERRIDING SYSTEM VALUE SELECT ${list} FROM ${table}${conflict[this.#plan.onConflict]}
+       RETURNING tableoid AS relation, ctid AS place`);
+        const left = count - inserted;
+        if (this.#plan.onConflict !== 'update' || left === 0)
+            return { inserted, skipped: left, updated: 0 };
+        const settable = settableColumns(found);
+        if (settable.length === 0)
+            return { inserted, skipped: left, updated: 0 };
+        const updated = await this.#record(at, `UPDATE ${only(target)}${quoteQualified(target)} AS target
+       SET ${settable.map((name) => `${quoteName(name)} = source.${quoteName(name)}`).join(', ')}
+       FROM ${table} AS source
+       WHERE ${target.key.map(({ name, equals }) => `target.${quoteName(name)} ${equals} source.${quoteName(name)}`).join(' AND ')}
+         AND NOT EXISTS (SELECT FROM ${written(at)} w WHERE w.relation OPERATOR(pg_catalog.=) target.tableoid AND w.place OPERATOR(pg_catalog.=) target.ctid)
+       RETURNING target.tableoid AS relation, target.ctid AS place`);
+        return { inserted, skipped: left - updated, updated };
+    }
+    /** Where each row went is written down, so that it can be looked at again without an index. */
+    async #record(at, statement) {
+        const [row] = await this.#session.query(`WITH done AS (${statement}), noted AS (INSERT INTO ${written(at)} SELECT relation, place FROM done RETURNING 1)
+       SELECT pg_catalog.count(*) AS count FROM noted`);
+        return Number(row?.count ?? 0);
+    }
+    /** Every row that was written must still be there, as in the backup: a trigger may have changed it. */
+    async #compare(found, at, outcome) {
+        const { target, columns, table, count } = found;
+        if (outcome === undefined)
+            throw new Error('a table was not written');
+        const wanted = new Map(target.columns
+            .filter((each) => columns.includes(each.name))
+            .map(({ name, type }) => [name, `${quoteName(name)}::${type}`]));
+        const changedIn = async (names) => {
+            const backup = `SELECT ${rows_writing_digest(names.map((name) => wanted.get(name) ?? ''))} FROM ${table}`;
+            const now = `SELECT ${rows_writing_digest(names.map((name) => `target.${quoteName(name)}`))} FROM ${only(target)}${quoteQualified(target)} AS target
+        WHERE target.ctid = ANY (ARRAY(SELECT place FROM ${written(at)}))
+          AND EXISTS (SELECT FROM ${written(at)} w WHERE w.relation = target.tableoid AND w.place = target.ctid)`;
+            const [row] = await this.#session.query(`SELECT (SELECT pg_catalog.count(*) FROM (${now} EXCEPT ALL ${backup}) d) AS differing,
+                (SELECT pg_catalog.count(*) FROM (${now}) n) AS there`);
+            const gone = outcome.inserted + outcome.updated - Number(row?.there ?? 0);
+            return gone + Number(row?.differing ?? 0);
+        };
+        const { onConflict } = this.#plan;
+        const maySkip = onConflict === 'skip' || (onConflict === 'update' && settableColumns(found).length === 0);
+        const rejected = maySkip ? 0 : outcome.skipped;
+        const changed = (await changedIn(columns)) + rejected;
+        if (changed === 0)
+            return;
+        const where = [];
+        if (rejected === 0)
+            for (const name of columns)
+                if ((await changedIn([name])) > 0)
+                    where.push(displayWord(name));
+        const named = where.length === 0 || where.length === columns.length ? '' : ` (${where.join(', ')})`;
+        const ran = target.triggers.length > 0 && this.#plan.triggers === 'on';
+        throw new Failure('restore', 'restore', `${formatNumber(changed)} of the ${formatCount(count, 'row')} of ${displayName(target)} would not be as in the backup${named}${ran ? `: its triggers change what is inserted, ${triggerNames(target)}` : ''}`, {
+            hint: ran
+                ? 'it was rolled back, nothing was changed; --triggers off brings the rows back as they were'
+                : 'it was rolled back, nothing was changed; if somebody else was changing the same rows, run it again, else look for triggers of other tables',
+        });
+    }
+    async #switchTriggersOff(tables) {
+        if (this.#plan.triggers !== 'off')
+            return '';
+        const states = await this.#triggerStates(tables);
+        for (const { triggers } of tables)
+            for (const { name, table } of triggers)
+                await this.#refusals(tables, () => this.#session.query(`ALTER TABLE ONLY ${quoteQualified(table)} DISABLE TRIGGER ${quoteName(name)}`));
+        return states;
+    }
+    /** Parents first: what is said of them goes on to their partitions, which are set after them. */
+    async #switchTriggersBack(tables, states) {
+        if (this.#plan.triggers !== 'off')
+            return;
+        for (const { triggers } of tables)
+            for (const { name, table, always } of triggers)
+                await this.#session.query(`ALTER TABLE ONLY ${quoteQualified(table)} ENABLE ${always ? 'ALWAYS ' : ''}TRIGGER ${quoteName(name)}`);
+        if ((await this.#triggerStates(tables)) !== states)
+            throw new Failure('restore', 'restore', 'the triggers could not be switched on again exactly as they were', {
+                hint: 'it was rolled back, nothing was changed; --triggers on leaves them alone',
+            });
+    }
+    async #triggerStates(tables) {
+        const rows = await this.#session.query(`SELECT tgrelid::text, tgname::text, tgenabled FROM pg_catalog.pg_trigger
+       WHERE tgrelid = ANY ($1::oid[]) ORDER BY tgrelid, tgname`, [tables.flatMap((table) => table.family)]);
+        return JSON.stringify(rows);
+    }
+    /** Nothing else changes at the target, so a sequence that will give a key again is only told. */
+    async #judgeSequences(target, sequences) {
+        const found = this.#found.find((each) => each.target.oid === target.oid);
+        for (const { schema, name, column, ascending, next } of sequences) {
+            const type = target.columns.find((each) => each.name === column)?.type ?? '';
+            if (next === null || !found?.columns.includes(column) || !['smallint', 'integer', 'bigint'].includes(type))
+                continue;
+            const furthest = ascending ? 'max' : 'min';
+            const [row] = await this.#session.query(`SELECT pg_catalog.${furthest}(${quoteName(column)}) ${ascending ? '>=' : '<='} $1::numeric AS behind FROM ${found.table}`, [next]);
+            if (row?.behind !== true)
+                continue;
+            const sequence = sqlName({ schema, name }).replaceAll("'", "''");
+            this.#log.warn(`the sequence ${displayName({ schema, name })} will give keys that these rows have; to move it on: SELECT setval('${sequence}', (SELECT ${furthest}(${sqlWord(column)}) FROM ${sqlName(target)}));`);
+        }
+    }
+    /** The server's refusals in our words, names of constraints and tables kept where the catalog knows them. */
+    async #refusals(tables, work, about) {
+        try {
+            return await work();
+        }
+        catch (error) {
+            this.#session.lost.throwIfAborted();
+            if (!isDatabaseError(error))
+                throw error;
+            throw rows_writing_refusal(error, tables, about);
+        }
+    }
+}
+/** `about` is the table that was being written; a deferred constraint names its own. */
+function rows_writing_refusal(error, tables, about) {
+    const { code, constraint = '' } = error;
+    const holders = tables.filter((each) => each.names.includes(constraint) && each.names.includes(error.table ?? ''));
+    const target = holders.find((each) => each.schema === error.schema && each.name === error.table) ??
+        holders[0] ??
+        about ??
+        (tables.length === 1 ? tables[0] : undefined);
+    const known = target?.names.includes(constraint) === true;
+    const at = target === undefined ? 'the target' : displayName(target);
+    if ((code === '23505' || code === '23P01') && known)
+        return new Failure('restore', 'restore', `${at} has rows with the same key already (${displayWord(constraint)})`, {
+            hint: 'it was rolled back, nothing was changed; --on-conflict skip leaves rows that are there as they are, --on-conflict update makes them as in the backup',
+            cause: error,
+        });
+    const reference = target?.references.find((each) => each.name === constraint);
+    if (code === '23503' && reference !== undefined)
+        return new Failure('restore', 'restore', `rows of ${at} refer to rows of ${displayName(reference.to)} that are not there (${displayWord(constraint)})`, {
+            hint: `it was rolled back, nothing was changed; bring those rows back too: --table ${displayName(reference.to)} --where …`,
+            cause: error,
+        });
+    if (code === lockNotAvailable)
+        return lockFailure(error, at);
+    const isName = (word) => tables.some((each) => rows_staging_nameOf(each)(word));
+    return new Failure('restore', 'restore', `${at} refused the rows: ${reduceMessage(error.message, isName)}`, {
+        hint: 'it was rolled back, nothing was changed',
+        cause: error,
+    });
+}
+/** What an update sets: no key, and nothing that the server refuses to have set. */
+function settableColumns({ target, columns }) {
+    return columns.filter((name) => !target.key.some((each) => each.name === name) &&
+        target.columns.find((each) => each.name === name)?.identityAlways === false);
+}
+function written(at) {
+    return `pg_temp.pgassay_written_${at}`;
+}
+function only({ partitioned }) {
+    return partitioned ? '' : 'ONLY ';
+}
+/** One number for a row: a chain of hashes over its values' output texts, as in a census. */
+function rows_writing_digest(values) {
+    let chain = '0::bigint';
+    for (const value of values)
+        chain = `pg_catalog.hashtextextended(CASE WHEN pg_catalog.num_nulls(${value}) OPERATOR(pg_catalog.=) 1 THEN 'n' ELSE pg_catalog.format('v%s', ${value}) END COLLATE pg_catalog."C", ${chain})`;
+    return chain;
+}
+
+;// CONCATENATED MODULE: ./build/rows.js
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+/** Temporary space at the target is about twice this, and what is found. */
+const rows_pieceBytes = 8_000_000;
+const mostShown = 100;
+const rows_neverTargets = ['postgres', 'template0', 'template1'];
+/**
+ * Brings rows of a backup back into a live database: those of its tables that fit a condition, in one transaction, in the
+ * order of the foreign keys, compared with the backup before it is committed. Nothing else changes there. Checks every
+ * byte of the archive first. Throws a `Failure`; then nothing was changed, unless it says that nobody knows.
+ */
+async function bringBackRows(store, backup, config, io) {
+    requireUsable(backup.manifest, config.target.database);
+    const deadline = new AbortController();
+    const timer = setTimeout(() => {
+        deadline.abort(new Failure('restore', 'timeLimit', `the rows were not back within ${formatSeconds(config.timeoutMs / 1000)}`, {
+            hint: 'give it more with --timeout',
+        }));
+    }, config.timeoutMs);
+    const signal = AbortSignal.any([io.signal, deadline.signal]);
+    try {
+        return await new Recovery(store, backup.manifest, config, { log: io.log, signal }).run();
+    }
+    finally {
+        clearTimeout(timer);
+    }
+}
+/** Before anybody connects. */
+function requireUsable(manifest, database) {
+    if (rows_neverTargets.includes(database))
+        throw new Failure('restore', 'badInput', `${database} is the server's own database and is never written to`, {
+            hint: 'name the database that lost the rows in the target URL',
+        });
+    if (manifest.scope.mode === 'schema-only')
+        throw new Failure('restore', 'badInput', `${manifest.name}/${manifest.id} holds definitions only, no rows`, {
+            hint: 'choose a full backup (pgassay list shows them): --backup <id>',
+        });
+}
+class Recovery {
+    #store;
+    #manifest;
+    #config;
+    #io;
+    #started = Date.now();
+    #session;
+    #state = 'before';
+    constructor(store, manifest, config, io) {
+        this.#store = store;
+        this.#manifest = manifest;
+        this.#config = config;
+        this.#io = io;
+    }
+    async run() {
+        const { signal } = this.#io;
+        // An answer to COMMIT is worth waiting for: without it nobody knows.
+        const stop = () => void (this.#state === 'before' && this.#session?.close());
+        signal.addEventListener('abort', stop, { once: true });
+        try {
+            return await withPrivateFolder(this.#config.machine, (folder) => this.#run(folder));
+        }
+        catch (error) {
+            throw this.#told(error);
+        }
+        finally {
+            signal.removeEventListener('abort', stop);
+            await this.#session?.close();
+        }
+    }
+    async #run(folder) {
+        const { log, signal } = this.#io;
+        const census = await readCensus(this.#store, this.#manifest);
+        const wanted = this.#config.requests.map((request) => findInBackup(request, census, this.#manifest));
+        requireOnce(wanted);
+        const programs = await programsFor(this.#manifest, this.#config, this.#config.machine, this.#io);
+        const warning = restoreSecurityWarning(programs.version);
+        if (warning !== undefined)
+            log.warn(warning);
+        this.#session = await connectToLive(this.#config.target, {
+            applicationName: `pgassay ${(0,external_node_crypto_.randomBytes)(3).toString('hex')} rows`,
+            onRunner: this.#config.machine.onRunner,
+            signal,
+        });
+        signal.throwIfAborted();
+        const located = await this.#judgeTarget(this.#session, wanted);
+        const archive = await checkedArchive(this.#store, this.#manifest, folder, signal);
+        try {
+            const found = await this.#find(this.#session, { programs, folder, archive, census, located });
+            return await this.#write(this.#session, found);
+        }
+        finally {
+            await archive.file.close();
+        }
+    }
+    /** Everything that can be known to fail is found out here, before gigabytes are fetched; and what will happen is said. */
+    async #judgeTarget(session, wanted) {
+        const { log } = this.#io;
+        const { triggers, dryRun } = this.#config;
+        const targets = await readTargetTables(session, wanted.map((each) => each.table), this.#config);
+        insertionOrder(targets);
+        const eventTriggers = await eventTriggersOf(session);
+        if (eventTriggers.length > 0)
+            log.notice(`event triggers of the target will see our temporary tables: ${eventTriggers.join(', ')}`);
+        const located = wanted.flatMap(({ request }, at) => {
+            const target = targets[at];
+            return target === undefined ? [] : [{ condition: request.condition, target }];
+        });
+        for (const { condition, target } of located) {
+            await checkCondition(session, target, condition);
+            if (target.triggers.length === 0)
+                continue;
+            log.notice(triggers === 'on'
+                ? `triggers of ${displayName(target)} will run: ${triggerNames(target)}${dryRun ? '; what they do outside of the database is not rolled back' : ''}`
+                : `triggers of ${displayName(target)} are switched off inside the transaction, and writers of the table wait for its end: ${triggerNames(target)}`);
+        }
+        return located;
+    }
+    async #find(session, source) {
+        const { log, signal } = this.#io;
+        const { toc } = source.archive;
+        const tables = [];
+        const entries = [];
+        for (const { condition, target } of source.located) {
+            const data = dataOf(target, toc, log);
+            const twice = data.find((each) => entries.includes(each));
+            if (twice !== undefined)
+                throw new Failure('input', 'badInput', `table: the rows of ${displayName({ schema: twice.schema ?? '', name: twice.tag })} are asked for twice, by its own name and as a partition`, { hint: 'name the parent or the partition, and write one condition: --where "(…) OR (…)"' });
+            entries.push(...data);
+            const columns = rows_columnsOf(target, data);
+            if (this.#config.onConflict === 'update')
+                requireKey(target, new Set([...columns.values()].flat()));
+            tables.push({ target, condition, entries: columns });
+            const retyped = retypedColumns(target, toc);
+            if (retyped.length > 0)
+                log.warn(`columns of ${displayName(target)} have other types than in the backup, and their values are converted: ${retyped.map(displayWord).join(', ')}`);
+        }
+        const recorded = new Map(source.census.tables.map((table) => [nameKey(table), table.archiveRows]));
+        const recordedRows = ({ schema, tag }) => recorded.get(nameKey({ schema: schema ?? '', name: tag })) ?? 0;
+        const total = entries.reduce((rows, entry) => rows + recordedRows(entry), 0);
+        log.info(`looking through ${formatCount(total, 'row')} of ${displayList(tables.map((each) => each.target))} as of ${formatTime(this.#manifest.createdAt)}, in temporary tables at the target, ${formatBytes(rows_pieceBytes)} at a time`);
+        const staging = await Staging.create(session, toc.encoding, tables);
+        const started = Date.now();
+        let bytes = 0;
+        const loaded = new Map();
+        const progress = setInterval(() => {
+            log.progress(`rows ${formatBytes(bytes)} read · ${formatCount(staging.count, 'row')} found · elapsed ${Math.round((Date.now() - started) / 1000)} s`);
+        }, 10_000);
+        try {
+            const rows = await readArchiveRows(
+            // In the archive's own order, which is read from its beginning to its end.
+            { ...source, entries: toc.entries.filter((each) => entries.includes(each)).map((each) => each.dumpId) }, rows_pieceBytes, async (entry, lines) => {
+                signal.throwIfAborted();
+                loaded.set(entry, (loaded.get(entry) ?? 0) + (await staging.load(entry, lines)));
+                bytes += lines.length;
+            }, signal);
+            for (const entry of entries)
+                this.#requireAll(entry, recordedRows(entry), rows, loaded);
+        }
+        finally {
+            clearInterval(progress);
+        }
+        return staging.finish();
+    }
+    /** As many rows as were recorded, by pg_restore's text and by the server's own count of what it was given. */
+    #requireAll({ schema, tag, dumpId }, recorded, ...counted) {
+        const wrong = counted.map((rows) => rows.get(dumpId) ?? 0).find((rows) => rows !== recorded);
+        if (wrong === undefined)
+            return;
+        const { name, id } = this.#manifest;
+        throw new Failure('verify', 'verification', `${name}/${id}: ${formatCount(wrong, 'row')} of ${displayName({ schema: schema ?? '', name: tag })} in the archive, and ${formatNumber(recorded)} recorded`, { hint: 'nothing was changed; this backup cannot be trusted, use another one (pgassay list)' });
+    }
+    async #write(session, found) {
+        const { log } = this.#io;
+        for (const { target, count } of found)
+            if (count === 0)
+                log.warn(`no row of ${displayName(target)} in this backup fits its condition; were they gone already when it was taken? --backup before:<time> names an older one`);
+        const shown = new Map();
+        if (this.#config.dryRun)
+            for (const each of found)
+                shown.set(each, await this.#show(session, each));
+        const some = found.filter((each) => each.count > 0);
+        let outcome = new Map();
+        if (some.length > 0) {
+            log.info(`found ${formatCount(some.reduce((rows, each) => rows + each.count, 0), 'row')}; writing and comparing them in one transaction`);
+            outcome = await new RowsTransaction(session, some, this.#config, log).write();
+            this.#io.signal.throwIfAborted();
+            if (!this.#config.dryRun)
+                this.#state = 'committing';
+            await session.query(this.#config.dryRun ? 'ROLLBACK' : 'COMMIT');
+            if (!this.#config.dryRun)
+                this.#state = 'committed';
+        }
+        return {
+            manifest: this.#manifest,
+            tables: found.map((each) => {
+                const { schema, name } = each.target;
+                const rows = shown.get(each);
+                return {
+                    ...{ schema, name, found: each.count, inserted: 0, skipped: 0, updated: 0 },
+                    ...outcome.get(each),
+                    ...(rows === undefined ? {} : { shown: rows }),
+                };
+            }),
+            seconds: (Date.now() - this.#started) / 1000,
+        };
+    }
+    async #show(session, found) {
+        const keys = found.target.key.map((each) => each.name).filter((name) => found.columns.includes(name));
+        const columns = this.#config.showValues ? found.columns : keys;
+        return { columns, rows: await sampleOf(session, found, columns, mostShown) };
+    }
+    /** The error with what became of the target; row values are in none of them. */
+    #told(error) {
+        const { signal } = this.#io;
+        if (this.#state === 'committing' && !isDatabaseError(error))
+            return new Failure('restore', 'connect', 'the connection ended while the rows were being committed: they may be there or not', {
+                hint: 'run it again with --on-conflict skip, which brings back what is missing',
+                cause: error,
+            });
+        if (signal.aborted) {
+            const reason = signal.reason instanceof Failure ? signal.reason : cancelled('restore');
+            const message = reason.exit === 'cancelled' ? 'cancelled' : reason.message;
+            const hint = reason.exit === 'cancelled' ? 'run it again when you are ready' : reason.hint;
+            return new Failure('restore', reason.exit, `${message}; nothing was changed`, { hint, cause: error });
+        }
+        if (error instanceof Failure) {
+            if (error.hint !== undefined && error !== this.#session?.lost.reason)
+                return error;
+            const { stage, exit, message, hint } = error;
+            return new Failure(stage, exit, `${message}; nothing was changed`, { hint, cause: error });
+        }
+        if (!isDatabaseError(error))
+            throw error;
+        if (error.code === lockNotAvailable)
+            return lockFailure(error);
+        return new Failure('restore', 'restore', `the target refused a statement: ${reduceMessage(error.message)}`, {
+            hint: 'nothing was changed',
+            cause: error,
+        });
+    }
+}
+function findInBackup(request, census, { name, id }) {
+    const { schema } = request.table;
+    const word = request.table.name.word;
+    const written = schema === undefined ? displayWord(word) : displayName({ schema: schema.word, name: word });
+    const [table, ...more] = tablesNamed(request.table, census.tables);
+    if (table === undefined)
+        throw new Failure('locate', 'badInput', `there is no table ${written} in ${name}/${id}`, {
+            hint: `its tables are ${displayList(census.tables, 20)}`,
+        });
+    if (more.length > 0)
+        throw new Failure('locate', 'badInput', `${written} is the name of ${more.length + 1} tables in ${name}/${id}: ${displayList([table, ...more])}`, { hint: `write the schema too: --table ${displayName(table)}` });
+    return { request, table };
+}
+function requireOnce(wanted) {
+    const seen = new Set();
+    for (const { table } of wanted) {
+        if (seen.has(nameKey(table)))
+            throw new Failure('input', 'badInput', `table: ${displayName(table)} is named twice`, {
+                hint: 'write one condition: --where "(…) OR (…)"',
+            });
+        seen.add(nameKey(table));
+    }
+}
+/** The table's own rows, or those of its partitions, however deep. Throws a `Failure` when none are in the archive. */
+function dataOf(table, { entries }, log) {
+    const data = new Map(entries.filter((each) => each.kind === 'TABLE DATA').map((each) => [rows_keyOf(each), each]));
+    const relations = new Map(entries.filter((each) => each.kind === 'TABLE' || each.kind === 'FOREIGN TABLE').map((each) => [each.dumpId, each]));
+    const children = new Map();
+    for (const attach of entries.filter((each) => each.kind === 'TABLE ATTACH')) {
+        const both = attach.dependencies.flatMap((id) => relations.get(id) ?? []);
+        const child = both.find((each) => rows_keyOf(each) === rows_keyOf(attach));
+        const parent = both.find((each) => rows_keyOf(each) !== rows_keyOf(attach));
+        if (child === undefined || parent === undefined)
+            continue;
+        children.set(rows_keyOf(parent), [...(children.get(rows_keyOf(parent)) ?? []), child]);
+    }
+    const found = [];
+    const without = [];
+    const collect = (key, name) => {
+        const own = data.get(key);
+        if (own !== undefined)
+            found.push(own);
+        const below = children.get(key) ?? [];
+        if (own === undefined && below.length === 0)
+            without.push(name);
+        for (const child of below)
+            collect(rows_keyOf(child), { schema: child.schema ?? '', name: child.tag });
+    };
+    collect(nameKey(table), table);
+    if (found.length === 0)
+        throw new Failure('locate', 'badInput', `the rows of ${displayName(table)} are not in this backup, only its definition`, {
+            hint: 'they were left out when it was taken (exclude-table-data, an unlogged or a foreign table): choose another backup (pgassay list); in a backup of rows only, name the partitions',
+        });
+    if (without.length > 0)
+        log.warn(`the rows of these partitions are not in the backup: ${displayList(without)}`);
+    return found;
+}
+function rows_keyOf({ schema, tag }) {
+    return nameKey({ schema: schema ?? '', name: tag });
+}
+function rows_columnsOf(target, data) {
+    const columns = new Map();
+    for (const entry of data) {
+        const names = columnsOfRows(entry);
+        if (names === undefined)
+            throw new Failure('locate', 'restore', `the rows of ${displayName(target)} have no columns in this backup`, {
+                hint: 'there is nothing in them to bring back',
+            });
+        columns.set(entry.dumpId, names);
+    }
+    const held = new Set([...columns.values()].flat());
+    const filled = target.columns.filter((each) => !each.generated && held.has(each.name));
+    if (filled.length === 0)
+        throw new Failure('restore', 'restore', `${displayName(target)} of the target has no column that the backup has`, {
+            hint: 'it is another table of the same name; look at it first',
+        });
+    const empty = target.columns.filter((each) => each.required && !held.has(each.name));
+    if (empty.length > 0)
+        throw new Failure('restore', 'restore', `${displayName(target)} of the target has columns that are NOT NULL without a default, and the backup does not know them: ${empty.map((each) => displayWord(each.name)).join(', ')}`, { hint: `nothing was changed; give them a default first: ALTER TABLE … ALTER COLUMN … SET DEFAULT …` });
+    return columns;
+}
+function requireKey(target, held) {
+    const unknown = target.key.filter((each) => !held.has(each.name));
+    if (unknown.length === 0)
+        return;
+    throw new Failure('restore', 'badInput', `the primary key of ${displayName(target)} has columns that the backup does not know, and --on-conflict update finds rows by it: ${unknown.map((each) => displayWord(each.name)).join(', ')}`, { hint: 'nothing was changed; --on-conflict skip, or none' });
+}
+/** By the definition in the archive, where it is there; pg_dump writes a column a line, and types as the server does. */
+function retypedColumns(target, { entries }) {
+    const table = entries.find((each) => each.kind === 'TABLE' && rows_keyOf(each) === nameKey(target));
+    const lines = (table?.definition ?? '').split('\n');
+    return target.columns
+        .filter(({ name, type }) => {
+        const bare = lines.find((each) => each.startsWith(`    ${name} `));
+        const line = bare ?? lines.find((each) => each.startsWith(`    ${quoteName(name)} `));
+        const rest = line?.slice(5 + (bare === undefined ? quoteName(name) : name).length);
+        return rest !== undefined && !(rest.startsWith(type) && /^(?:[ ,]|$)/.test(rest.slice(type.length)));
+    })
+        .map((each) => each.name);
+}
+
+;// CONCATENATED MODULE: ./build/cli/rows.js
+
+
+
+
+
+
+
+
+
+
+
+const rowsCommand = {
+    name: 'rows',
+    summary: 'Brings deleted rows back into a live database, without touching anything else in it.',
+    argument: backupArgument,
+    flags: [
+        ...storeFlags,
+        { name: 'backup', value: 'BACKUP', help: 'the same as the argument' },
+        {
+            name: 'table',
+            value: 'TABLE',
+            many: true,
+            help: 'a table that lost rows; its --where follows; repeat both for more',
+        },
+        { name: 'where', value: 'SQL', many: true, help: 'which of its rows: "id in (1, 2)"; true for all' },
+        {
+            name: 'target-url',
+            help: 'the database that lost them',
+            secret: { variable: 'TARGET_URL' },
+        },
+        {
+            name: 'on-conflict',
+            value: 'WHAT',
+            help: 'where a row is there already: skip it, or update it to what it was (default: stop, and change nothing)',
+        },
+        { name: 'triggers', value: 'on|off', help: 'must be said where a table has triggers: they may send mails' },
+        { name: 'dry-run', help: 'do everything, show the keys of the rows, and roll back' },
+        { name: 'show-values', help: 'with --dry-run, on a terminal only: whole rows' },
+        { name: 'timeout', value: 'TIME', help: 'give up after this long (default 5h)' },
+        ...programFlags,
+        ...tlsFlags,
+    ],
+    async run(terminal) {
+        const { flags, log, secrets, machine, screen } = terminal;
+        const inputs = new Inputs(flags.read);
+        const url = flags.read('target-url') ?? '';
+        const { target, showValues, ...config } = readHiding(secrets, url, () => {
+            const withPem = new Inputs(withPemFiles(flags.read, inputs));
+            const target = readTarget(withPem, 'target-url');
+            const config = {
+                ...readPrograms(withPem),
+                requests: readRequests(flags, withPem),
+                onConflict: withPem.choice('on-conflict', ['fail', 'skip', 'update'], 'fail'),
+                triggers: rows_readTriggers(withPem),
+                dryRun: withPem.flag('dry-run', false),
+                showValues: withPem.flag('show-values', false),
+                timeoutMs: withPem.duration('timeout', '5h', '120h'),
+                machine,
+            };
+            if (config.showValues && !config.dryRun)
+                withPem.problem('show-values', 'shows the rows of a dry run only', 'add --dry-run');
+            inputs.add(withPem.problems);
+            inputs.finish();
+            if (target === undefined)
+                throw new Error('a URL without a target and without a problem');
+            return { ...config, target };
+        });
+        for (const secret of secretsOf(url, target))
+            secrets.add(secret);
+        for (const word of publicWordsOf(target))
+            secrets.spare(word);
+        for (const notice of target.notices)
+            log.notice(notice);
+        if (showValues && !screen)
+            log.warn('values are shown on a terminal only; these are the keys');
+        const { store, backup } = await openBackup({ ...terminal, flags: withBackup(flags) });
+        const result = await bringBackRows(store, backup, { ...config, target, showValues: showValues && screen }, terminal);
+        rows_tell(terminal, result, config.dryRun, target.database);
+    },
+};
+/** Each --table with the --where that follows it; taken from the command line itself, since a WHERE may have lines. */
+function readRequests(flags, inputs) {
+    const pairs = [];
+    for (const { name, value } of flags.given) {
+        const last = pairs.at(-1);
+        if (name === 'table')
+            pairs.push({ table: value, where: undefined });
+        else if (name === 'where' && last !== undefined && last.where === undefined)
+            pairs.splice(-1, 1, { table: last.table, where: value });
+        else if (name === 'where')
+            inputs.problem('where', 'stands without a --table before it', 'write --table users --where "id = 1"');
+    }
+    if (pairs.length === 0)
+        inputs.problem('table', 'is required', 'name the table and its rows: --table users --where "id in (1, 2)"');
+    return pairs.flatMap(({ table: written, where }) => {
+        const table = parseTable(written.trim());
+        if ('problem' in table)
+            inputs.problem('table', `${displayWord(written)} ${table.problem}`);
+        if (where === undefined) {
+            inputs.problem('where', `is missing for ${displayWord(written)}`, '--where true brings back all of its rows');
+            return [];
+        }
+        const condition = readCondition(where);
+        if ('problem' in condition)
+            inputs.problem('where', `the condition for ${displayWord(written)} ${condition.problem}`);
+        return 'problem' in table || 'problem' in condition ? [] : [{ table, condition }];
+    });
+}
+function rows_readTriggers(inputs) {
+    return inputs.optional('triggers') === undefined ? undefined : inputs.choice('triggers', ['on', 'off'], 'off');
+}
+function withBackup(flags) {
+    const named = flags.read('backup');
+    if (named === undefined)
+        return flags;
+    const inputs = new Inputs(flags.read);
+    if (flags.argument !== backupArgument.fallback && flags.argument !== named)
+        inputs.problem('backup', 'is given twice, and they differ');
+    inputs.finish();
+    return { ...flags, argument: named };
+}
+function rows_tell(terminal, { manifest, tables, seconds }, dryRun, database) {
+    const written = tables.reduce((rows, each) => rows + each.inserted + each.updated, 0);
+    const where = `${manifest.name}/${manifest.id} of ${formatTime(manifest.createdAt)}`;
+    const verdictOf = () => {
+        const rows = formatCount(written, 'row');
+        if (dryRun)
+            return `a dry run: ${rows} of ${where} would be brought back; ${displayWord(database)} is as it was`;
+        if (written === 0)
+            return `nothing was brought back; ${displayWord(database)} is as it was`;
+        return `${rows} of ${where} ${written === 1 ? 'is' : 'are'} in ${displayWord(database)} again, as in the backup, in ${formatSeconds(seconds)}`;
+    };
+    answer(terminal, {
+        backupId: manifest.id,
+        name: manifest.name,
+        database,
+        dryRun,
+        tables,
+        durationSeconds: seconds,
+    }, [
+        table(['table', 'found', 'inserted', 'skipped', 'updated'], tables.map((each) => [
+            displayName(each),
+            ...[each.found, each.inserted, each.skipped, each.updated].map(formatNumber),
+        ]), [1, 2, 3, 4]),
+        '',
+        ...tables.flatMap(shownOf),
+        verdictOf(),
+    ].join('\n'));
+}
+function shownOf({ shown, found, ...name }) {
+    if (shown === undefined || found === 0)
+        return [];
+    if (shown.columns.length === 0)
+        return [`${displayName(name)} has no primary key to show its rows by`, ''];
+    const rows = shown.rows.map((row) => shown.columns
+        .map((column, at) => `${displayWord(column)}=${row[at] === null ? 'NULL' : JSON.stringify(row[at])}`)
+        .join(' '));
+    const more = found > rows.length ? [`  and ${formatNumber(found - rows.length)} more`] : [];
+    return [`${displayName(name)}:`, ...rows.map((row) => `  ${row}`), ...more, ''];
+}
+
 ;// CONCATENATED MODULE: ./build/cli/terminal.js
 /** Writes to stderr: a progress line that renews itself on a terminal, a line each elsewhere. */
 function terminalLog(secrets, stream) {
@@ -87675,6 +89271,7 @@ const verifyCommand = {
 
 
 
+
 const commands = [
     assayCommand,
     backupCommand,
@@ -87684,6 +89281,7 @@ const commands = [
     fetchCommand,
     restoreTestCommand,
     restore_restoreCommand,
+    rowsCommand,
 ];
 /** The command line: `pgassay <command> …`. Results go to stdout, everything else to stderr; sets the exit status. */
 async function runCli() {
@@ -87719,6 +89317,7 @@ async function runCli() {
             machine: machineOf(process.env),
             variables: process.env,
             json: flags.json,
+            screen: process.stdout.isTTY === true,
             print: (text) => process.stdout.write(`${terminal_harmless(secrets.redact(text))}\n`),
         };
         await command.run(terminal);

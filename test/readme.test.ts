@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { promisify } from 'node:util';
@@ -9,6 +10,7 @@ import { loadSampleDatabase } from '../scripts/sample-database.ts';
 import { countedRows, recordedRows, takeBackup, tryBackup } from './support/backup.ts';
 import { filesIn, scratch } from './support/faults.ts';
 import { Cluster } from './support/postgres.ts';
+import { everything } from './support/rows.ts';
 import { S3Server } from './support/s3.ts';
 
 const readme = readFileSync(join(import.meta.dirname, '../README.md'), 'utf8');
@@ -38,6 +40,34 @@ describe('README.md', () => {
     });
     assert.equal(stdout.match(/: OK$/gm)?.length, backup.manifest.files.length, stdout);
     assert.deepEqual(await countedRows(target, 'shop_restored', backup.census), recordedRows(backup.census));
+  });
+
+  test('its lines for ten deleted rows bring them back, and change nothing else', async () => {
+    const [, lines] = /<!-- deleted-rows:start -->\s*```bash\n([\s\S]*?)```/.exec(readme) ?? [];
+    assert.ok(lines !== undefined, 'README.md has no block for deleted rows');
+    const backup = await takeBackup(source, 'shop', { name: 'shop' });
+    await source.createDatabase('shop_live', 'TEMPLATE shop');
+    const whole = await everything(source, 'shop_live');
+    await source.query('shop_live', 'DELETE FROM shop.customers WHERE id BETWEEN 1005 AND 1014');
+    const damaged = await everything(source, 'shop_live');
+    const bin = await scratch();
+    const program = join(import.meta.dirname, '../dist/cli.js');
+    await writeFile(join(bin, 'pgassay'), `#!/bin/sh\nexec '${process.execPath}' '${program}' "$@"\n`, { mode: 0o755 });
+    const run = async (script: string): Promise<string> => {
+      const env = { PATH: `${bin}:/usr/bin:/bin`, HOME: '/nonexistent', STORE: backup.store };
+      const { stdout } = await execute('bash', ['-ec', script], {
+        env: { ...env, TARGET_URL: source.url('shop_live') },
+      });
+      return stdout;
+    };
+    const tried = await run(lines.replace(/^pgassay rows "\$\{lost\[@\]\}"$/m, ''));
+    assert.match(tried, /^shop\.customers +10 +10 +0 +0$/m);
+    assert.match(tried, /^ {2}id="1005"$/m);
+    assert.deepEqual(await everything(source, 'shop_live'), damaged);
+    assert.match(await run(lines), /^\d+ rows of shop\/.* are in shop_live again, as in the backup/m);
+    // The deletion itself was noted by a trigger; bringing the rows back was not.
+    const noted = Object.entries(damaged).filter(([name]) => name.includes(' audit.events'));
+    assert.deepEqual(await everything(source, 'shop_live'), { ...whole, ...Object.fromEntries(noted) });
   });
 
   test('its line for a bucket fetches every file of a backup, with aws alone', async () => {

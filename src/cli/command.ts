@@ -33,6 +33,8 @@ export interface Terminal {
   readonly machine: Machine;
   readonly variables: Readonly<Record<string, string | undefined>>;
   readonly json: boolean;
+  /** Somebody reads stdout on a screen: it is no file, pipe or log. */
+  readonly screen: boolean;
   /** A result, on stdout. */
   readonly print: (text: string) => void;
 }

@@ -7,6 +7,8 @@ import type { Command, Flag } from './command.ts';
 /** A command line, read. */
 export interface Flags {
   readonly read: ReadInput;
+  /** The flags with a value as they stand on the command line, for those whose order or line breaks matter. */
+  readonly given: readonly { readonly name: string; readonly value: string }[];
   readonly argument: string | undefined;
   readonly json: boolean;
   readonly warnings: readonly string[];
@@ -28,7 +30,7 @@ export function parseFlags(
     if (flag.secret !== undefined) options[`${flag.name}-file`] = { type: 'string' };
     options[flag.name] = { type: 'string', multiple: flag.many === true };
   }
-  const { values, positionals } = parse(command, withValues(command, args), options);
+  const { values, positionals, given } = parse(command, withValues(command, args), options);
   const texts = new Map<string, string>();
   for (const flag of command.flags) {
     const value = values[flag.name];
@@ -53,7 +55,7 @@ export function parseFlags(
     problems.push({ input: command.argument.name, message: `is missing: ${command.argument.help}` });
   const [first, ...rest] = problems;
   if (first !== undefined) throw inputFailure([first, ...rest]);
-  return { read: (name) => texts.get(name), argument, json: values.json === true, warnings };
+  return { read: (name) => texts.get(name), given, argument, json: values.json === true, warnings };
 }
 
 interface Secret {
@@ -106,9 +108,14 @@ function parse(
 ): {
   values: Record<string, unknown>;
   positionals: string[];
+  given: Flags['given'];
 } {
   try {
-    return parseArgs({ args, options, allowPositionals: true, strict: true });
+    const { values, positionals, tokens } = parseArgs({ args, options, allowPositionals: true, tokens: true });
+    const given = tokens.flatMap((token) =>
+      token.kind === 'option' && token.value !== undefined ? [{ name: token.name, value: token.value }] : [],
+    );
+    return { values, positionals, given };
   } catch (error) {
     const text = (error as Error).message.split('. ', 1)[0] ?? '';
     throw new Failure('input', 'badInput', text.charAt(0).toLowerCase() + text.slice(1), {

@@ -12,6 +12,7 @@ import { commandHelp, generalHelp, parseFlags } from './flags.ts';
 import { listCommand, showCommand } from './list.ts';
 import { restoreCommand } from './restore.ts';
 import { restoreTestCommand } from './restore-test.ts';
+import { rowsCommand } from './rows.ts';
 import { harmless, terminalLog } from './terminal.ts';
 import { verifyCommand } from './verify.ts';
 
@@ -24,6 +25,7 @@ const commands: readonly Command[] = [
   fetchCommand,
   restoreTestCommand,
   restoreCommand,
+  rowsCommand,
 ];
 
 /** The command line: `pgassay <command> …`. Results go to stdout, everything else to stderr; sets the exit status. */
@@ -55,6 +57,7 @@ export async function runCli(): Promise<void> {
       machine: machineOf(process.env),
       variables: process.env,
       json: flags.json,
+      screen: process.stdout.isTTY === true,
       print: (text) => process.stdout.write(`${harmless(secrets.redact(text))}\n`),
     };
     await command.run(terminal);

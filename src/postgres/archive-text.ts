@@ -47,6 +47,12 @@ export class ArchiveTextReader {
   /** In a COPY: the last row is not whole yet, and too long to be the end marker. */
   #midRow = false;
   #carry: Buffer = Buffer.alloc(0);
+  readonly #onRows: ((entry: number, rows: Buffer) => void) | undefined;
+
+  /** `onRows` is handed the lines of every COPY as they come, cut anywhere; their memory is the chunk's. */
+  constructor(onRows?: (entry: number, rows: Buffer) => void) {
+    this.#onRows = onRows;
+  }
 
   /** Keeps no part of the chunk. Throws {@link UnreadableArchiveText}. */
   push(chunk: Buffer): void {
@@ -86,11 +92,12 @@ export class ArchiveTextReader {
     const stop = end === -1 ? bytes.lastIndexOf(newline) + 1 : end + 1;
     this.#copying = before + countNewlines(bytes, stop);
     if (stop > 0) this.#midRow = false;
-    if (end !== -1) return stop;
     // What is left is the beginning of a row, or of the end marker while it is this short.
-    if (!this.#midRow && bytes.length - stop < 3) return stop;
-    this.#midRow = true;
-    return bytes.length;
+    const whole = end !== -1 || (!this.#midRow && bytes.length - stop < 3);
+    if (!whole) this.#midRow = true;
+    const used = whole ? stop : bytes.length;
+    if (used > 0) this.#onRows?.(this.#entry, bytes.subarray(0, used));
+    return used;
   }
 
   /** Uses up one statement, comment or backslash line; 0 when it is not whole yet. */

@@ -19,6 +19,8 @@ export interface TocEntry {
   readonly schema: string | null;
   readonly owner: string;
   readonly definition: string;
+  /** Of a `TABLE DATA`: `COPY public.users (id, mail) FROM stdin;`, empty where rows are INSERTs. */
+  readonly copyStatement: string;
   readonly dependencies: readonly number[];
 }
 
@@ -31,7 +33,7 @@ export interface Toc {
   readonly serverVersion: string;
   readonly dumpVersion: string;
   readonly compression: string;
-  /** As PostgreSQL calls it: `UTF8`. */
+  /** PostgreSQL's name of the encoding of everything in it, rows included. */
   readonly encoding: string;
   readonly entries: readonly TocEntry[];
 }
@@ -92,9 +94,9 @@ export class TocReader {
     const decode = (latin1: string): string => decoder.decode(Buffer.from(latin1, 'latin1'));
     this.toc = {
       format: head.format,
-      encoding,
       archiveVersion: `${head.version >> 8}.${head.version & 0xff}`,
       compression: head.compression,
+      encoding,
       databaseName: decode(head.databaseName),
       serverVersion: head.serverVersion,
       dumpVersion: head.dumpVersion,
@@ -106,6 +108,7 @@ export class TocReader {
           schema: entry.schema === null ? null : decode(entry.schema),
           owner: decode(entry.owner),
           definition: decode(entry.definition),
+          copyStatement: decode(entry.copyStatement),
         })),
     };
     this.#cursor.release();
@@ -165,7 +168,7 @@ function readEntry(cursor: Cursor, { version: archiveVersion, format }: Head): T
   cursor.integer(); // section
   const definition = cursor.string() ?? '';
   cursor.string(); // drop statement
-  cursor.string(); // copy statement
+  const copyStatement = cursor.string() ?? '';
   const schema = cursor.string();
   cursor.string(); // tablespace
   cursor.string(); // table access method
@@ -177,7 +180,10 @@ function readEntry(cursor: Cursor, { version: archiveVersion, format }: Head): T
   // Where its data is: a state and an offset, or the name of a file.
   if (format === 'custom') cursor.skip(1 + cursor.offsetBytes);
   else cursor.string();
-  return { dumpId, tableOid, oid, kind, tag, schema: schema === '' ? null : schema, owner, definition, dependencies };
+  return {
+    ...{ dumpId, tableOid, oid, kind, tag, schema: schema === '' ? null : schema, owner },
+    ...{ definition, copyStatement, dependencies },
+  };
 }
 
 class Cursor {
