@@ -78765,6 +78765,77 @@ async function put(store, path, content) {
     }
 }
 
+;// CONCATENATED MODULE: ./build/proofs.js
+
+
+
+
+/** Writes a proof beside its backup and returns its address. Throws a `Failure`. */
+async function writeProof(store, proof) {
+    const name = proofName(new Date(proof.testedAt));
+    for (let more = 1;; more++) {
+        const file = more === 1 ? name : name.replace('.json', `-${more}.json`);
+        const path = `${proof.name}/${proof.backupId}/${file}`;
+        try {
+            await put(store, path, serializeProof(proof));
+            return `${store.uri}/${path}`;
+        }
+        catch (error) {
+            // Two tests of one backup in one second.
+            if (!(error instanceof Failure) || error.exit !== 'exists' || more === 10)
+                throw error;
+        }
+    }
+}
+/** The newest proof of a backup that is of this very manifest; undefined when it was never tested. */
+async function newestProof(store, backup) {
+    for (const file of backup.proofs.toReversed()) {
+        const proof = await readProof(store, backup, file);
+        if (proof !== undefined)
+            return proof;
+    }
+    return undefined;
+}
+/** All of them, newest first. */
+async function readProofs(store, backup) {
+    const proofs = await Promise.all(backup.proofs.toReversed().map((file) => readProof(store, backup, file)));
+    return proofs.filter((proof) => proof !== undefined);
+}
+/** Undefined for what is no proof, or one of another manifest. */
+async function readProof(store, { manifest, manifestSha256 }, file) {
+    const bytes = await store.read(`${manifest.name}/${manifest.id}/${file}`);
+    if (bytes === undefined)
+        return undefined;
+    try {
+        const proof = parseProof(bytes);
+        const same = proof.backupId === manifest.id && proof.name === manifest.name;
+        return same && proof.manifestSha256 === manifestSha256 ? proof : undefined;
+    }
+    catch (error) {
+        if (error instanceof UnreadableDocument)
+            return undefined;
+        throw error;
+    }
+}
+/** Of the newest of these backups whose last restore test passed. At most so many are looked at. */
+async function newestPassed(store, backups, most = 60) {
+    for (const backup of backups.filter((each) => each.proofs.length > 0).slice(0, most)) {
+        const proof = await newestProof(store, backup);
+        if (proof?.result === 'passed')
+            return proof;
+    }
+    return undefined;
+}
+/** The last restore tests of these backups, newest test first. */
+async function lastProofs(store, backups, most = 10) {
+    const files = backups
+        .flatMap((backup) => backup.proofs.map((file) => ({ backup, file })))
+        .sort((a, b) => (a.file < b.file ? 1 : -1))
+        .slice(0, most);
+    const proofs = await Promise.all(files.map(({ backup, file }) => readProof(store, backup, file)));
+    return proofs.filter((proof) => proof !== undefined);
+}
+
 ;// CONCATENATED MODULE: ./build/verdict.js
 /**
  * Compares the snapshot with the archive: every table defined, every table's rows equal, nothing extra. No finding
@@ -80534,6 +80605,7 @@ function publicWordOf(choice) {
 
 
 
+
 /**
  * Takes one backup. Resolves only when it is whole, proven and stored; every other end throws a `Failure` and leaves
  * nothing that is listed. Transient failures are tried again until something has been published.
@@ -80683,7 +80755,7 @@ class Attempt {
         });
         await publisher.publish(manifest);
         published = true;
-        const [history] = await Promise.all([this.#history(manifest), this.#sweep()]);
+        const [{ history, proven }] = await Promise.all([this.#history(manifest), this.#sweep()]);
         const location = `${this.#store.uri}/${folder}`;
         return {
             kind: 'stored',
@@ -80692,6 +80764,7 @@ class Attempt {
             folder: shellWord(this.#store.pathFor(folder)),
             restoreCommand: restoreCommand(this.#store, manifest),
             history,
+            proven,
         };
     }
     /** What killed runs left behind a day ago or more. The backup is published: nothing here can fail it. */
@@ -80710,7 +80783,9 @@ class Attempt {
     /** For the report only: whatever goes wrong here, the backup is published. */
     async #history(manifest) {
         const recent = await readRecent(this.#store, manifest.name, 30).catch(() => []);
-        return recent.map((backup) => backup.manifest).filter((each) => each.series === manifest.series);
+        const series = recent.filter((backup) => backup.manifest.series === manifest.series);
+        const proven = await newestPassed(this.#store, series.toReversed()).catch(() => undefined);
+        return { history: series.map((backup) => backup.manifest), proven };
     }
     /** A session that every end of this attempt closes; nothing is set in it yet. */
     async #open(purpose, sameServerAs) {
@@ -81385,13 +81460,15 @@ function longestRun(text) {
 ;// CONCATENATED MODULE: ./build/report/summary.js
 
 
+
 /** In a summary whose names, counts and sizes are withheld. */
 const summary_withheld = 'Names, counts and sizes are withheld here: the repository is public, or may be, or `alert-details` is `false`. `alert-details: true` shows them.';
 /**
  * The job summary of a stored backup: the verdict in the first line, how to restore in the first fold-out. Without
  * `details` nothing in it comes out of the database.
  */
-function backupSummary({ manifest, folder, restoreCommand, history }, details) {
+function backupSummary(report, details, now) {
+    const { manifest, folder, restoreCommand, history, proven } = report;
     const { totals, database, timings } = manifest;
     const dump = manifest.files[0];
     const size = `${formatCount(totals.tables, 'table')}, ${formatCount(totals.rows, 'row')}, ${formatBytes(database.sizeBytes)} → ${formatBytes(dump?.bytes ?? 0)} in ${formatSeconds(timings.total ?? 0)} · `;
@@ -81401,28 +81478,21 @@ function backupSummary({ manifest, folder, restoreCommand, history }, details) {
         `${details ? size : ''}PostgreSQL ${database.serverVersion} · snapshot ${formatTime(manifest.createdAt)}`,
         '',
         ...(details ? [] : [summary_withheld, '']),
-        '| store | object | checked |',
-        '|---|---|---|',
-        `| ${code(manifest.store)} | ${code(`${manifest.name}/${manifest.id}`)} | size, every row, SHA-256 |`,
+        `|${details ? ' store |' : ''} object | checked |`,
+        `|${details ? '---|' : ''}---|---|`,
+        `|${details ? ` ${code(manifest.store)} |` : ''} ${code(`${manifest.name}/${manifest.id}`)} | size, every row, SHA-256 |`,
         '',
-        `Not encrypted · not signed · label ${markdown(manifest.label)}`,
+        `Not encrypted · not signed · label ${markdown(manifest.label)} · ${provenWords(proven, now)}`,
         '',
         ...warnings(manifest.warnings, details),
         ...(details ? chart(history) : []),
         '<details><summary>Restore it</summary>',
         '',
-        "With PostgreSQL's own programs, into an empty database:",
+        ...(details ? stockLines(folder, restoreCommand) : []),
+        'With pgassay, which creates the database and the missing roles and compares every table afterwards:',
         '',
         fenced('sh', [
-            `cd ${folder}`,
-            'psql -d "$TARGET_URL" -f roles.sql   # roles that exist already only print an error',
-            restoreCommand,
-        ]),
-        '',
-        'Or with pgassay, which creates the database and the missing roles and compares every table afterwards:',
-        '',
-        fenced('sh', [
-            `TARGET_URL=postgresql://… pgassay restore ${manifest.id} --store ${manifest.store} --name ${manifest.name}`,
+            `TARGET_URL=postgresql://… pgassay restore ${manifest.id} --store ${details ? manifest.store : "'…'"} --name ${manifest.name}`,
         ]),
         '',
         '</details>',
@@ -81441,6 +81511,23 @@ function backupSummary({ manifest, folder, restoreCommand, history }, details) {
         '',
     ];
     return lines.join('\n');
+}
+function stockLines(folder, restoreCommand) {
+    return [
+        "With PostgreSQL's own programs, into an empty database:",
+        '',
+        fenced('sh', [
+            `cd ${folder}`,
+            'psql -d "$TARGET_URL" -f roles.sql   # roles that exist already only print an error',
+            restoreCommand,
+        ]),
+        '',
+    ];
+}
+function provenWords(proven, now) {
+    if (proven === undefined)
+        return 'never proven by a restore test';
+    return `last proven restore: ${formatAge(proven.testedAt, now)} (${formatSeconds(restoreSeconds(proven.timings))})`;
 }
 /** Sizes over time say more than one size: a dump that shrank overnight is worth a look. */
 function chart(history) {
@@ -82287,14 +82374,14 @@ function meaning(kind, { subject, newestProven }) {
         case 'restore-test':
             return subject.of === 'name'
                 ? 'Nothing was tested, so nothing is known about the backups that was not known before.'
-                : `The backup of ${timeOf(subject.id)} is not proof of recovery. Do not count on it; others are neither better nor worse for this.${provenWords(newestProven)}`;
+                : `The backup of ${timeOf(subject.id)} is not proof of recovery. Do not count on it; others are neither better nor worse for this.${issue_provenWords(newestProven)}`;
         case 'health':
             return 'If the database were lost now, what could be brought back is older or less than you asked for.';
         case 'prune':
             return 'No backup is missing. Old ones stay longer than they should, and cost what they cost.';
     }
 }
-function provenWords(id) {
+function issue_provenWords(id) {
     if (id === undefined)
         return '';
     return id === null ? ' None has been proven yet.' : ` The newest proven one is of ${timeOf(id)} (${code(id)}).`;
@@ -83103,7 +83190,7 @@ async function report(result, { log }, details) {
         log.warn(warning);
     const { tables, rows } = manifest.totals;
     log.info(`backup ${manifest.name}/${manifest.id} is whole and stored: ${formatCount(tables, 'table')}, ${formatCount(rows, 'row')}, ${formatBytes(dump?.bytes ?? 0)}; restore it with\n  ${result.restoreCommand}`);
-    await writeSummary(backupSummary(result, details), log);
+    await writeSummary(backupSummary(result, details, new Date()), log);
 }
 /** After the job: removes what a killed run left. Never fails the job. */
 async function runBackupPost() {
@@ -83150,69 +83237,8 @@ function warnOf({ backups, damaged }, log) {
             log.warn(`${manifest.name}/${manifest.id} is used as it was first stored, but somebody changed it: ${tampering.join(', ')}`);
 }
 
-;// CONCATENATED MODULE: ./build/proofs.js
-
-
-
-
-/** Writes a proof beside its backup and returns its address. Throws a `Failure`. */
-async function writeProof(store, proof) {
-    const name = proofName(new Date(proof.testedAt));
-    for (let more = 1;; more++) {
-        const file = more === 1 ? name : name.replace('.json', `-${more}.json`);
-        const path = `${proof.name}/${proof.backupId}/${file}`;
-        try {
-            await put(store, path, serializeProof(proof));
-            return `${store.uri}/${path}`;
-        }
-        catch (error) {
-            // Two tests of one backup in one second.
-            if (!(error instanceof Failure) || error.exit !== 'exists' || more === 10)
-                throw error;
-        }
-    }
-}
-/** The newest proof of a backup that is of this very manifest; undefined when it was never tested. */
-async function newestProof(store, backup) {
-    for (const file of backup.proofs.toReversed()) {
-        const proof = await readProof(store, backup, file);
-        if (proof !== undefined)
-            return proof;
-    }
-    return undefined;
-}
-/** All of them, newest first. */
-async function readProofs(store, backup) {
-    const proofs = await Promise.all(backup.proofs.toReversed().map((file) => readProof(store, backup, file)));
-    return proofs.filter((proof) => proof !== undefined);
-}
-/** Undefined for what is no proof, or one of another manifest. */
-async function readProof(store, { manifest, manifestSha256 }, file) {
-    const bytes = await store.read(`${manifest.name}/${manifest.id}/${file}`);
-    if (bytes === undefined)
-        return undefined;
-    try {
-        const proof = parseProof(bytes);
-        const same = proof.backupId === manifest.id && proof.name === manifest.name;
-        return same && proof.manifestSha256 === manifestSha256 ? proof : undefined;
-    }
-    catch (error) {
-        if (error instanceof UnreadableDocument)
-            return undefined;
-        throw error;
-    }
-}
-/** The newest backup whose newest proof passed; null when none has. At most so many are looked at. */
-async function newestProven(store, backups, most = 60) {
-    for (const backup of backups.slice(0, most)) {
-        const proof = backup.proofs.length === 0 ? undefined : await newestProof(store, backup);
-        if (proof?.result === 'passed')
-            return backup;
-    }
-    return null;
-}
-
 ;// CONCATENATED MODULE: ./build/report/restore-test.js
+
 
 
 const restore_test_levels = {
@@ -83250,10 +83276,10 @@ function timesOf({ timings }) {
 }
 const restore_test_mostFindings = 200;
 /**
- * The job summary: the verdict in its first line, then the findings, then how to see them again. Without `details` it
- * holds no name out of the database and no count.
+ * The job summary: the verdict in its first line, then the findings, then how to see them again, and the `earlier` tests
+ * of the same name's backups, newest first. Without `details` it holds no name out of the database and no count.
  */
-function restoreTestSummary(report, now, details) {
+function restoreTestSummary(report, earlier, { now, details }) {
     const { manifest, proof, restoreSeconds, command, location, store } = report;
     const passed = proof.result === 'passed';
     const taken = `backup of ${formatTime(manifest.createdAt)} (${formatAge(manifest.createdAt, now)})`;
@@ -83277,6 +83303,7 @@ function restoreTestSummary(report, now, details) {
         '',
         '</details>',
         '',
+        ...historyLines(earlier, now),
         '<details><summary>Details</summary>',
         '',
         `Timings: ${timesOf(proof)}. ${location === undefined ? 'The proof could not be written.' : details ? `Proof: ${code(location)}.` : 'The proof lies beside the backup.'}`,
@@ -83286,6 +83313,20 @@ function restoreTestSummary(report, now, details) {
         '</details>',
         '',
     ].join('\n');
+}
+function historyLines(earlier, now) {
+    if (earlier.length === 0)
+        return [];
+    return [
+        '<details><summary>Earlier restore tests</summary>',
+        '',
+        '| tested | backup | result | download and restore |',
+        '|---|---|---|---:|',
+        ...earlier.map((proof) => `| ${formatAge(proof.testedAt, now)} | ${code(proof.backupId)} | ${proof.result} | ${formatSeconds(restoreSeconds(proof.timings))} |`),
+        '',
+        '</details>',
+        '',
+    ];
 }
 function failedLines({ proof, hint }, details) {
     const meaning = 'This backup is no proof of recovery. Older backups are kept until retention removes them: do not shorten it now.';
@@ -85650,14 +85691,21 @@ async function test({ config, store, idleMs, name, selector }, run, alerts, name
     };
     await tell(outputs, proof.findings, secrets);
     log.info(restoreTestText(report));
-    await writeSummary(secrets.redact(restoreTestSummary(report, await opened.now(), await details)), log);
+    const earlier = await lastProofs(opened, catalog.backups).catch(() => []);
+    const summary = restoreTestSummary(report, earlier, { now: await opened.now(), details: await details });
+    await writeSummary(secrets.redact(summary), log);
     const subject = { of: 'backup', id: manifest.id, latest: selector.by === 'latest' };
     const issue = failure === undefined
         ? await alerts.passed({
             ...{ subject, backup: manifest, seconds: proof.timings.total ?? 0 },
             stored: catalog.backups.map((each) => each.manifest.id),
         })
-        : await toldOf(failure, { subject, tested, alerts, proven: await newestProven(opened, catalog.backups) });
+        : await toldOf(failure, {
+            subject,
+            tested,
+            alerts,
+            proven: await newestPassed(opened, catalog.backups.filter((each) => each !== backup)),
+        });
     setOutput('issue-number', issue === undefined ? '' : String(issue));
     return failure;
 }
@@ -85668,7 +85716,7 @@ function toldOf(failure, about) {
     const { stage, exit, hint } = failure;
     const message = failure.message.split('\n', 1)[0] ?? '';
     alerts.about(subject);
-    return alerts.failed({ findings, timings, newestProven: proven?.manifest.id ?? null }, { stage, exit, message, hint });
+    return alerts.failed({ findings, timings, newestProven: proven?.backupId ?? null }, { stage, exit, message, hint });
 }
 /** Reads the inputs and hides the secrets among them, before anything is logged, also when they are wrong. */
 function readRequest(secrets, temporary, known) {

@@ -29,6 +29,8 @@ import type { ConnectionTarget } from './postgres/url.ts';
 import { dumpSecurityWarning, formatVersion } from './postgres/version.ts';
 import { endSessions } from './postgres/watch.ts';
 import { judgePooling, judgeServer, refuseEmpty, requirePrevious } from './preflight.ts';
+import type { Proof } from './proof.ts';
+import { newestPassed } from './proofs.ts';
 import { censusDocument, manifestOf, Publisher, requireEqual, restoreCommand, shellWord } from './publish.ts';
 import { openStore, type StoreChoice } from './store/open.ts';
 import type { Store, Upload } from './store/store.ts';
@@ -72,6 +74,8 @@ export type BackupResult =
       readonly restoreCommand: string;
       /** This backup and those before it of its name and series, oldest first, 30 at most. */
       readonly history: readonly Manifest[];
+      /** The newest passed restore test among them; undefined when there is none. */
+      readonly proven: Proof | undefined;
     }
   | { readonly kind: 'dry-run'; readonly tables: number; readonly server: string; readonly client: string };
 
@@ -244,7 +248,7 @@ class Attempt {
     });
     await publisher.publish(manifest);
     published = true;
-    const [history] = await Promise.all([this.#history(manifest), this.#sweep()]);
+    const [{ history, proven }] = await Promise.all([this.#history(manifest), this.#sweep()]);
     const location = `${this.#store.uri}/${folder}`;
     return {
       kind: 'stored',
@@ -253,6 +257,7 @@ class Attempt {
       folder: shellWord(this.#store.pathFor(folder)),
       restoreCommand: restoreCommand(this.#store, manifest),
       history,
+      proven,
     };
   }
 
@@ -272,9 +277,11 @@ class Attempt {
   }
 
   /** For the report only: whatever goes wrong here, the backup is published. */
-  async #history(manifest: Manifest): Promise<Manifest[]> {
+  async #history(manifest: Manifest): Promise<{ readonly history: Manifest[]; readonly proven: Proof | undefined }> {
     const recent = await readRecent(this.#store, manifest.name, 30).catch(() => []);
-    return recent.map((backup) => backup.manifest).filter((each) => each.series === manifest.series);
+    const series = recent.filter((backup) => backup.manifest.series === manifest.series);
+    const proven = await newestPassed(this.#store, series.toReversed()).catch(() => undefined);
+    return { history: series.map((backup) => backup.manifest), proven };
   }
 
   /** A session that every end of this attempt closes; nothing is set in it yet. */

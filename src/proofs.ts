@@ -49,11 +49,21 @@ async function readProof(store: Store, { manifest, manifestSha256 }: Backup, fil
   }
 }
 
-/** The newest backup whose newest proof passed; null when none has. At most so many are looked at. */
-export async function newestProven(store: Store, backups: readonly Backup[], most = 60): Promise<Backup | null> {
-  for (const backup of backups.slice(0, most)) {
-    const proof = backup.proofs.length === 0 ? undefined : await newestProof(store, backup);
-    if (proof?.result === 'passed') return backup;
+/** Of the newest of these backups whose last restore test passed. At most so many are looked at. */
+export async function newestPassed(store: Store, backups: readonly Backup[], most = 60): Promise<Proof | undefined> {
+  for (const backup of backups.filter((each) => each.proofs.length > 0).slice(0, most)) {
+    const proof = await newestProof(store, backup);
+    if (proof?.result === 'passed') return proof;
   }
-  return null;
+  return undefined;
+}
+
+/** The last restore tests of these backups, newest test first. */
+export async function lastProofs(store: Store, backups: readonly Backup[], most = 10): Promise<Proof[]> {
+  const files = backups
+    .flatMap((backup) => backup.proofs.map((file) => ({ backup, file })))
+    .sort((a, b) => (a.file < b.file ? 1 : -1))
+    .slice(0, most);
+  const proofs = await Promise.all(files.map(({ backup, file }) => readProof(store, backup, file)));
+  return proofs.filter((proof) => proof !== undefined);
 }

@@ -106,7 +106,7 @@ async function report(result: BackupResult, { log }: Run, details: boolean): Pro
   log.info(
     `backup ${manifest.name}/${manifest.id} is whole and stored: ${formatCount(tables, 'table')}, ${formatCount(rows, 'row')}, ${formatBytes(dump?.bytes ?? 0)}; restore it with\n  ${result.restoreCommand}`,
   );
-  await writeSummary(backupSummary(result, details), log);
+  await writeSummary(backupSummary(result, details, new Date()), log);
 }
 
 /** After the job: removes what a killed run left. Never fails the job. */

@@ -4,13 +4,13 @@ import { join } from 'node:path';
 import * as core from '@actions/core';
 import { alertInputs } from '../alert-inputs.ts';
 import type { Subject } from '../alert-state.ts';
-import type { Backup } from '../catalog.ts';
 import { holdsSecrets, identityOf, machineOf, readHiding, sourceOf, withPemFiles } from '../environment.ts';
 import { Failure, type Problem } from '../failure.ts';
 import { Inputs, type ReadInput } from '../inputs.ts';
 import { locate } from '../locate.ts';
 import { publicWordsOf, secretsOf } from '../postgres/url.ts';
-import { newestProven } from '../proofs.ts';
+import type { Proof } from '../proof.ts';
+import { lastProofs, newestPassed } from '../proofs.ts';
 import { restoreTestSummary, restoreTestText } from '../report/restore-test.ts';
 import { type RestoreTested, reportOf, restoreTest, storedSubject } from '../restore-test.ts';
 import {
@@ -89,7 +89,9 @@ async function test(
   };
   await tell(outputs, proof.findings, secrets);
   log.info(restoreTestText(report));
-  await writeSummary(secrets.redact(restoreTestSummary(report, await opened.now(), await details)), log);
+  const earlier = await lastProofs(opened, catalog.backups).catch(() => []);
+  const summary = restoreTestSummary(report, earlier, { now: await opened.now(), details: await details });
+  await writeSummary(secrets.redact(summary), log);
   const subject: Subject = { of: 'backup', id: manifest.id, latest: selector.by === 'latest' };
   const issue =
     failure === undefined
@@ -97,7 +99,15 @@ async function test(
           ...{ subject, backup: manifest, seconds: proof.timings.total ?? 0 },
           stored: catalog.backups.map((each) => each.manifest.id),
         })
-      : await toldOf(failure, { subject, tested, alerts, proven: await newestProven(opened, catalog.backups) });
+      : await toldOf(failure, {
+          subject,
+          tested,
+          alerts,
+          proven: await newestPassed(
+            opened,
+            catalog.backups.filter((each) => each !== backup),
+          ),
+        });
   core.setOutput('issue-number', issue === undefined ? '' : String(issue));
   return failure;
 }
@@ -109,7 +119,7 @@ function toldOf(
     readonly subject: Subject;
     readonly tested: RestoreTested;
     readonly alerts: Alerts;
-    readonly proven: Backup | null;
+    readonly proven: Proof | undefined;
   },
 ): Promise<number | undefined> {
   const { subject, tested, alerts, proven } = about;
@@ -117,10 +127,7 @@ function toldOf(
   const { stage, exit, hint } = failure;
   const message = failure.message.split('\n', 1)[0] ?? '';
   alerts.about(subject);
-  return alerts.failed(
-    { findings, timings, newestProven: proven?.manifest.id ?? null },
-    { stage, exit, message, hint },
-  );
+  return alerts.failed({ findings, timings, newestProven: proven?.backupId ?? null }, { stage, exit, message, hint });
 }
 
 /** Reads the inputs and hides the secrets among them, before anything is logged, also when they are wrong. */

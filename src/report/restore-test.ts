@@ -1,6 +1,6 @@
 import type { Manifest } from '../manifest.ts';
 import { formatAge, formatBytes, formatCount, formatSeconds, formatTime } from '../numbers.ts';
-import type { Level, Proof } from '../proof.ts';
+import { type Level, type Proof, restoreSeconds as restoreSecondsOf } from '../proof.ts';
 import { code, fenced, markdown } from './markdown.ts';
 
 /** A restore test that came to a verdict, and what to say about it. */
@@ -61,10 +61,14 @@ function timesOf({ timings }: Proof): string {
 const mostFindings = 200;
 
 /**
- * The job summary: the verdict in its first line, then the findings, then how to see them again. Without `details` it
- * holds no name out of the database and no count.
+ * The job summary: the verdict in its first line, then the findings, then how to see them again, and the `earlier` tests
+ * of the same name's backups, newest first. Without `details` it holds no name out of the database and no count.
  */
-export function restoreTestSummary(report: RestoreTestReport, now: Date, details: boolean): string {
+export function restoreTestSummary(
+  report: RestoreTestReport,
+  earlier: readonly Proof[],
+  { now, details }: { readonly now: Date; readonly details: boolean },
+): string {
   const { manifest, proof, restoreSeconds, command, location, store } = report;
   const passed = proof.result === 'passed';
   const taken = `backup of ${formatTime(manifest.createdAt)} (${formatAge(manifest.createdAt, now)})`;
@@ -88,6 +92,7 @@ export function restoreTestSummary(report: RestoreTestReport, now: Date, details
     '',
     '</details>',
     '',
+    ...historyLines(earlier, now),
     '<details><summary>Details</summary>',
     '',
     `Timings: ${timesOf(proof)}. ${location === undefined ? 'The proof could not be written.' : details ? `Proof: ${code(location)}.` : 'The proof lies beside the backup.'}`,
@@ -97,6 +102,23 @@ export function restoreTestSummary(report: RestoreTestReport, now: Date, details
     '</details>',
     '',
   ].join('\n');
+}
+
+function historyLines(earlier: readonly Proof[], now: Date): string[] {
+  if (earlier.length === 0) return [];
+  return [
+    '<details><summary>Earlier restore tests</summary>',
+    '',
+    '| tested | backup | result | download and restore |',
+    '|---|---|---|---:|',
+    ...earlier.map(
+      (proof) =>
+        `| ${formatAge(proof.testedAt, now)} | ${code(proof.backupId)} | ${proof.result} | ${formatSeconds(restoreSecondsOf(proof.timings))} |`,
+    ),
+    '',
+    '</details>',
+    '',
+  ];
 }
 
 function failedLines({ proof, hint }: RestoreTestReport, details: boolean): string[] {

@@ -1,5 +1,6 @@
 import type { Manifest } from '../manifest.ts';
-import { formatBytes, formatCount, formatSeconds, formatTime } from '../numbers.ts';
+import { formatAge, formatBytes, formatCount, formatSeconds, formatTime } from '../numbers.ts';
+import { type Proof, restoreSeconds } from '../proof.ts';
 import { code, fenced, markdown } from './markdown.ts';
 
 /** A stored backup, and what to say about it. */
@@ -10,6 +11,8 @@ export interface BackupReport {
   readonly restoreCommand: string;
   /** Earlier backups of its name and series, oldest first, and itself. */
   readonly history: readonly Manifest[];
+  /** The newest restore test of them that passed. */
+  readonly proven: Proof | undefined;
 }
 
 /** In a summary whose names, counts and sizes are withheld. */
@@ -20,7 +23,8 @@ export const withheld =
  * The job summary of a stored backup: the verdict in the first line, how to restore in the first fold-out. Without
  * `details` nothing in it comes out of the database.
  */
-export function backupSummary({ manifest, folder, restoreCommand, history }: BackupReport, details: boolean): string {
+export function backupSummary(report: BackupReport, details: boolean, now: Date): string {
+  const { manifest, folder, restoreCommand, history, proven } = report;
   const { totals, database, timings } = manifest;
   const dump = manifest.files[0];
   const size = `${formatCount(totals.tables, 'table')}, ${formatCount(totals.rows, 'row')}, ${formatBytes(database.sizeBytes)} → ${formatBytes(dump?.bytes ?? 0)} in ${formatSeconds(timings.total ?? 0)} · `;
@@ -30,28 +34,21 @@ export function backupSummary({ manifest, folder, restoreCommand, history }: Bac
     `${details ? size : ''}PostgreSQL ${database.serverVersion} · snapshot ${formatTime(manifest.createdAt)}`,
     '',
     ...(details ? [] : [withheld, '']),
-    '| store | object | checked |',
-    '|---|---|---|',
-    `| ${code(manifest.store)} | ${code(`${manifest.name}/${manifest.id}`)} | size, every row, SHA-256 |`,
+    `|${details ? ' store |' : ''} object | checked |`,
+    `|${details ? '---|' : ''}---|---|`,
+    `|${details ? ` ${code(manifest.store)} |` : ''} ${code(`${manifest.name}/${manifest.id}`)} | size, every row, SHA-256 |`,
     '',
-    `Not encrypted · not signed · label ${markdown(manifest.label)}`,
+    `Not encrypted · not signed · label ${markdown(manifest.label)} · ${provenWords(proven, now)}`,
     '',
     ...warnings(manifest.warnings, details),
     ...(details ? chart(history) : []),
     '<details><summary>Restore it</summary>',
     '',
-    "With PostgreSQL's own programs, into an empty database:",
+    ...(details ? stockLines(folder, restoreCommand) : []),
+    'With pgassay, which creates the database and the missing roles and compares every table afterwards:',
     '',
     fenced('sh', [
-      `cd ${folder}`,
-      'psql -d "$TARGET_URL" -f roles.sql   # roles that exist already only print an error',
-      restoreCommand,
-    ]),
-    '',
-    'Or with pgassay, which creates the database and the missing roles and compares every table afterwards:',
-    '',
-    fenced('sh', [
-      `TARGET_URL=postgresql://… pgassay restore ${manifest.id} --store ${manifest.store} --name ${manifest.name}`,
+      `TARGET_URL=postgresql://… pgassay restore ${manifest.id} --store ${details ? manifest.store : "'…'"} --name ${manifest.name}`,
     ]),
     '',
     '</details>',
@@ -72,6 +69,24 @@ export function backupSummary({ manifest, folder, restoreCommand, history }: Bac
     '',
   ];
   return lines.join('\n');
+}
+
+function stockLines(folder: string, restoreCommand: string): string[] {
+  return [
+    "With PostgreSQL's own programs, into an empty database:",
+    '',
+    fenced('sh', [
+      `cd ${folder}`,
+      'psql -d "$TARGET_URL" -f roles.sql   # roles that exist already only print an error',
+      restoreCommand,
+    ]),
+    '',
+  ];
+}
+
+function provenWords(proven: Proof | undefined, now: Date): string {
+  if (proven === undefined) return 'never proven by a restore test';
+  return `last proven restore: ${formatAge(proven.testedAt, now)} (${formatSeconds(restoreSeconds(proven.timings))})`;
 }
 
 /** Sizes over time say more than one size: a dump that shrank overnight is worth a look. */

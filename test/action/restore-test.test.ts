@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
-import { cp, readFile, writeFile } from 'node:fs/promises';
+import { cp, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { type ActionOptions, type ActionResult, runAction } from '../support/action.ts';
@@ -61,6 +61,15 @@ describe('the step pgassay/pgassay/restore-test', () => {
     assert.match(shown.stdout, /^ {2}tested {4}passed just now, /m);
     const table = await cli(['list', '--store', backup.store]);
     assert.match(table.stdout, /passed just now, /);
+    assert.doesNotMatch(result.summary, /Earlier restore tests/);
+    assert.match(
+      (await step({ store: backup.store })).summary,
+      /Earlier restore tests[\s\S]+\| just now \| `\S+` \| passed \|/,
+    );
+    assert.match(backup.result.summary, /never proven by a restore test/);
+    const next = await takeBackup(cluster, 'shop', { store: backup.store });
+    assert.match(next.result.summary, /last proven restore: just now \(0\.\d s\)/);
+    await rm(next.folder, { recursive: true });
   });
 
   test('fails: every finding in the outputs, the summary and the log, and no name breaks out of them', async () => {
