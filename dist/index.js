@@ -39524,7 +39524,7 @@ function getNodejsStreamFuncs() {
   }
 
   function getSecureStream(options) {
-    const tls = __nccwpck_require__(2375)
+    const tls = __nccwpck_require__(4756)
     return tls.connect(options)
   }
   return {
@@ -40691,7 +40691,7 @@ var __webpack_unused_export__;
 
 
 var net = __nccwpck_require__(9278);
-var tls = __nccwpck_require__(2375);
+var tls = __nccwpck_require__(4756);
 var http = __nccwpck_require__(8611);
 var https = __nccwpck_require__(5692);
 var events = __nccwpck_require__(4434);
@@ -69350,7 +69350,7 @@ module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("string_decod
 
 /***/ }),
 
-/***/ 2375:
+/***/ 4756:
 /***/ ((module) => {
 
 module.exports = __WEBPACK_EXTERNAL_createRequire(import.meta.url)("tls");
@@ -85056,7 +85056,401 @@ async function servesFrom(pid, folder) {
     return isAlive(pid) && words.split('\0').includes((0,external_node_path_.join)(folder, 'data'));
 }
 
+;// CONCATENATED MODULE: ./build/postgres/sql-script.js
+/**
+ * Reads a plain dump as psql would, without psql: whoever wrote the script could have psql run programs of this machine.
+ * It is split into statements, rows and comments here, and nothing of it is carried out.
+ */
+/** The script ends in the middle of something. */
+class ScriptCutOff extends Error {
+}
+/** Latin-1 stands for bytes here; the pieces are decoded when they are whole. Block comments are read without nesting. */
+const sql_script_token = /\s+|--[^\n]*\n|\/\*[\s\S]*?\*\/|[eE]'(?:[^'\\]|\\[\s\S]|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|\$(?:[A-Za-z_\x80-\xff][\w\x80-\xff]*)?\$|[A-Za-z_\x80-\xff][\w$\x80-\xff]*|\d[\w.]*|[\s\S]/y;
+const mostStatement = 1024 * 1024 * 1024;
+const endOfRows = Buffer.from('\n\\.\n');
+/** Throws {@link ScriptCutOff}. */
+async function* scriptParts(stream) {
+    const source = new Source(stream);
+    for (;;) {
+        const part = await nextPart(source);
+        if (part === undefined)
+            return;
+        yield part;
+        if (part.kind === 'statement' && isCopy(part.text)) {
+            await source.skipLine();
+            const rows = rowsOf(source);
+            yield { kind: 'rows', copy: part.text, rows };
+            // Whoever does not want them has not read them.
+            for await (const _ of rows)
+                ;
+        }
+    }
+}
+/** `COPY shop.orders (id, total) FROM stdin` */
+function isCopy(statement) {
+    return /^COPY\s[\s\S]*\sFROM\s+stdin\b/i.test(statement);
+}
+async function nextPart(source) {
+    for (let wanted = 64 * 1024;; wanted *= 2) {
+        await source.fill(wanted);
+        const found = scan(source.text, source.ended);
+        if (found === 'more') {
+            if (source.ended)
+                throw new ScriptCutOff('it ends in the middle of a statement');
+            if (wanted > mostStatement)
+                throw new ScriptCutOff('a statement has no end');
+            continue;
+        }
+        if (found === 'end')
+            return undefined;
+        const bytes = source.take(found.end);
+        if (found.kind === 'space') {
+            wanted = 32 * 1024;
+            continue;
+        }
+        return { kind: found.kind, text: bytes.subarray(found.begin).toString('utf8').trim() };
+    }
+}
+/** What `text` begins with. `last`: nothing comes after it. */
+function scan(text, last) {
+    if (text === '')
+        return last ? 'end' : 'more';
+    let begin = -1;
+    let parentheses = 0;
+    /** Of a function's `BEGIN ATOMIC … END`, whose statements end with semicolons too. */
+    let blocks = 0;
+    const head = [];
+    sql_script_token.lastIndex = 0;
+    for (let at = 0; at < text.length;) {
+        const [word = ''] = sql_script_token.exec(text) ?? [];
+        const end = at + word.length;
+        // It may go on in what has not been read yet.
+        if (end === text.length && !last)
+            return 'more';
+        if (begin === -1) {
+            if (/^\s/.test(word))
+                return { kind: 'space', begin: at, end };
+            if (word.startsWith('--') || word.startsWith('/*'))
+                return { kind: 'comment', begin: at, end };
+            if (word === '\\') {
+                const line = text.indexOf('\n', at);
+                if (line === -1 && !last)
+                    return 'more';
+                return { kind: 'command', begin: at, end: line === -1 ? text.length : line + 1 };
+            }
+            begin = at;
+        }
+        if (word === "'" || word === '"')
+            return 'more';
+        if (/^\$.*\$$/s.test(word)) {
+            const close = text.indexOf(word, end);
+            if (close === -1)
+                return 'more';
+            sql_script_token.lastIndex = close + word.length;
+            at = sql_script_token.lastIndex;
+            continue;
+        }
+        if (word === ';' && parentheses === 0 && blocks === 0)
+            return { kind: 'statement', begin, end };
+        if (word === '(')
+            parentheses++;
+        else if (word === ')')
+            parentheses--;
+        else if (/^[a-z]/i.test(word)) {
+            const lower = word.toLowerCase();
+            if (head.length < 4)
+                head.push(lower);
+            if (/^create (?:or replace )?(?:function|procedure)/.test(head.join(' '))) {
+                if (lower === 'begin' || (lower === 'case' && blocks > 0))
+                    blocks++;
+                else if (lower === 'end' && blocks > 0)
+                    blocks--;
+            }
+        }
+        at = end;
+    }
+    return begin === -1 && last ? 'end' : 'more';
+}
+/** Up to the line `\.`, which is not among them; whole lines at the end, pieces of any size before. */
+async function* rowsOf(source) {
+    let lineBegins = true;
+    for (;;) {
+        if (!(await source.fill(endOfRows.length - 1)))
+            throw new ScriptCutOff('it ends among the rows of a table');
+        const bytes = source.peek();
+        if (lineBegins && bytes.subarray(0, 3).equals(endOfRows.subarray(1))) {
+            source.take(3);
+            return;
+        }
+        const close = bytes.indexOf(endOfRows);
+        if (close !== -1) {
+            yield source.take(close + 1);
+            source.take(3);
+            return;
+        }
+        // The end marker may have begun in the last bytes.
+        const sure = source.ended ? bytes.length : bytes.length - endOfRows.length + 1;
+        if (sure <= 0) {
+            await source.fill(bytes.length + 1);
+            continue;
+        }
+        if (source.ended)
+            throw new ScriptCutOff('it ends among the rows of a table');
+        const piece = source.take(sure);
+        lineBegins = piece.at(-1) === 0x0a;
+        yield piece;
+    }
+}
+/** Bytes that have been read and not yet taken. */
+class Source {
+    ended = false;
+    #chunks;
+    #bytes = Buffer.alloc(0);
+    #text;
+    constructor(stream) {
+        this.#chunks = stream[Symbol.asyncIterator]();
+    }
+    /** Reads on until there are so many, or no more; false when there are fewer. */
+    async fill(wanted) {
+        const pieces = [this.#bytes];
+        let length = this.#bytes.length;
+        while (length < wanted && !this.ended) {
+            const { value, done } = await this.#chunks.next();
+            if (done === true)
+                this.ended = true;
+            else {
+                pieces.push(value);
+                length += value.length;
+            }
+        }
+        if (pieces.length > 1) {
+            this.#bytes = Buffer.concat(pieces);
+            this.#text = undefined;
+        }
+        return length >= wanted;
+    }
+    get text() {
+        this.#text ??= this.#bytes.toString('latin1');
+        return this.#text;
+    }
+    peek() {
+        return this.#bytes;
+    }
+    take(bytes) {
+        const taken = this.#bytes.subarray(0, bytes);
+        this.#bytes = this.#bytes.subarray(bytes);
+        this.#text = this.#text?.slice(bytes);
+        return taken;
+    }
+    async skipLine() {
+        for (let wanted = 1024;; wanted *= 2) {
+            const enough = await this.fill(wanted);
+            const end = this.#bytes.indexOf(0x0a);
+            if (end !== -1)
+                return void this.take(end + 1);
+            if (!enough)
+                throw new ScriptCutOff('it ends in the line of a COPY');
+        }
+    }
+}
+
+;// CONCATENATED MODULE: ./build/postgres/script-restore.js
+
+
+
+
+
+
+
+const script_restore_word = '((?:"(?:[^"]|"")*"|[^\\s"(),.;]+))';
+const qualified = `${script_restore_word}\\.${script_restore_word}`;
+const patterns = {
+    server: /^-- Dumped from database version (\S+)/,
+    dumpedBy: /^-- Dumped by pg_dump version (\S+)/,
+    trailer: /^-- PostgreSQL database dump complete/,
+    rows: new RegExp(`^(?:COPY|INSERT INTO) ${qualified}`),
+    table: new RegExp(`^CREATE (?:UNLOGGED )?TABLE ${qualified}`),
+    schema: new RegExp(`^CREATE SCHEMA ${script_restore_word}$`),
+    schemaOwner: new RegExp(`^ALTER SCHEMA ${script_restore_word} OWNER TO ${script_restore_word}$`),
+    extension: new RegExp(`^CREATE EXTENSION IF NOT EXISTS ${script_restore_word}(?: WITH SCHEMA ${script_restore_word})?`),
+    roles: new RegExp(`\\b(?:OWNER TO|FOR ROLE|TO|FROM) ${script_restore_word}(?:$|\\s(?:IN|USING|WITH|GRANT|REVOKE)\\b)`, 'g'),
+};
+/** Reads all of it. Throws a `Failure`: exit 40 when it was cut off, exit 2 when pg_dump did not write it. */
+async function readScript(path, compressed, signal) {
+    const tables = new Map();
+    const owners = new Map();
+    const schemas = [];
+    const extensions = [];
+    const roles = new Set();
+    const leftOut = [];
+    let server;
+    let dumpedBy;
+    let complete = false;
+    const count = (text, rows) => {
+        const [, schema = '', name = ''] = patterns.rows.exec(text) ?? patterns.table.exec(text) ?? [];
+        if (name === '')
+            return;
+        const known = tables.get(`${schema}.${name}`);
+        const total = rows === undefined ? undefined : (known?.rows ?? 0) + rows;
+        tables.set(`${schema}.${name}`, { schema: unquoted(schema), name: unquoted(name), rows: total });
+    };
+    try {
+        for await (const part of scriptParts(bytesOf(path, compressed, signal))) {
+            if (part.kind === 'comment') {
+                server ??= versionIn(patterns.server.exec(part.text)?.[1]);
+                dumpedBy ??= versionIn(patterns.dumpedBy.exec(part.text)?.[1]);
+                complete ||= patterns.trailer.test(part.text);
+            }
+            else if (part.kind === 'rows') {
+                let lines = 0;
+                for await (const rows of part.rows)
+                    for (const byte of rows)
+                        if (byte === 0x0a)
+                            lines++;
+                count(part.copy, lines);
+            }
+            else if (part.kind === 'statement') {
+                // Whatever comes after the end was put there by somebody else.
+                complete = false;
+                if (script_restore_dangerous.test(part.text))
+                    leftOut.push(headOf(part.text));
+                const text = part.text.replace(/;$/, '');
+                if (text.startsWith('CREATE ') && patterns.table.test(text))
+                    count(text, 0);
+                else if (text.startsWith('INSERT '))
+                    count(text, undefined);
+                const [, schema] = patterns.schema.exec(text) ?? [];
+                if (schema !== undefined)
+                    schemas.push(unquoted(schema));
+                const [, owned = '', owner] = patterns.schemaOwner.exec(text) ?? [];
+                if (owner !== undefined)
+                    owners.set(unquoted(owned), unquoted(owner));
+                const [, extension, where = 'public'] = patterns.extension.exec(text) ?? [];
+                if (extension !== undefined)
+                    extensions.push({ name: unquoted(extension), schema: unquoted(where) });
+                if (/^(?:ALTER|GRANT|REVOKE|CREATE POLICY)\b/.test(text))
+                    for (const [, role = ''] of text.split(/ (?:USING|WITH CHECK) \(/, 1)[0]?.matchAll(patterns.roles) ?? [])
+                        if (!/^(?:PUBLIC|CURRENT_USER|SESSION_USER)$/.test(role))
+                            roles.add(unquoted(role));
+            }
+        }
+    }
+    catch (error) {
+        signal.throwIfAborted();
+        const code = error.code;
+        if (!(error instanceof ScriptCutOff) && code !== 'Z_BUF_ERROR' && code !== 'Z_DATA_ERROR')
+            throw error;
+        throw cutOff(path, error instanceof ScriptCutOff ? error.message : 'its compressed data is damaged or has no end');
+    }
+    if (server === undefined || dumpedBy === undefined)
+        throw new Failure('input', 'badInput', `${path} is an SQL script, and not one of pg_dump's`, {
+            hint: 'assay reads what pg_dump wrote, in any of its formats, and databases by their URL',
+        });
+    if (!complete)
+        throw cutOff(path, "it lacks pg_dump's last line");
+    return {
+        ...{ path, compressed, server, dumpedBy, extensions, leftOut },
+        tables: [...tables.values()],
+        schemas: schemas.map((name) => ({ name, owner: owners.get(name) ?? '' })),
+        roles: [...roles].filter((role) => !role.startsWith('pg_')),
+    };
+}
+function cutOff(path, why) {
+    return new Failure('validate', 'verification', `${path} was cut off: ${why}`, {
+        hint: 'psql would load it without an error and leave out what is missing; look for another copy',
+    });
+}
+function versionIn(text) {
+    return text === undefined ? undefined : parseVersion(text);
+}
+function unquoted(name) {
+    return name.startsWith('"') ? name.slice(1, -1).replaceAll('""', '"') : name;
+}
+function bytesOf(path, compressed, signal) {
+    const file = (0,external_node_fs_.createReadStream)(path, { signal });
+    if (!compressed)
+        return file;
+    const plain = (0,external_node_zlib_.createGunzip)();
+    file.on('error', (error) => plain.destroy(error));
+    return file.pipe(plain);
+}
+/** Done beforehand by the superuser, or of the server and not of this database. */
+const elsewhere = /^(?:CREATE EXTENSION|COMMENT ON EXTENSION|CREATE SCHEMA|ALTER SCHEMA \S+ OWNER TO|(?:CREATE|ALTER|DROP|COMMENT ON) DATABASE|(?:GRANT|REVOKE) .* ON DATABASE|SET default_tablespace|SET client_encoding)\b/i;
+/** They would reach another server, or hold its passwords. */
+const script_restore_dangerous = /^(?:(?:CREATE|ALTER|COMMENT ON|DROP) (?:SUBSCRIPTION|PUBLICATION|USER MAPPING))\b/i;
+/**
+ * Carries the script out, statement by statement, and goes on after an error: returns them all. What would reach out of
+ * the server is left out.
+ */
+async function runScript(session, script, { signal, log }) {
+    const names = new Set(script.tables.flatMap((table) => [table.schema, table.name]));
+    const refused = [];
+    let done = 0;
+    const progress = setInterval(() => log.progress(`restore ${done} statements`), 10_000);
+    const attempt = async (text, work) => {
+        try {
+            await work();
+        }
+        catch (error) {
+            session.lost.throwIfAborted();
+            if (!isDatabaseError(error))
+                throw error;
+            const message = reduceMessage(error.message, (each) => names.has(each));
+            refused.push({ dumpId: undefined, object: headOf(text), message });
+        }
+    };
+    try {
+        for await (const part of scriptParts(bytesOf(script.path, script.compressed, signal))) {
+            done++;
+            if (part.kind === 'rows')
+                await attempt(part.copy, () => copyRows(session, part.copy, part.rows));
+            else if (part.kind === 'command' && !/^\\(?:(?:un)?restrict|connect)\b/.test(part.text))
+                refused.push({
+                    dumpId: undefined,
+                    object: headOf(part.text),
+                    message: "a command of psql's, which is not run",
+                });
+            if (part.kind !== 'statement' || isCopy(part.text))
+                continue;
+            if (elsewhere.test(part.text) || script_restore_dangerous.test(part.text))
+                continue;
+            await attempt(part.text, () => session.query(part.text));
+        }
+        return refused;
+    }
+    finally {
+        clearInterval(progress);
+    }
+}
+/** Reads the rows to their end also when the server does not want them. */
+async function copyRows(session, copy, rows) {
+    const stream = session.client.query((0,pg_copy_streams/* from */.H)(copy));
+    const { promise, resolve, reject } = Promise.withResolvers();
+    promise.catch(() => { });
+    let ended = false;
+    stream.once('error', (error) => {
+        ended = true;
+        reject(error);
+    });
+    stream.once('finish', resolve);
+    for await (const piece of rows) {
+        if (ended || stream.write(piece))
+            continue;
+        const drained = Promise.withResolvers();
+        stream.once('drain', drained.resolve);
+        await Promise.race([drained.promise, promise.catch(() => { })]);
+    }
+    if (!ended)
+        stream.end();
+    await promise;
+}
+/** What a statement does and to what, and none of its values. */
+function headOf(text) {
+    return (/^[^('$;=]*/.exec(text)?.[0] ?? '').replace(/\s+/g, ' ').trim().slice(0, 100);
+}
+
 ;// CONCATENATED MODULE: ./build/restore-test.js
+
 
 
 
@@ -85350,14 +85744,10 @@ class RestoreTest {
             libraryPath: programs.libraryPath,
         });
         const began = Date.now();
-        const refused = await restoreLeniently({
-            programs,
-            environment,
-            database: database.name,
-            archive,
-            jobs,
-            names: census.contents.flatMap((entry) => [entry.tag, entry.schema ?? '']),
-        }, { list: database.entries.map((entry) => entry.dumpId), folder }, this.#io);
+        const names = census.contents.flatMap((entry) => [entry.tag, entry.schema ?? '']);
+        const refused = archive.script === undefined
+            ? await restoreLeniently({ programs, environment, database: database.name, archive, jobs, names }, { list: database.entries.map((entry) => entry.dumpId), folder }, this.#io)
+            : await runScript(await server.connect(database.tester), archive.script, this.#io);
         this.#timings.restore = restore_test_seconds(began);
         const verifying = Date.now();
         await database.settle();
@@ -85376,10 +85766,12 @@ class RestoreTest {
         });
         const extensions = await compareExtensions(session, census.extensions.filter((each) => !this.#config.skipExtensions.includes(each.name)));
         const unsound = await readUnsound(session, archive.toc.entries);
-        const contents = [
-            ...compareContents(census.contents.filter(isObject), archive.toc.entries.filter(isObject)),
-            ...compareContents(database.expected, restored.entries.filter(isObject)),
-        ];
+        const contents = archive.script === undefined
+            ? [
+                ...compareContents(census.contents.filter(isObject), archive.toc.entries.filter(isObject)),
+                ...compareContents(database.expected, restored.entries.filter(isObject)),
+            ]
+            : [];
         this.#timings.verify = restore_test_seconds(verifying);
         const checks = await this.#check(archive, place);
         const failed = refusals(refused, archive, database);
@@ -85395,13 +85787,14 @@ class RestoreTest {
             ...unread,
             ...extensions.findings,
             ...contents.filter((each) => each.found !== 'missing' || !told.has(each.object)),
-            ...unsound,
+            // Which constraints were never validated, only a table of contents tells.
+            ...unsound.filter((each) => archive.script === undefined || each.object.startsWith('index ')),
             ...checks,
             ...this.#slowness(),
         ];
         return {
             findings,
-            leftOut: database.leftOut,
+            leftOut: [...database.leftOut, ...(archive.script?.leftOut ?? [])],
             notes: [...database.notes, ...extensions.versions],
             tables: compared.length,
             rows: compared.reduce((rows, table) => rows + (table.found ?? 0), 0),
@@ -85491,14 +85884,14 @@ const givesAway = /must be (?:member of role|able to SET ROLE) /;
 function refusals(refused, { toc }, database) {
     const entries = new Map(toc.entries.map((entry) => [entry.dumpId, entry]));
     const told = new Set();
-    return refused.flatMap(({ dumpId, message }) => {
+    return refused.flatMap(({ dumpId, object: said, message }) => {
         // What follows from an entry's first error says nothing new.
         if (dumpId !== undefined && told.has(dumpId))
             return [];
         const entry = dumpId === undefined ? undefined : entries.get(dumpId);
         if (givesAway.test(message) && entry !== undefined && database.replaced.has(entry.owner))
             return [];
-        const object = entry === undefined ? 'pg_restore' : describeContent(entry);
+        const object = entry === undefined ? (said ?? 'pg_restore') : describeContent(entry);
         if (dumpId !== undefined)
             told.add(dumpId);
         return [{ object, expected: 'restored without an error', found: message }];
@@ -85777,7 +86170,7 @@ async function runRestoreTestPost() {
 }
 
 ;// CONCATENATED MODULE: ./build/postgres/dump-kinds.js
-/** What a file is by its first bytes: `custom`, `tar`, else words for people, to follow "it is". */
+/** What a file is by its first bytes: `custom`, `tar`, `script`, `gzip`, else words for people, to follow "it is". */
 function describeDump(head) {
     const bytes = Buffer.from(head.buffer, head.byteOffset, head.byteLength);
     const begins = (...magic) => magic.every((byte, at) => bytes[at] === byte);
@@ -85789,7 +86182,7 @@ function describeDump(head) {
     if (text.startsWith('age-encryption.org/v1'))
         return 'encrypted with age; decrypt it first: age -d -i key.txt';
     if (begins(0x1f, 0x8b))
-        return 'a gzip file; gunzip it first';
+        return 'gzip';
     if (begins(0x28, 0xb5, 0x2f, 0xfd))
         return 'a zstd file; decompress it first: zstd -d';
     if (begins(0x50, 0x4b, 3, 4))
@@ -85799,7 +86192,7 @@ function describeDump(head) {
     if (/^\s*<(?:!doctype|html|\?xml)/i.test(text))
         return 'a web page or an XML answer, an error message perhaps: no dump';
     if (/^(?:\s*--[^\n]*\n|\s)*(?:SET |SELECT |CREATE |\\)/i.test(text) || text.includes('PostgreSQL database dump'))
-        return 'an SQL script; only archives (pg_dump -Fc, -Fd, -Ft) are read: a script cut off in the middle looks like a whole one';
+        return 'script';
     return 'no dump of PostgreSQL that is known here';
 }
 
@@ -85842,17 +86235,17 @@ async function* members(file, path) {
     for (let at = 0;;) {
         const { bytesRead } = await file.read(header, 0, block, at);
         if (bytesRead < block)
-            throw cutOff(path);
+            throw tar_archive_cutOff(path);
         if (header.every((byte) => byte === 0))
             return;
         const name = header.toString('latin1', 0, 100).split('\0', 1)[0] ?? '';
         const bytes = sizeIn(header.subarray(124, 136));
         if (!Number.isSafeInteger(bytes))
-            throw cutOff(path);
+            throw tar_archive_cutOff(path);
         yield { name, at: at + block, bytes };
         at += block + Math.ceil(bytes / block) * block;
         if (at > size)
-            throw cutOff(path);
+            throw tar_archive_cutOff(path);
     }
 }
 function sizeIn(field) {
@@ -85861,7 +86254,7 @@ function sizeIn(field) {
     const digits = field.toString('latin1').replace(/[\0 ]/g, '');
     return /^[0-7]+$/.test(digits) ? Number.parseInt(digits, 8) : Number.NaN;
 }
-function cutOff(path) {
+function tar_archive_cutOff(path) {
     return new Failure('validate', 'verification', `${path} is a tar archive without its end: it was cut off`, {
         hint: 'what is missing cannot be restored; look for another copy',
     });
@@ -85870,7 +86263,7 @@ function cutOff(path) {
 ;// CONCATENATED MODULE: ./build/postgres/toc-facts.js
 /** What an archive without a census tells of its database, read out of its definitions. */
 const toc_facts_identifier = '("(?:[^"]|"")*"|[^\\s",;()]+)';
-function unquoted(word) {
+function toc_facts_unquoted(word) {
     return word.startsWith('"') ? word.slice(1, -1).replaceAll('""', '"') : word;
 }
 /** Without their versions, which no archive holds. */
@@ -85879,7 +86272,7 @@ function extensionsOf(toc) {
         .filter((entry) => entry.kind === 'EXTENSION')
         .map(({ tag, definition }) => {
         const [, schema = 'public'] = new RegExp(`WITH SCHEMA ${toc_facts_identifier}`).exec(definition) ?? [];
-        return { name: tag, version: '', schema: unquoted(schema) };
+        return { name: tag, version: '', schema: toc_facts_unquoted(schema) };
     });
 }
 /** Owners, and whoever is granted something or named by a policy. */
@@ -85896,7 +86289,7 @@ function rolesNamedIn(toc) {
         for (const [, first = '', more = ''] of head.matchAll(lists))
             for (const word of [first, ...more.split(',').map((each) => each.trim())])
                 if (word !== '' && !/^(?:PUBLIC|CURRENT_USER|SESSION_USER)$/i.test(word))
-                    roles.add(unquoted(word));
+                    roles.add(toc_facts_unquoted(word));
     }
     return [...roles].filter((role) => !role.startsWith('pg_')).sort();
 }
@@ -85929,22 +86322,86 @@ function toc_facts_localeOf(toc) {
 
 
 
+
 /**
- * A dump that somebody has, as something to be tested: an archive of the custom, directory or tar format, read to its
- * last byte where it lies, its rows counted. What the database held when it was dumped nobody can say any more. Throws a
+ * A dump that somebody has, as something to be tested: an archive of the custom, directory or tar format, or a
+ * plain script, gzipped or not; read to its last byte where it lies, its rows counted. What the database held when it was dumped nobody can say any more. Throws a
  * `Failure` when it is no archive (exit 2) or not whole (exit 40).
  */
 async function foreignDump(path, name, choice, machine, io) {
     const found = await look(path);
-    const programs = await programsReading(versionIn(found.toc.dumpVersion, path), choice, machine, io);
+    if ('script' in found)
+        return scriptSubject(await readScript(path, found.script === 'gzip', io.signal), name, found);
+    const programs = await programsReading(foreign_dump_versionIn(found.toc.dumpVersion, path), choice, machine, io);
     const archive = await withPrivateFolder(machine, (folder) => readArchiveAt(programs, { path, toc: found.toc }, folder, io.signal));
+    const { toc } = archive;
     const census = censusOf(archive);
+    const definitions = toc.entries.some((entry) => entry.kind === 'TABLE');
+    const mode = archive.tables.size === 0 ? 'schema-only' : definitions ? 'full' : 'data-only';
+    const database = { name: toc.databaseName, encoding: toc.encoding, ...toc_facts_localeOf(toc) };
+    const versions = { server: foreign_dump_versionIn(toc.serverVersion, path), dumpedBy: foreign_dump_versionIn(toc.dumpVersion, path) };
     return {
-        manifest: foreign_dump_manifestOf({ name, archive, census, bytes: found.bytes, written: found.written, path }),
+        ...subjectOf(foreign_dump_manifestOf({ name, mode, database, versions, census, found }), census),
+        archive: async () => ({ file: undefined, path, toc, parallel: toc.format !== 'tar' }),
+    };
+}
+/** A plain dump. Encoding and locale of its database are not in it; it is restored as UTF-8. */
+function scriptSubject(script, name, found) {
+    const tables = script.tables.map(({ schema, name: table, rows = 0 }) => ({
+        ...{ schema, name: table, rows, archiveRows: rows },
+        data: script.tables.some((each) => each.schema === schema && each.name === table && each.rows !== undefined),
+    }));
+    const census = {
+        tables,
+        digest: null,
+        sequences: [],
+        contents: [],
+        extensions: script.extensions.map((each) => ({ ...each, version: '' })),
+        roles: script.roles,
+        memberships: [],
+        largeObjects: null,
+        migrations: null,
+    };
+    const mode = tables.some((table) => table.rows > 0) ? 'full' : 'schema-only';
+    const database = { name, encoding: 'UTF8', collation: 'C', lcCollate: 'C', lcCtype: 'C' };
+    const toc = {
+        ...{
+            format: 'custom',
+            archiveVersion: '',
+            databaseName: name,
+            serverVersion: '',
+            dumpVersion: '',
+            compression: '',
+        },
+        ...{ encoding: 'UTF8', entries: [...script.schemas.map(schemaEntry), ...contentsEntries(script)] },
+    };
+    return {
+        ...subjectOf(foreign_dump_manifestOf({ name, mode, database, versions: script, census, found }), census),
+        archive: async () => ({ file: undefined, path: script.path, toc, parallel: false, script }),
+    };
+}
+function schemaEntry({ name, owner }, at) {
+    return {
+        ...{ dumpId: at + 1, tableOid: 0, oid: 0, kind: 'SCHEMA', tag: name, schema: null, owner },
+        ...{ definition: '', copyStatement: '', dependencies: [] },
+    };
+}
+/** One in each schema for some owner: whoever owns something there must be able to create it. */
+function contentsEntries({ schemas, roles }) {
+    const [owner] = roles;
+    if (owner === undefined)
+        return [];
+    return ['public', ...schemas.map((each) => each.name)].map((schema, at) => ({
+        ...schemaEntry({ name: '', owner }, schemas.length + at),
+        ...{ kind: 'TABLE', schema },
+    }));
+}
+function subjectOf(manifest, census) {
+    return {
+        manifest,
         manifestSha256: '',
         census: async () => census,
         roles: async () => undefined,
-        archive: async () => ({ file: undefined, path, toc: found.toc, parallel: found.toc.format !== 'tar' }),
         now: async () => new Date(),
         keep: async () => undefined,
     };
@@ -85966,15 +86423,19 @@ async function look(path) {
         return { toc: await tocOf((0,external_node_fs_.createReadStream)((0,external_node_path_.join)(path, 'toc.dat')), path), bytes, written };
     }
     const bytes = information.size;
-    const kind = describeDump(await headOf(path));
+    const kind = describeDump(await foreign_dump_headOf(path));
     if (kind === 'custom')
         return { toc: await tocOf((0,external_node_fs_.createReadStream)(path), path), bytes, written };
+    if (kind === 'script')
+        return { script: 'plain', bytes, written };
+    if (kind === 'gzip')
+        return { script: 'gzip', bytes, written };
     if (kind !== 'tar')
         throw unusable(path, kind);
     await requireWholeTar(path);
     return { toc: await tocOf(tocOfTar(path), path), bytes, written };
 }
-async function headOf(path) {
+async function foreign_dump_headOf(path) {
     const file = await (0,promises_.open)(path, 'r').catch((error) => {
         throw new Failure('input', 'badInput', `${path} cannot be read (${error.code})`, { cause: error });
     });
@@ -86007,10 +86468,10 @@ async function tocOf(stream, path) {
 }
 function unusable(path, what) {
     return new Failure('input', 'badInput', `${path} is ${what}`, {
-        hint: 'assay reads the archives of pg_dump -Fc, -Fd and -Ft, and databases by their URL',
+        hint: 'assay reads what pg_dump wrote, in any of its formats, and databases by their URL',
     });
 }
-function versionIn(text, path) {
+function foreign_dump_versionIn(text, path) {
     const version = parseVersion(text.split(' ', 1)[0] ?? '');
     if (version === undefined)
         throw unusable(path, 'an archive that does not say which pg_dump wrote it');
@@ -86039,36 +86500,25 @@ function censusOf(archive) {
 }
 /** What a manifest would have said. Nobody stores it. */
 function foreign_dump_manifestOf(parts) {
-    const { archive, census, bytes, written, path } = parts;
-    const { toc } = archive;
-    const definitions = toc.entries.some((entry) => entry.kind === 'TABLE');
-    const mode = archive.tables.size === 0 ? 'schema-only' : definitions ? 'full' : 'data-only';
-    const now = new Date().toISOString();
+    const { name, mode, database, versions, census, found } = parts;
     return {
         format: 'pgassay/1',
         id: newId(new Date(), []),
-        name: parts.name,
-        label: 'imported',
+        name,
+        label: 'assayed',
         series: mode,
-        // The archive's own clock has no time zone.
-        createdAt: written.toISOString(),
-        finishedAt: now,
+        // A dump's own clock has no time zone.
+        createdAt: found.written.toISOString(),
+        finishedAt: new Date().toISOString(),
         expiresAt: null,
-        database: {
-            id: null,
-            name: toc.databaseName,
-            serverVersion: formatVersion(versionIn(toc.serverVersion, path)),
-            encoding: toc.encoding,
-            ...toc_facts_localeOf(toc),
-            sizeBytes: bytes * 5,
-        },
-        tools: { pgDump: formatVersion(versionIn(toc.dumpVersion, path)), pgassay: release },
+        database: { id: null, serverVersion: formatVersion(versions.server), sizeBytes: found.bytes * 5, ...database },
+        tools: { pgDump: formatVersion(versions.dumpedBy), pgassay: release },
         source: null,
         scope: { mode, schemas: [], excludeSchemas: [], tables: [], excludeTables: [], excludeTableData: [] },
         store: '',
         previous: null,
         signing: null,
-        files: [{ name: fileNames.dump, bytes, sha256: '', compression: toc.compression, encryption: null }],
+        files: [{ name: fileNames.dump, bytes: found.bytes, sha256: '', compression: '', encryption: null }],
         totals: {
             tables: census.tables.length,
             rows: census.tables.reduce((rows, table) => rows + table.rows, 0),
@@ -86297,7 +86747,7 @@ const assayCommand = {
     summary: 'The whole proof at once: dumps a database, or takes a dump file, restores it into a throw-away server, compares.',
     argument: {
         name: 'what',
-        help: 'a URL, postgresql://user@host/database, or a dump file that pg_dump -Fc wrote; DATABASE_URL when it is left out',
+        help: 'a URL, postgresql://user@host/database, or a dump that pg_dump wrote, in any of its formats; DATABASE_URL when it is left out',
         fallback: '',
     },
     flags: [
@@ -87037,7 +87487,7 @@ const inSchemas = [
     ['text search dictionary ', 'pg_ts_dict', 'dictname', 'dictnamespace', 'true'],
 ];
 /** The same for objects outside of schemas. */
-const elsewhere = [
+const target_checks_elsewhere = [
     ['schema ', 'pg_namespace', 'o.nspname', `o.nspname NOT IN ('public', 'information_schema') AND o.nspname !~ '^pg_'`],
     ['large object ', 'pg_largeobject_metadata', 'o.oid', 'true'],
     ['foreign-data wrapper ', 'pg_foreign_data_wrapper', 'o.fdwname', 'true'],
@@ -87054,7 +87504,7 @@ const objectsQuery = [
     ...inSchemas.map(([kind, catalog, name, schema, condition]) => `SELECT '${kind}' AS kind, n.nspname::text AS schema, o.${name}::text AS name
        FROM pg_catalog.${catalog} o JOIN pg_catalog.pg_namespace n ON n.oid = o.${schema}
        WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND ${condition} AND ${made(catalog)}`),
-    ...elsewhere.map(([kind, catalog, name, condition]) => `SELECT '${kind}', NULL, (${name})::text FROM pg_catalog.${catalog} o WHERE ${condition} AND ${made(catalog)}`),
+    ...target_checks_elsewhere.map(([kind, catalog, name, condition]) => `SELECT '${kind}', NULL, (${name})::text FROM pg_catalog.${catalog} o WHERE ${condition} AND ${made(catalog)}`),
     `SELECT 'subscription ', NULL, o.subname::text FROM pg_catalog.pg_subscription o
    WHERE o.subdbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())`,
 ].join('\nUNION ALL ');

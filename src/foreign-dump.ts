@@ -7,17 +7,18 @@ import type { Log } from './log.ts';
 import { type Machine, type ProgramChoice, programsReading, withPrivateFolder } from './machine.ts';
 import { type Census, fileNames, type Manifest } from './manifest.ts';
 import { type Archive, readArchiveAt } from './postgres/archive.ts';
-import { NotAnArchive, type Toc, TocReader } from './postgres/archive-toc.ts';
+import { NotAnArchive, type Toc, type TocEntry, TocReader } from './postgres/archive-toc.ts';
 import { describeDump } from './postgres/dump-kinds.ts';
+import { readScript, type Script } from './postgres/script-restore.ts';
 import { requireWholeTar, tocOfTar } from './postgres/tar-archive.ts';
 import { extensionsOf, localeOf, rolesNamedIn } from './postgres/toc-facts.ts';
-import { formatVersion, parseVersion } from './postgres/version.ts';
+import { formatVersion, type PgVersion, parseVersion } from './postgres/version.ts';
 import { release } from './release.ts';
 import type { TestSubject } from './restore-test.ts';
 
 /**
- * A dump that somebody has, as something to be tested: an archive of the custom, directory or tar format, read to its
- * last byte where it lies, its rows counted. What the database held when it was dumped nobody can say any more. Throws a
+ * A dump that somebody has, as something to be tested: an archive of the custom, directory or tar format, or a
+ * plain script, gzipped or not; read to its last byte where it lies, its rows counted. What the database held when it was dumped nobody can say any more. Throws a
  * `Failure` when it is no archive (exit 2) or not whole (exit 40).
  */
 export async function foreignDump(
@@ -28,27 +29,93 @@ export async function foreignDump(
   io: { readonly log: Log; readonly signal: AbortSignal },
 ): Promise<TestSubject> {
   const found = await look(path);
+  if ('script' in found) return scriptSubject(await readScript(path, found.script === 'gzip', io.signal), name, found);
   const programs = await programsReading(versionIn(found.toc.dumpVersion, path), choice, machine, io);
   const archive = await withPrivateFolder(machine, (folder) =>
     readArchiveAt(programs, { path, toc: found.toc }, folder, io.signal),
   );
+  const { toc } = archive;
   const census = censusOf(archive);
+  const definitions = toc.entries.some((entry) => entry.kind === 'TABLE');
+  const mode = archive.tables.size === 0 ? 'schema-only' : definitions ? 'full' : 'data-only';
+  const database = { name: toc.databaseName, encoding: toc.encoding, ...localeOf(toc) };
+  const versions = { server: versionIn(toc.serverVersion, path), dumpedBy: versionIn(toc.dumpVersion, path) };
   return {
-    manifest: manifestOf({ name, archive, census, bytes: found.bytes, written: found.written, path }),
+    ...subjectOf(manifestOf({ name, mode, database, versions, census, found }), census),
+    archive: async () => ({ file: undefined, path, toc, parallel: toc.format !== 'tar' }),
+  };
+}
+
+/** A plain dump. Encoding and locale of its database are not in it; it is restored as UTF-8. */
+function scriptSubject(script: Script, name: string, found: Written): TestSubject {
+  const tables = script.tables.map(({ schema, name: table, rows = 0 }) => ({
+    ...{ schema, name: table, rows, archiveRows: rows },
+    data: script.tables.some((each) => each.schema === schema && each.name === table && each.rows !== undefined),
+  }));
+  const census: Census = {
+    tables,
+    digest: null,
+    sequences: [],
+    contents: [],
+    extensions: script.extensions.map((each) => ({ ...each, version: '' })),
+    roles: script.roles,
+    memberships: [],
+    largeObjects: null,
+    migrations: null,
+  };
+  const mode = tables.some((table) => table.rows > 0) ? 'full' : 'schema-only';
+  const database = { name, encoding: 'UTF8', collation: 'C', lcCollate: 'C', lcCtype: 'C' };
+  const toc: Toc = {
+    ...{
+      format: 'custom',
+      archiveVersion: '',
+      databaseName: name,
+      serverVersion: '',
+      dumpVersion: '',
+      compression: '',
+    },
+    ...{ encoding: 'UTF8', entries: [...script.schemas.map(schemaEntry), ...contentsEntries(script)] },
+  };
+  return {
+    ...subjectOf(manifestOf({ name, mode, database, versions: script, census, found }), census),
+    archive: async () => ({ file: undefined, path: script.path, toc, parallel: false, script }),
+  };
+}
+
+function schemaEntry({ name, owner }: Script['schemas'][number], at: number): TocEntry {
+  return {
+    ...{ dumpId: at + 1, tableOid: 0, oid: 0, kind: 'SCHEMA', tag: name, schema: null, owner },
+    ...{ definition: '', copyStatement: '', dependencies: [] },
+  };
+}
+
+/** One in each schema for some owner: whoever owns something there must be able to create it. */
+function contentsEntries({ schemas, roles }: Script): TocEntry[] {
+  const [owner] = roles;
+  if (owner === undefined) return [];
+  return ['public', ...schemas.map((each) => each.name)].map((schema, at) => ({
+    ...schemaEntry({ name: '', owner }, schemas.length + at),
+    ...{ kind: 'TABLE', schema },
+  }));
+}
+
+function subjectOf(manifest: Manifest, census: Census): Omit<TestSubject, 'archive'> {
+  return {
+    manifest,
     manifestSha256: '',
     census: async () => census,
     roles: async () => undefined,
-    archive: async () => ({ file: undefined, path, toc: found.toc, parallel: found.toc.format !== 'tar' }),
     now: async () => new Date(),
     keep: async () => undefined,
   };
 }
 
-interface Found {
-  readonly toc: Toc;
+interface Written {
   readonly bytes: number;
   readonly written: Date;
 }
+
+type Found = Written & ({ readonly toc: Toc } | { readonly script: 'plain' | 'gzip' });
 
 async function look(path: string): Promise<Found> {
   const information = await stat(path).catch((error: NodeJS.ErrnoException) => {
@@ -68,6 +135,8 @@ async function look(path: string): Promise<Found> {
   const bytes = information.size;
   const kind = describeDump(await headOf(path));
   if (kind === 'custom') return { toc: await tocOf(createReadStream(path), path), bytes, written };
+  if (kind === 'script') return { script: 'plain', bytes, written };
+  if (kind === 'gzip') return { script: 'gzip', bytes, written };
   if (kind !== 'tar') throw unusable(path, kind);
   await requireWholeTar(path);
   return { toc: await tocOf(tocOfTar(path), path), bytes, written };
@@ -104,7 +173,7 @@ async function tocOf(stream: AsyncIterable<Buffer>, path: string): Promise<Toc> 
 
 function unusable(path: string, what: string): Failure {
   return new Failure('input', 'badInput', `${path} is ${what}`, {
-    hint: 'assay reads the archives of pg_dump -Fc, -Fd and -Ft, and databases by their URL',
+    hint: 'assay reads what pg_dump wrote, in any of its formats, and databases by their URL',
   });
 }
 
@@ -139,42 +208,31 @@ function censusOf(archive: Archive): Census {
 /** What a manifest would have said. Nobody stores it. */
 function manifestOf(parts: {
   readonly name: string;
-  readonly archive: Archive;
+  readonly mode: 'full' | 'schema-only' | 'data-only';
+  readonly database: Pick<Manifest['database'], 'name' | 'encoding' | 'collation'>;
+  readonly versions: { readonly server: PgVersion; readonly dumpedBy: PgVersion };
   readonly census: Census;
-  readonly bytes: number;
-  readonly written: Date;
-  readonly path: string;
+  readonly found: Written;
 }): Manifest {
-  const { archive, census, bytes, written, path } = parts;
-  const { toc } = archive;
-  const definitions = toc.entries.some((entry) => entry.kind === 'TABLE');
-  const mode = archive.tables.size === 0 ? 'schema-only' : definitions ? 'full' : 'data-only';
-  const now = new Date().toISOString();
+  const { name, mode, database, versions, census, found } = parts;
   return {
     format: 'pgassay/1',
     id: newId(new Date(), []),
-    name: parts.name,
-    label: 'imported',
+    name,
+    label: 'assayed',
     series: mode,
-    // The archive's own clock has no time zone.
-    createdAt: written.toISOString(),
-    finishedAt: now,
+    // A dump's own clock has no time zone.
+    createdAt: found.written.toISOString(),
+    finishedAt: new Date().toISOString(),
     expiresAt: null,
-    database: {
-      id: null,
-      name: toc.databaseName,
-      serverVersion: formatVersion(versionIn(toc.serverVersion, path)),
-      encoding: toc.encoding,
-      ...localeOf(toc),
-      sizeBytes: bytes * 5,
-    },
-    tools: { pgDump: formatVersion(versionIn(toc.dumpVersion, path)), pgassay: release },
+    database: { id: null, serverVersion: formatVersion(versions.server), sizeBytes: found.bytes * 5, ...database },
+    tools: { pgDump: formatVersion(versions.dumpedBy), pgassay: release },
     source: null,
     scope: { mode, schemas: [], excludeSchemas: [], tables: [], excludeTables: [], excludeTableData: [] },
     store: '',
     previous: null,
     signing: null,
-    files: [{ name: fileNames.dump, bytes, sha256: '', compression: toc.compression, encryption: null }],
+    files: [{ name: fileNames.dump, bytes: found.bytes, sha256: '', compression: '', encryption: null }],
     totals: {
       tables: census.tables.length,
       rows: census.tables.reduce((rows, table) => rows + table.rows, 0),

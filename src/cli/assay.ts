@@ -27,7 +27,7 @@ export const assayCommand: Command = {
     'The whole proof at once: dumps a database, or takes a dump file, restores it into a throw-away server, compares.',
   argument: {
     name: 'what',
-    help: 'a URL, postgresql://user@host/database, or a dump file that pg_dump -Fc wrote; DATABASE_URL when it is left out',
+    help: 'a URL, postgresql://user@host/database, or a dump that pg_dump wrote, in any of its formats; DATABASE_URL when it is left out',
     fallback: '',
   },
   flags: [

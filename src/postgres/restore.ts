@@ -57,6 +57,8 @@ export async function restoreArchive(plan: RecoveryPlan, io: Io): Promise<void> 
 export interface Refused {
   /** The archive's entry; undefined when pg_restore named none. */
   readonly dumpId: number | undefined;
+  /** What it was about, where there are no entries. */
+  readonly object?: string;
   /** Without row values. */
   readonly message: string;
 }

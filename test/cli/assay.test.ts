@@ -94,6 +94,40 @@ describe('pgassay assay', () => {
       }
     });
 
+  test('a plain dump, gzipped or not, is read, carried out without psql, and compared with its own rows', async () => {
+    const plain = await program(cluster, 'pg_dump', ['-d', cluster.url('shop')]);
+    const file = join(folder, 'shop.sql');
+    await writeFile(file, plain);
+    await writeFile(`${file}.gz`, gzipSync(plain));
+    for (const path of [file, `${file}.gz`]) {
+      const result = await assay([path, '--checks', 'SELECT count(*) = 8000 FROM shop.customers', '--json']);
+      const report = result.json as TestReport;
+      assert.deepEqual(report?.findings, [], said(result));
+      assert.equal(result.exitCode, 0);
+      assert.match(result.stderr, /; 26 tables, 9\d \d{3} rows, /);
+      assert.ok(
+        report.leftOut.some((each) => each.startsWith('CREATE PUBLICATION sample_orders')),
+        report.leftOut.join(),
+      );
+    }
+  });
+
+  test('a plain dump that attacks who reads it: commands of psql are not run, and are findings', async () => {
+    const mark = join(folder, 'attacked');
+    const plain = await program(cluster, 'pg_dump', ['-d', cluster.url('shop'), '-t', 'public.t']);
+    const attack = `\\! touch ${mark}\nCOPY public.t FROM PROGRAM 'touch ${mark}';\n`;
+    const file = join(folder, 'attack.sql');
+    await writeFile(file, plain.replace('CREATE TABLE', `${attack}CREATE TABLE`));
+    const result = await assay([file, '--json']);
+    assert.equal(result.exitCode, 51, said(result));
+    assert.deepEqual(
+      (result.json as TestReport).findings.map(({ object }) => object),
+      [`\\! touch ${mark}`, 'COPY public.t FROM PROGRAM'],
+      said(result),
+    );
+    await assert.rejects(stat(mark));
+  });
+
   test('a dump file that does not restore: its constraint asks a table that it cannot find then', async () => {
     await cluster.createDatabase('broken');
     await cluster.query(
@@ -117,8 +151,20 @@ describe('pgassay assay', () => {
     const plain = await program(cluster, 'pg_dump', ['-d', cluster.url('shop')]);
     const cases: readonly (readonly [string, Buffer | string, RegExp, number])[] = [
       ['empty', '', /is an empty file/, 2],
-      ['plain', plain, /is an SQL script/, 2],
-      ['gzip', gzipSync(plain), /is a gzip file; gunzip it first/, 2],
+      ['plain, cut off', plain.slice(0, plain.length / 2), /was cut off: it ends (?:among the rows|in the middle)/, 40],
+      [
+        'plain, without its end',
+        plain.replace(/\n-- PostgreSQL database dump complete[\s\S]*$/, '\n'),
+        /lacks pg_dump's last line/,
+        40,
+      ],
+      [
+        'gzip, cut off',
+        gzipSync(plain).subarray(0, 40_000),
+        /was cut off: its compressed data is damaged or has no end/,
+        40,
+      ],
+      ["somebody's SQL", 'SELECT 1;\n', /is an SQL script, and not one of pg_dump's/, 2],
       ['html', '<!DOCTYPE html><title>403</title>', /is a web page/, 2],
       ['age', 'age-encryption.org/v1\n-> X25519', /is encrypted with age/, 2],
       ['noise', 'hello', /is no dump of PostgreSQL/, 2],
