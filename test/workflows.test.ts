@@ -15,6 +15,7 @@ import { repository, scratch } from './support/faults.ts';
 import { GitHubServer } from './support/github.ts';
 import { Cluster } from './support/postgres.ts';
 import { S3Server } from './support/s3.ts';
+import { Sts } from './support/sts.ts';
 import {
   oursIn,
   type Place,
@@ -137,7 +138,13 @@ describe('each example', () => {
         assert.doesNotMatch(cron, /^(0|15|30|45|\*)/, `${path} starts when everybody does`);
         assert.ok(timezone !== undefined, path);
       }
-      for (const [id, job] of Object.entries(jobs)) assert.ok(job.permissions !== undefined, `${path}: ${id}`);
+      for (const [id, job] of Object.entries(jobs)) {
+        assert.ok(job.permissions !== undefined, `${path}: ${id}`);
+        const given = [job, ...(job.steps ?? [])].find(({ uses }) => uses?.startsWith('pgassay/'))?.with;
+        if (given === undefined) continue;
+        assert.equal(job.permissions.issues, 'write', `${path}: ${id} can open no issue`);
+        assert.equal(job.permissions['id-token'], given['aws-role-arn'] && 'write', `${path}: ${id}`);
+      }
       for (const [line] of read(path).matchAll(/^ +[\w-]+: (?:write|read)\b.*$/gm)) assert.match(line, / # .+/, path);
       assert.match(read(path), /CHANGE/);
     }
@@ -234,6 +241,7 @@ describe('the examples, run', { timeout: 300_000 }, () => {
   let source: Cluster;
   let container: Cluster;
   let store: S3Server;
+  let sts: Sts;
   let place: Place;
   before(async () => {
     [source, container, store] = await Promise.all([
@@ -241,6 +249,8 @@ describe('the examples, run', { timeout: 300_000 }, () => {
       Cluster.start({ hba: 'local all all trust\nhost all all 127.0.0.1/32 trust\n' }),
       S3Server.start(),
     ]);
+    sts = await Sts.start(store);
+    const role = sts.role();
     await store.createBucket('acme-backups');
     for (const name of ['shop', 'billing', 'crm']) {
       await source.createDatabase(name);
@@ -258,14 +268,16 @@ describe('the examples, run', { timeout: 300_000 }, () => {
         ['shop', 'billing', 'crm'].map((name) => [`backup-${name}`, { DATABASE_URL: source.url(name) }]),
       ),
       services: { postgres: container.port },
+      // AWS is at these addresses.
+      env: { AWS_ENDPOINT_URL_S3: store.endpoint, AWS_EC2_METADATA_DISABLED: 'true' },
+      identity: role.env,
       instead: {
-        ...{ 's3-endpoint': store.endpoint, 's3-region': store.region, 'aws-role-arn': '' },
-        ...{ 's3-access-key-id': store.accessKeyId, 's3-secret-access-key': store.secretAccessKey },
+        ...{ 's3-path-style': 'true', 'aws-role-arn': role.arn },
         ...{ 'alert-issue': 'false', 'install-client': 'false', ...clientBin(source) },
       },
     };
   });
-  after(() => Promise.all([source?.stop(), container?.stop(), store?.stop()]));
+  after(() => Promise.all([source?.stop(), container?.stop(), store?.stop(), sts?.stop()]));
 
   const transactions = async (): Promise<number> => {
     const [row] = await container.query<{ id: string }>('postgres', 'SELECT pg_current_xact_id()::text AS id');
@@ -309,7 +321,7 @@ describe('the examples, run', { timeout: 300_000 }, () => {
       ...place,
       instead: { ...instead, store: 's3://acme-backups/nothing-here' },
       token: github.step.token,
-      env: github.step.env,
+      env: { ...place.env, ...github.step.env },
     });
     assert.deepEqual(resultsOf(tested), {
       'restore-test': 'failure',
@@ -327,6 +339,7 @@ describe('the examples, run', { timeout: 300_000 }, () => {
     const called = {
       inputs: { store: 's3://acme-backups/prod', backup: 'random:7d', 'postgres-image': 'ghcr.io/acme/postgres:17' },
       secrets: {},
+      permissions: { 'id-token': 'write' },
     };
     const tested = await runWorkflow('.github/workflows/restore-test.yml', place, called);
     assert.deepEqual(resultsOf(tested), { locate: 'skipped', test: 'success' }, logOf(tested));
@@ -337,8 +350,15 @@ describe('the examples, run', { timeout: 300_000 }, () => {
   test('a server of somebody’s own, as the secret scratch-url, is used in place of the container', async () => {
     const tested = await runWorkflow(
       '.github/workflows/restore-test.yml',
-      { ...place, services: { postgres: 1 } },
-      { inputs: { store: 's3://acme-backups/prod' }, secrets: { 'scratch-url': container.url('postgres') } },
+      { ...place, services: { postgres: 1 }, instead: { ...place.instead, 'aws-role-arn': '' } },
+      {
+        inputs: { store: 's3://acme-backups/prod', 'aws-role-arn': '' },
+        // Keys, for a job that was granted no identity.
+        secrets: {
+          ...{ 's3-access-key-id': store.accessKeyId, 's3-secret-access-key': store.secretAccessKey },
+          'scratch-url': container.url('postgres'),
+        },
+      },
     );
     assert.equal(tested.outputs.result, 'passed', logOf(tested));
     await assert.rejects(

@@ -21,7 +21,7 @@ export interface WorkflowJob {
   readonly if?: string;
   readonly uses?: string;
   readonly environment?: string;
-  readonly permissions?: unknown;
+  readonly permissions?: Readonly<Record<string, string>>;
   readonly 'runs-on'?: string;
   readonly 'timeout-minutes'?: number | string;
   readonly strategy?: { readonly matrix: Readonly<Record<string, readonly unknown[]>> };
@@ -78,6 +78,8 @@ export interface Place {
   readonly temp?: string;
   readonly event?: string;
   readonly env?: Readonly<Record<string, string>>;
+  /** On top of that, for a job that was granted `id-token: write`: where it asks for its identity. */
+  readonly identity?: Readonly<Record<string, string>>;
   readonly token?: string;
   /** Inputs of our actions that are given here whatever the workflow says: where the store is, for instance. */
   readonly instead?: Readonly<Record<string, string>>;
@@ -117,7 +119,7 @@ type Given = Readonly<Record<string, unknown>>;
 export async function runWorkflow(
   path: string,
   place: Place,
-  given?: { readonly inputs: Given; readonly secrets: Given },
+  given?: { readonly inputs: Given; readonly secrets: Given; readonly permissions?: WorkflowJob['permissions'] },
 ): Promise<WorkflowRun> {
   const workflow = workflowAt(path);
   const { workflow_call: callable } = workflow.on;
@@ -169,7 +171,10 @@ export async function runWorkflow(
         for (const [inner, each] of Object.entries(called.jobs)) jobs[`${key} / ${inner}`] = each;
         steps.push(...called.steps.map((step) => ({ ...step, job: `${key} / ${step.job}` })));
       } else {
-        const { run, done } = await runSteps(key, job, { ...contexts, secrets }, place);
+        // A called job has what its caller grants.
+        const granted = job.permissions ?? given?.permissions;
+        const env = { ...place.env, ...(granted?.['id-token'] === 'write' ? place.identity : {}) };
+        const { run, done } = await runSteps(key, job, { ...contexts, secrets }, { ...place, env });
         jobs[key] = { ...run, environment };
         steps.push(...done);
       }
@@ -192,7 +197,7 @@ function callWorkflow(job: WorkflowJob, contexts: Contexts, place: Place): Promi
   const { secrets: _, ...open } = contexts;
   const inputs = evaluated(job.with, open);
   const secrets = evaluated(job.secrets, contexts);
-  return runWorkflow(named.path, place, { inputs, secrets });
+  return runWorkflow(named.path, place, { inputs, secrets, ...(job.permissions && { permissions: job.permissions }) });
 }
 
 function handedOver(declared: Readonly<Record<string, Declared>>, given: Given, what: string): Given {
