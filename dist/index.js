@@ -83363,7 +83363,7 @@ function runLocate() {
         const version = manifest.database.serverVersion;
         const major = parseVersion(version)?.major;
         if (major === undefined)
-            throw new Failure('locate', 'verification', `${manifest.name}/${manifest.id} does not say which PostgreSQL it needs`, {
+            throw new Failure('locate', 'verification', `${manifest.name}/${manifest.id} is of no known PostgreSQL: ${version}`, {
                 hint: 'its manifest was changed, or written by something else; take a new backup',
             });
         const { image, without } = serviceImage(extensions, major);

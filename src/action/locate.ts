@@ -32,7 +32,7 @@ export function runLocate(): Promise<void> {
       throw new Failure(
         'locate',
         'verification',
-        `${manifest.name}/${manifest.id} does not say which PostgreSQL it needs`,
+        `${manifest.name}/${manifest.id} is of no known PostgreSQL: ${version}`,
         {
           hint: 'its manifest was changed, or written by something else; take a new backup',
         },
