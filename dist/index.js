@@ -69473,6 +69473,7 @@ __nccwpck_require__.d(__webpack_exports__, {
   RR: () => (/* reexport */ runBackup),
   dy: () => (/* reexport */ runBackupPost),
   xw: () => (/* reexport */ runCli),
+  x5: () => (/* reexport */ runLocate),
   $5: () => (/* reexport */ runRestoreTest),
   VR: () => (/* reexport */ runRestoreTestPost)
 });
@@ -81016,7 +81017,18 @@ const storeInputs = [
     's3-object-lock-mode',
     's3-checksums',
 ];
-/** Of them, the ones whose values are hidden wherever they would appear. */
+/** Of them, the ones that matter to somebody who only reads. */
+const storeReadInputs = [
+    'store',
+    's3-endpoint',
+    's3-region',
+    's3-path-style',
+    's3-access-key-id',
+    's3-secret-access-key',
+    's3-session-token',
+    'aws-role-arn',
+];
+/** Of all of them, the ones whose values are hidden wherever they would appear. */
 const storeSecrets = ['s3-secret-access-key', 's3-session-token'];
 /** Longer locks need to be confirmed: nobody can take one back in compliance mode. */
 const longestLock = 400;
@@ -83237,122 +83249,47 @@ function warnOf({ backups, damaged }, log) {
             log.warn(`${manifest.name}/${manifest.id} is used as it was first stored, but somebody changed it: ${tampering.join(', ')}`);
 }
 
-;// CONCATENATED MODULE: ./build/report/restore-test.js
-
-
-
-const restore_test_levels = {
-    content: 'every row and every value by digest',
-    rows: 'the number of rows of every table',
-    schema: 'definitions only, as the backup holds no rows',
-};
-/** For a terminal: the verdict, then what it rests on. */
-function restoreTestText(report) {
-    const { manifest, proof, restoreSeconds, location } = report;
-    const lines = [`${manifest.name}/${manifest.id} ${verdictOf(report)}`];
-    if (proof.result === 'passed')
-        lines.push(`  compared  ${restore_test_levels[proof.level]}, sequences, every object with its owner`);
-    lines.push(`  took      ${formatSeconds(restoreSeconds)} to download and restore${limitOf(proof)}; ${timesOf(proof)}`);
-    for (const each of proof.leftOut)
-        lines.push(`  left out  ${each}`);
-    for (const each of proof.notes)
-        lines.push(`  note      ${each}`);
-    if (location !== undefined)
-        lines.push(`  proof     ${location}`);
-    return lines.join('\n');
+;// CONCATENATED MODULE: ./build/postgres/extension-images.js
+/** Container images that bring an extension along, as their own projects publish them; `N` is PostgreSQL's major. */
+const extension_images_images = [
+    [['vector'], 'pgvector/pgvector:pgN'],
+    [
+        [
+            'postgis',
+            'postgis_raster',
+            'postgis_topology',
+            'postgis_sfcgal',
+            'postgis_tiger_geocoder',
+            'address_standardizer',
+        ],
+        'postgis/postgis:N-3.5',
+    ],
+    [['timescaledb'], 'timescale/timescaledb:latest-pgN'],
+    [['citus', 'citus_columnar'], 'citusdata/citus'],
+    [['age'], 'apache/age'],
+    [
+        ['pg_graphql', 'pg_net', 'pgsodium', 'supabase_vault', 'wrappers', 'pgjwt', 'pg_jsonschema', 'pgmq', 'pg_tle'],
+        'supabase/postgres, a tag of major N',
+    ],
+];
+/** What to write into `services:` so that the scratch server has these extensions; empty when nobody is known to. */
+function imagesFor(extensions, major) {
+    return extension_images_images
+        .filter(([names]) => names.some((name) => extensions.includes(name)))
+        .map(([, image]) => image.replace(/N(?=$|-)/, String(major)));
 }
-function verdictOf({ proof, tables, rows }) {
-    if (proof.result === 'failed')
-        return `does not restore as it was recorded: ${formatCount(proof.findings.length, 'finding')}`;
-    return `restores: ${formatCount(tables, 'table')}, ${formatCount(rows, 'row')}, all as recorded`;
-}
-function limitOf({ maxRestoreSeconds }) {
-    return maxRestoreSeconds === null ? '' : ` of the ${formatSeconds(maxRestoreSeconds)} allowed`;
-}
-function timesOf({ timings }) {
-    return Object.entries(timings)
-        .map(([phase, took]) => `${phase} ${formatSeconds(took)}`)
-        .join(', ');
-}
-const restore_test_mostFindings = 200;
-/**
- * The job summary: the verdict in its first line, then the findings, then how to see them again, and the `earlier` tests
- * of the same name's backups, newest first. Without `details` it holds no name out of the database and no count.
- */
-function restoreTestSummary(report, earlier, { now, details }) {
-    const { manifest, proof, restoreSeconds, command, location, store } = report;
-    const passed = proof.result === 'passed';
-    const taken = `backup of ${formatTime(manifest.createdAt)} (${formatAge(manifest.createdAt, now)})`;
-    const counts = passed
-        ? `${formatCount(report.tables, 'table')}, ${formatCount(report.rows, 'row')} · `
-        : `${formatCount(proof.findings.length, 'finding')} · `;
-    const size = formatBytes(manifest.files[0]?.bytes ?? 0);
-    return [
-        `### ${markdown(manifest.name)}: the ${taken} ${passed ? 'restores' : 'does not restore as it was recorded'}`,
-        '',
-        `${details ? counts : ''}${formatSeconds(restoreSeconds)} to download and restore${limitOf(proof)} · PostgreSQL ${manifest.database.serverVersion} → ${proof.server || 'not restored'}`,
-        '',
-        `| backup |${details ? ' size |' : ''} compared |`,
-        `|---|${details ? '---:|' : ''}---|`,
-        `| ${code(`${manifest.name}/${manifest.id}`)} |${details ? ` ${size} |` : ''} ${passed ? `${restore_test_levels[proof.level]}, sequences, every object with its owner` : 'see below'} |`,
-        '',
-        ...(passed ? [] : failedLines(report, details)),
-        '<details><summary>See it again on a machine of your own</summary>',
-        '',
-        fenced('sh', [command(details ? store : "'…'")]),
-        '',
-        '</details>',
-        '',
-        ...historyLines(earlier, now),
-        '<details><summary>Details</summary>',
-        '',
-        `Timings: ${timesOf(proof)}. ${location === undefined ? 'The proof could not be written.' : details ? `Proof: ${code(location)}.` : 'The proof lies beside the backup.'}`,
-        '',
-        ...(details ? named('Left out, because it would have reached out of the scratch server:', proof.leftOut) : []),
-        ...(details ? named('Notes:', proof.notes) : []),
-        '</details>',
-        '',
-    ].join('\n');
-}
-function historyLines(earlier, now) {
-    if (earlier.length === 0)
-        return [];
-    return [
-        '<details><summary>Earlier restore tests</summary>',
-        '',
-        '| tested | backup | result | download and restore |',
-        '|---|---|---|---:|',
-        ...earlier.map((proof) => `| ${formatAge(proof.testedAt, now)} | ${code(proof.backupId)} | ${proof.result} | ${formatSeconds(restoreSeconds(proof.timings))} |`),
-        '',
-        '</details>',
-        '',
-    ];
-}
-function failedLines({ proof, hint }, details) {
-    const meaning = 'This backup is no proof of recovery. Older backups are kept until retention removes them: do not shorten it now.';
-    if (!details)
-        return [
-            'What was found names objects of the database and is withheld here: the repository is public, or may be, or `alert-details` is `false`. The log and the findings file have it; `alert-details: true` shows it.',
-            '',
-            meaning,
-            '',
-        ];
-    const rest = proof.findings.length - restore_test_mostFindings;
-    return [
-        '| object | expected | found |',
-        '|---|---|---|',
-        ...proof.findings
-            .slice(0, restore_test_mostFindings)
-            .map((each) => `| ${code(each.object)} | ${code(each.expected)} | ${code(each.found)} |`),
-        '',
-        ...(rest > 0 ? [`and ${formatCount(rest, 'more finding')}, in the findings file`, ''] : []),
-        meaning,
-        '',
-        ...(hint === undefined ? [] : [`What to do: ${markdown(hint)}`, '']),
-    ];
-}
-function named(title, items) {
-    return items.length === 0 ? [] : [title, '', ...items.map((item) => `- ${code(item)}`), ''];
+/** One image for a scratch server of this major that shall have these extensions. */
+function serviceImage(extensions, major) {
+    const known = extension_images_images.map(([names, image]) => ({
+        image: image.replace(/N(?=$|-)/, String(major)),
+        has: extensions.filter((name) => names.includes(name)),
+    }));
+    // Where only the project's name is known, somebody has to choose a tag.
+    const [best] = known
+        .filter(({ image, has }) => has.length > 0 && image.includes(':'))
+        .toSorted((a, b) => b.has.length - a.has.length);
+    const without = known.flatMap(({ has }) => has).filter((name) => best?.has.includes(name) !== true);
+    return { image: best?.image ?? `postgres:${major}`, without };
 }
 
 ;// CONCATENATED MODULE: ./build/machine.js
@@ -83559,6 +83496,196 @@ function compareArchive(archive, census) {
     return findings;
 }
 
+;// CONCATENATED MODULE: ./build/action/locate.js
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+/** Every input of this action; a test holds locate/action.yml to this list. */
+const locateInputs = [...storeReadInputs, 'name', 'backup'];
+/** The action `pgassay/pgassay/locate`: which backup, and which service image fits it. Nothing is written anywhere. */
+function runLocate() {
+    return runAction(async (run) => {
+        refuseWindows();
+        reportUnknown(locateInputs, run.log);
+        const { store, name, selector } = readRequest(run);
+        const opened = openStore(store, { signal: run.signal });
+        const { backup } = await locate(opened, { name, selector, newest: true }, run.log);
+        const { manifest } = backup;
+        const extensions = (await readCensus(opened, manifest)).extensions.map((each) => each.name);
+        const version = manifest.database.serverVersion;
+        const major = parseVersion(version)?.major;
+        if (major === undefined)
+            throw new Failure('locate', 'verification', `${manifest.name}/${manifest.id} is of no known PostgreSQL: ${version}`, {
+                hint: 'its manifest was changed, or written by something else; take a new backup',
+            });
+        const { image, without } = serviceImage(extensions, major);
+        if (without.length > 0)
+            run.log.warn(`no one image is known to have ${[...new Set(without)].map(displayWord).join(', ')} with the rest: ${image} has not; ` +
+                `look at ${imagesFor(without, major).join(', ')}, and name the one that fits as postgres-image`);
+        const outputs = {
+            // A test of the latest backup stays one: its issue is closed when a newer latest passes.
+            backup: selector.by === 'latest' ? 'latest' : manifest.id,
+            'backup-id': manifest.id,
+            name: manifest.name,
+            'postgres-major': String(major),
+            'postgres-image': image,
+        };
+        for (const [output, value] of Object.entries(outputs))
+            setOutput(output, value);
+        run.log.info(`${manifest.name}/${manifest.id}: PostgreSQL ${version}, service image ${image}`);
+    });
+}
+/** Reads the inputs and hides the secrets among them, before anything is logged, also when they are wrong. */
+function readRequest({ secrets }) {
+    hideSecretInputs(secrets);
+    try {
+        const inputs = new Inputs(input);
+        const store = readStore(inputs, identityOf(process.env));
+        const parsed = parseSelector(inputs.optional('backup') ?? 'latest');
+        if ('problem' in parsed)
+            inputs.problem('backup', parsed.problem);
+        const name = inputs.optional('name');
+        for (const word of [name, publicWordOf(store)])
+            secrets.spare(word);
+        inputs.finish();
+        if ('problem' in parsed)
+            throw new Error('a selector with a problem that nobody told');
+        return { store, name, selector: parsed.selector };
+    }
+    finally {
+        maskAll(secrets);
+    }
+}
+
+;// CONCATENATED MODULE: ./build/report/restore-test.js
+
+
+
+const restore_test_levels = {
+    content: 'every row and every value by digest',
+    rows: 'the number of rows of every table',
+    schema: 'definitions only, as the backup holds no rows',
+};
+/** For a terminal: the verdict, then what it rests on. */
+function restoreTestText(report) {
+    const { manifest, proof, restoreSeconds, location } = report;
+    const lines = [`${manifest.name}/${manifest.id} ${verdictOf(report)}`];
+    if (proof.result === 'passed')
+        lines.push(`  compared  ${restore_test_levels[proof.level]}, sequences, every object with its owner`);
+    lines.push(`  took      ${formatSeconds(restoreSeconds)} to download and restore${limitOf(proof)}; ${timesOf(proof)}`);
+    for (const each of proof.leftOut)
+        lines.push(`  left out  ${each}`);
+    for (const each of proof.notes)
+        lines.push(`  note      ${each}`);
+    if (location !== undefined)
+        lines.push(`  proof     ${location}`);
+    return lines.join('\n');
+}
+function verdictOf({ proof, tables, rows }) {
+    if (proof.result === 'failed')
+        return `does not restore as it was recorded: ${formatCount(proof.findings.length, 'finding')}`;
+    return `restores: ${formatCount(tables, 'table')}, ${formatCount(rows, 'row')}, all as recorded`;
+}
+function limitOf({ maxRestoreSeconds }) {
+    return maxRestoreSeconds === null ? '' : ` of the ${formatSeconds(maxRestoreSeconds)} allowed`;
+}
+function timesOf({ timings }) {
+    return Object.entries(timings)
+        .map(([phase, took]) => `${phase} ${formatSeconds(took)}`)
+        .join(', ');
+}
+const restore_test_mostFindings = 200;
+/**
+ * The job summary: the verdict in its first line, then the findings, then how to see them again, and the `earlier` tests
+ * of the same name's backups, newest first. Without `details` it holds no name out of the database and no count.
+ */
+function restoreTestSummary(report, earlier, { now, details }) {
+    const { manifest, proof, restoreSeconds, command, location, store } = report;
+    const passed = proof.result === 'passed';
+    const taken = `backup of ${formatTime(manifest.createdAt)} (${formatAge(manifest.createdAt, now)})`;
+    const counts = passed
+        ? `${formatCount(report.tables, 'table')}, ${formatCount(report.rows, 'row')} · `
+        : `${formatCount(proof.findings.length, 'finding')} · `;
+    const size = formatBytes(manifest.files[0]?.bytes ?? 0);
+    return [
+        `### ${markdown(manifest.name)}: the ${taken} ${passed ? 'restores' : 'does not restore as it was recorded'}`,
+        '',
+        `${details ? counts : ''}${formatSeconds(restoreSeconds)} to download and restore${limitOf(proof)} · PostgreSQL ${manifest.database.serverVersion} → ${proof.server || 'not restored'}`,
+        '',
+        `| backup |${details ? ' size |' : ''} compared |`,
+        `|---|${details ? '---:|' : ''}---|`,
+        `| ${code(`${manifest.name}/${manifest.id}`)} |${details ? ` ${size} |` : ''} ${passed ? `${restore_test_levels[proof.level]}, sequences, every object with its owner` : 'see below'} |`,
+        '',
+        ...(passed ? [] : failedLines(report, details)),
+        '<details><summary>See it again on a machine of your own</summary>',
+        '',
+        fenced('sh', [command(details ? store : "'…'")]),
+        '',
+        '</details>',
+        '',
+        ...historyLines(earlier, now),
+        '<details><summary>Details</summary>',
+        '',
+        `Timings: ${timesOf(proof)}. ${location === undefined ? 'The proof could not be written.' : details ? `Proof: ${code(location)}.` : 'The proof lies beside the backup.'}`,
+        '',
+        ...(details ? named('Left out, because it would have reached out of the scratch server:', proof.leftOut) : []),
+        ...(details ? named('Notes:', proof.notes) : []),
+        '</details>',
+        '',
+    ].join('\n');
+}
+function historyLines(earlier, now) {
+    if (earlier.length === 0)
+        return [];
+    return [
+        '<details><summary>Earlier restore tests</summary>',
+        '',
+        '| tested | backup | result | download and restore |',
+        '|---|---|---|---:|',
+        ...earlier.map((proof) => `| ${formatAge(proof.testedAt, now)} | ${code(proof.backupId)} | ${proof.result} | ${formatSeconds(restoreSeconds(proof.timings))} |`),
+        '',
+        '</details>',
+        '',
+    ];
+}
+function failedLines({ proof, hint }, details) {
+    const meaning = 'This backup is no proof of recovery. Older backups are kept until retention removes them: do not shorten it now.';
+    if (!details)
+        return [
+            'What was found names objects of the database and is withheld here: the repository is public, or may be, or `alert-details` is `false`. The log and the findings file have it; `alert-details: true` shows it.',
+            '',
+            meaning,
+            '',
+        ];
+    const rest = proof.findings.length - restore_test_mostFindings;
+    return [
+        '| object | expected | found |',
+        '|---|---|---|',
+        ...proof.findings
+            .slice(0, restore_test_mostFindings)
+            .map((each) => `| ${code(each.object)} | ${code(each.expected)} | ${code(each.found)} |`),
+        '',
+        ...(rest > 0 ? [`and ${formatCount(rest, 'more finding')}, in the findings file`, ''] : []),
+        meaning,
+        '',
+        ...(hint === undefined ? [] : [`What to do: ${markdown(hint)}`, '']),
+    ];
+}
+function named(title, items) {
+    return items.length === 0 ? [] : [title, '', ...items.map((item) => `- ${code(item)}`), ''];
+}
+
 ;// CONCATENATED MODULE: ./build/checked-archive.js
 
 
@@ -83695,36 +83822,6 @@ async function applyToDatabase(session, database, statements) {
         }
     }
     return left;
-}
-
-;// CONCATENATED MODULE: ./build/postgres/extension-images.js
-/** Container images that bring an extension along, as their own projects publish them; `N` is PostgreSQL's major. */
-const extension_images_images = [
-    [['vector'], 'pgvector/pgvector:pgN'],
-    [
-        [
-            'postgis',
-            'postgis_raster',
-            'postgis_topology',
-            'postgis_sfcgal',
-            'postgis_tiger_geocoder',
-            'address_standardizer',
-        ],
-        'postgis/postgis:N-3.5',
-    ],
-    [['timescaledb'], 'timescale/timescaledb:latest-pgN'],
-    [['citus', 'citus_columnar'], 'citusdata/citus'],
-    [['age'], 'apache/age'],
-    [
-        ['pg_graphql', 'pg_net', 'pgsodium', 'supabase_vault', 'wrappers', 'pgjwt', 'pg_jsonschema', 'pgmq', 'pg_tle'],
-        'supabase/postgres, a tag of major N',
-    ],
-];
-/** What to write into `services:` so that the scratch server has these extensions; empty when nobody is known to. */
-function imagesFor(extensions, major) {
-    return extension_images_images
-        .filter(([names]) => names.some((name) => extensions.includes(name)))
-        .map(([, image]) => image.replace(/N(?=$|-)/, String(major)));
 }
 
 ;// CONCATENATED MODULE: ./build/postgres/read-back.js
@@ -86044,7 +86141,7 @@ function runRestoreTest() {
         await withStepFolder(async (temporary) => {
             let failure;
             try {
-                const request = readRequest(run.secrets, temporary, alerts.problems);
+                const request = restore_test_readRequest(run.secrets, temporary, alerts.problems);
                 failure = await test(request, run, alerts, (name) => {
                     located = name;
                 });
@@ -86112,7 +86209,7 @@ function toldOf(failure, about) {
     return alerts.failed({ findings, timings, newestProven: proven?.backupId ?? null }, { stage, exit, message, hint });
 }
 /** Reads the inputs and hides the secrets among them, before anything is logged, also when they are wrong. */
-function readRequest(secrets, temporary, known) {
+function restore_test_readRequest(secrets, temporary, known) {
     const url = input('scratch-url') ?? '';
     hideSecretInputs(secrets);
     try {
@@ -89845,9 +89942,11 @@ function main_describeFailure({ stage, message, hint }) {
 
 
 
+
 var __webpack_exports__backup = __webpack_exports__.RR;
 var __webpack_exports__backupPost = __webpack_exports__.dy;
 var __webpack_exports__cli = __webpack_exports__.xw;
+var __webpack_exports__locate = __webpack_exports__.x5;
 var __webpack_exports__restoreTest = __webpack_exports__.$5;
 var __webpack_exports__restoreTestPost = __webpack_exports__.VR;
-export { __webpack_exports__backup as backup, __webpack_exports__backupPost as backupPost, __webpack_exports__cli as cli, __webpack_exports__restoreTest as restoreTest, __webpack_exports__restoreTestPost as restoreTestPost };
+export { __webpack_exports__backup as backup, __webpack_exports__backupPost as backupPost, __webpack_exports__cli as cli, __webpack_exports__locate as locate, __webpack_exports__restoreTest as restoreTest, __webpack_exports__restoreTestPost as restoreTestPost };

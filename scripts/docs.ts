@@ -1,5 +1,5 @@
-// Writes the tables of the READMEs that have their truth elsewhere: inputs and outputs from the action.yml beside each,
-// exit codes from src/failure.ts. Each lies between `<!-- NAME:start -->` and `<!-- NAME:end -->`.
+// Writes what has its truth elsewhere: the tables of the READMEs (inputs and outputs from the action.yml beside each, exit
+// codes from src/failure.ts), each between `<!-- NAME:start -->` and `<!-- NAME:end -->`, and scripts/workflows.ts's parts.
 //
 //   node scripts/docs.ts           rewrites them
 //   node scripts/docs.ts --check   changes nothing; exit 1 and the first difference when one is out of date
@@ -8,20 +8,10 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parse } from 'yaml';
 import { type ExitName, exitCodes } from '../src/failure.ts';
+import { actionFolders, type Input, inputsOf, record } from './action-inputs.ts';
+import { alias, generatedFiles } from './workflows.ts';
 
 const root = join(import.meta.dirname, '..');
-
-/** An input as action.yml declares it, with its description taken apart. */
-export interface Input {
-  readonly name: string;
-  /** What it is, without the sentences about default and emptiness. */
-  readonly text: string;
-  /** As a person types it; undefined: there is none. */
-  readonly fallback: string | undefined;
-  /** What an empty value means: `Empty means every table.` */
-  readonly empty: string;
-  readonly required: boolean;
-}
 
 const meanings: Record<ExitName, string> = {
   badInput: 'An input is wrong. All problems of all inputs are listed at once.',
@@ -42,8 +32,8 @@ const meanings: Record<ExitName, string> = {
   cancelled: 'Cancelled. Nothing was published.',
 };
 
-/** The folders with an action.yml and a README of its own. */
-export const actionFolders = ['.', 'restore-test'];
+/** The folders whose README has tables: every action's but the one that only repeats the root's. */
+export const documentedFolders = actionFolders.filter((folder) => folder !== alias);
 
 if (import.meta.main) {
   const args = process.argv.slice(2);
@@ -51,18 +41,20 @@ if (import.meta.main) {
     console.error('docs: the only argument is --check');
     process.exit(2);
   }
-  for (const folder of actionFolders) {
-    const name = join(folder, 'README.md');
-    const before = readFileSync(join(root, name), 'utf8');
-    const after = filled(before, readFileSync(join(root, folder, 'action.yml'), 'utf8'));
-    if (after === before) console.log(`${name} agrees with its action.yml and src/failure.ts`);
+  const readmes = documentedFolders.map((folder) => {
+    const path = join(folder, 'README.md');
+    const before = readFileSync(join(root, path), 'utf8');
+    return { path, before, after: filled(before, readFileSync(join(root, folder, 'action.yml'), 'utf8')) };
+  });
+  for (const { path, before, after } of [...readmes, ...generatedFiles()]) {
+    if (after === before) console.log(`${path} agrees with what it is made from`);
     else if (args[0] === '--check') {
-      console.error(`${name} does not agree with its action.yml and src/failure.ts\n${firstDifference(before, after)}`);
-      console.error(`run \`npm run docs\` and commit ${name} with the change`);
+      console.error(`${path} does not agree with its action.yml and src/failure.ts\n${firstDifference(before, after)}`);
+      console.error(`run \`npm run docs\` and commit ${path} with the change`);
       process.exitCode = 1;
     } else {
-      writeFileSync(join(root, name), after);
-      console.log(`${name} rewritten`);
+      writeFileSync(join(root, path), after);
+      console.log(`${path} rewritten`);
     }
   }
 }
@@ -85,31 +77,6 @@ export function filled(readme: string, action: string): string {
     text = `${head}${start}\n\n${table}\n\n${end}${tail}`;
   }
   return text;
-}
-
-/**
- * The inputs of an action.yml, in its order. Throws, naming the input, when a description does not end with what an empty
- * value means, or names another default than the one declared.
- */
-export function inputsOf(action: string): Input[] {
-  const declared = record(record(parse(action)).inputs);
-  return Object.entries(declared).map(([name, value]) => {
-    const { description, default: fallback, required = false } = record(value);
-    const wrong = (what: string): Error => new Error(`action.yml: ${name}: ${what}`);
-    if (typeof description !== 'string') throw wrong('has no description');
-    if (fallback !== undefined && typeof fallback !== 'string') throw wrong('its default must be a quoted string');
-    const parts = /^(?<text>.+?)\s(?:No default|Default: (?<said>none|`[^`]+`))\.\s(?<empty>Empty .+\.)$/s.exec(
-      description.trim(),
-    )?.groups;
-    if (parts?.text === undefined || parts.empty === undefined) {
-      throw wrong('its description must end with "Default: `x`." (or "Default: none.", "No default.") and "Empty …."');
-    }
-    const { text, said, empty } = parts;
-    if (said !== (required ? undefined : fallback === undefined ? 'none' : `\`${fallback}\``)) {
-      throw wrong(`its description says ${said ?? 'no default'}, but it declares ${fallback ?? 'none'}`);
-    }
-    return { name, text, fallback, empty, required: required === true };
-  });
 }
 
 function inputTable(inputs: readonly Input[]): string {
@@ -150,9 +117,4 @@ function firstDifference(before: string, after: string): string {
   const at = Array.from({ length }).findIndex((_, index) => old[index] !== now[index]);
   const show = (line: string | undefined): string => line ?? '(nothing)';
   return `  line ${at + 1}\n  - ${show(old[at])}\n  + ${show(now[at])}`;
-}
-
-function record(value: unknown): Record<string, unknown> {
-  if (typeof value !== 'object' || value === null) throw new Error('action.yml: expected a mapping');
-  return value as Record<string, unknown>;
 }

@@ -21,7 +21,19 @@ export const storeInputs: readonly string[] = [
   's3-checksums',
 ];
 
-/** Of them, the ones whose values are hidden wherever they would appear. */
+/** Of them, the ones that matter to somebody who only reads. */
+export const storeReadInputs: readonly string[] = [
+  'store',
+  's3-endpoint',
+  's3-region',
+  's3-path-style',
+  's3-access-key-id',
+  's3-secret-access-key',
+  's3-session-token',
+  'aws-role-arn',
+];
+
+/** Of all of them, the ones whose values are hidden wherever they would appear. */
 export const storeSecrets: readonly string[] = ['s3-secret-access-key', 's3-session-token'];
 
 /** Longer locks need to be confirmed: nobody can take one back in compliance mode. */

@@ -17,7 +17,8 @@ import { tmpdir } from 'node:os';
 import { dirname, join, relative } from 'node:path';
 import { describe, test } from 'node:test';
 import { parse } from 'yaml';
-import { actionFolders, filled, inputsOf } from '../scripts/docs.ts';
+import { actionFolders, inputsOf } from '../scripts/action-inputs.ts';
+import { documentedFolders, filled } from '../scripts/docs.ts';
 import { exitCodes } from '../src/failure.ts';
 
 const root = join(import.meta.dirname, '..');
@@ -33,7 +34,7 @@ for (const folder of actionFolders)
       branding: { icon: string; color: string };
       inputs: Record<string, { description: string; default?: string; required?: boolean }>;
       outputs: Record<string, { description: string }>;
-      runs: { using: string; main: string; post: string };
+      runs: { using: string; main: string; post?: string };
     };
 
     test('the Marketplace accepts its description, name and branding', () => {
@@ -66,7 +67,8 @@ for (const folder of actionFolders)
       assert.equal(action.runs.using, 'node24');
       const bundle = read('dist/index.js');
       const launchers = readdirSync(join(root, 'src/launch'));
-      for (const named of [action.runs.main, action.runs.post, join(relative(folder, '.'), 'dist/cli.js')]) {
+      const { main, post } = action.runs;
+      for (const named of [main, ...(post === undefined ? [] : [post]), join(relative(folder, '.'), 'dist/cli.js')]) {
         const path = join(folder, named);
         const name = path.replace(/^dist\//, '');
         assert.ok(launchers.includes(name), `src/launch/${name}`);
@@ -165,12 +167,12 @@ describe('README.md', () => {
   });
 
   test('workflows use inputs that exist, and give the required ones', () => {
-    const found = actionFolders.flatMap((folder) => workflowSteps(read(join(folder, 'README.md'))));
-    for (const folder of actionFolders) {
+    const found = documentedFolders.flatMap((folder) => workflowSteps(read(join(folder, 'README.md'))));
+    for (const folder of documentedFolders) {
       const inputs = inputsOf(read(join(folder, 'action.yml')));
       const uses = `${join('pgassay/pgassay', folder)}@`;
       const steps = found.filter((step) => step.uses?.startsWith(uses));
-      assert.ok(steps.length >= 2, `examples of ${uses} were found`);
+      assert.ok(steps.length >= 1, `examples of ${uses} were found`);
       for (const { with: given = {} } of steps) {
         for (const name of Object.keys(given))
           assert.ok(
@@ -185,11 +187,12 @@ describe('README.md', () => {
   test('what it links to is there', () => {
     for (const page of [
       'README.md',
-      'restore-test/README.md',
+      ...documentedFolders.slice(1).map((folder) => join(folder, 'README.md')),
       'CONTRIBUTING.md',
       'SECURITY.md',
       'docs/architecture.md',
       'docs/unproven.md',
+      'docs/workflows.md',
     ]) {
       for (const [, target = ''] of read(page).matchAll(/\]\((?!https?:|#)([^)#]+)/g)) {
         assert.ok(existsSync(join(root, dirname(page), target)), `${page} links to ${target}`);
@@ -206,9 +209,12 @@ describe('the workflows', () => {
     return { name, text, workflow: parse(text) as Workflow };
   });
 
-  test('grant nothing at the top', () => {
+  test('grant nothing at the top; one that is called has what its caller grants', () => {
     assert.ok(files.includes('ci.yml'));
-    for (const { name, workflow } of workflows) assert.deepEqual(workflow.permissions, {}, name);
+    for (const { name, workflow } of workflows) {
+      const called = Object.keys(workflow.on).join() === 'workflow_call';
+      assert.deepEqual(workflow.permissions, called ? undefined : {}, name);
+    }
   });
 
   test('pin whatever they use to a commit or a digest, with the version beside it', () => {
@@ -222,15 +228,36 @@ describe('the workflows', () => {
           /^(\.\/|\$\/\S)/.test(value);
         assert.ok(pinned, `${name}: ${value}`);
       }
-      for (const [, image = ''] of text.matchAll(/^\s*image: (.+)$/gm)) assert.match(image, /@sha256:[0-9a-f]{64}$/);
+      // What a caller or the backup chooses is theirs; whatever is written here itself is pinned.
+      for (const [, image = ''] of text.matchAll(/^\s*image: (.+?)(?: # .*)?$/gm)) {
+        const [, expression] = /^\$\{\{ (.+) \}\}$/.exec(image) ?? [];
+        const written = expression === undefined ? [image] : [...expression.matchAll(/'([^']+)'/g)].map(([, it]) => it);
+        for (const each of written) assert.match(each ?? '', /@sha256:[0-9a-f]{64}$/, name);
+      }
     }
+  });
+
+  test('and the examples use one version of each action and each image', () => {
+    const examples = readdirSync(join(root, 'examples')).map((name) => read(join('examples', name)));
+    const pinned = [...workflows.map(({ text }) => text), ...examples].flatMap((text) =>
+      [...text.matchAll(/([\w./-]+?)(?::[\w.]+)?@((?:sha256:)?[0-9a-f]{40,})/g)].map(
+        ([, name, at]) => [name, at] as const,
+      ),
+    );
+    const versions = Map.groupBy(pinned, ([name]) => name);
+    assert.ok(versions.has('actions/checkout') && versions.has('postgres'));
+    for (const [name, uses] of versions) assert.equal(new Set(uses.map(([, at]) => at)).size, 1, name);
   });
 
   test('leave no credentials in the checkout, have a time limit, and never run a stranger’s code with rights', () => {
     for (const { name, text, workflow } of workflows) {
-      assert.doesNotMatch(text, /pull_request_target|workflow_run|secrets: inherit/, name);
+      assert.doesNotMatch(text, /secrets: inherit/, name);
+      for (const event of ['pull_request_target', 'workflow_run'])
+        assert.ok(!(event in workflow.on), `${name}: ${event}`);
       for (const [id, job] of Object.entries(workflow.jobs)) {
-        if (job.uses === undefined) assert.equal(typeof job['timeout-minutes'], 'number', `${name}: ${id}`);
+        const limit = job['timeout-minutes'];
+        const asked = limit === `\${{ inputs.timeout-minutes }}`;
+        if (job.uses === undefined && !asked) assert.equal(typeof limit, 'number', `${name}: ${id}`);
         for (const step of job.steps ?? []) {
           if (!step.uses?.startsWith('actions/checkout@')) continue;
           assert.equal(step.with?.['persist-credentials'], false, `${name}: ${id}`);
@@ -353,6 +380,7 @@ interface Step {
 }
 
 interface Workflow {
+  readonly on: Readonly<Record<string, unknown>>;
   readonly permissions?: unknown;
   readonly jobs: Readonly<
     Record<
@@ -362,7 +390,7 @@ interface Workflow {
         readonly uses?: string;
         readonly needs?: readonly string[];
         readonly steps?: readonly Step[];
-        readonly 'timeout-minutes'?: number;
+        readonly 'timeout-minutes'?: number | string;
       }
     >
   >;

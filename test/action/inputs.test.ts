@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { parse } from 'yaml';
+import { locateInputs } from '../../src/action/locate.ts';
 import { alertInputs, readAlertConfig } from '../../src/alert-inputs.ts';
 import { backupInputs, laterInputs, readBackupConfig } from '../../src/backup-inputs.ts';
 import { backupCommand } from '../../src/cli/backup.ts';
@@ -110,4 +111,8 @@ describe('the program', () => {
   test('the release is the version of package.json', () => {
     assert.equal(JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')).version, release);
   });
+});
+
+test('the inputs of locate are the same in action.yml and in the code', () => {
+  assert.deepEqual(Object.keys(actionIn('locate').inputs).sort(), [...locateInputs].sort());
 });

@@ -1,0 +1,3 @@
+import { locate } from './index.js';
+
+await locate();
