@@ -82181,7 +82181,7 @@ const advice = {
         first: 'See what the message names: an extension, a role or a setting that is missing.',
     },
     differences: {
-        brief: 'the restored database is not what was backed up',
+        brief: 'not passed',
         first: 'Read the findings: each names an object, what the backup recorded and what came back.',
     },
     cancelled: { brief: 'cancelled', first: 'Nothing is wrong; run it again.' },
@@ -83594,7 +83594,7 @@ function restoreTestText(report) {
 }
 function verdictOf({ proof, tables, rows }) {
     if (proof.result === 'failed')
-        return `does not restore as it was recorded: ${formatCount(proof.findings.length, 'finding')}`;
+        return `did not pass its restore test: ${formatCount(proof.findings.length, 'finding')}`;
     return `restores: ${formatCount(tables, 'table')}, ${formatCount(rows, 'row')}, all as recorded`;
 }
 function limitOf({ maxRestoreSeconds }) {
@@ -83619,7 +83619,7 @@ function restoreTestSummary(report, earlier, { now, details }) {
         : `${formatCount(proof.findings.length, 'finding')} · `;
     const size = formatBytes(manifest.files[0]?.bytes ?? 0);
     return [
-        `### ${markdown(manifest.name)}: the ${taken} ${passed ? 'restores' : 'does not restore as it was recorded'}`,
+        `### ${markdown(manifest.name)}: the ${taken} ${passed ? 'restores' : 'did not pass its restore test'}`,
         '',
         `${details ? counts : ''}${formatSeconds(restoreSeconds)} to download and restore${limitOf(proof)} · PostgreSQL ${manifest.database.serverVersion} → ${proof.server || 'not restored'}`,
         '',
@@ -85998,7 +85998,7 @@ function differs({ name, id }, findings, hint) {
     const lines = findings.slice(0, 20).map((each) => `  ${each.object}: expected ${each.expected}, found ${each.found}`);
     if (findings.length > 20)
         lines.push(`  and ${findings.length - 20} more`);
-    return new Failure('verify', 'differences', `${name}/${id} does not restore as it was recorded: ${formatCount(findings.length, 'finding')}\n${lines.join('\n')}`, {
+    return new Failure('verify', 'differences', `${name}/${id} did not pass its restore test: ${formatCount(findings.length, 'finding')}\n${lines.join('\n')}`, {
         hint: hint ?? 'this backup is no proof of recovery: look at the findings, and keep older backups until one passes',
     });
 }

@@ -588,7 +588,7 @@ function differs({ name, id }: Manifest, findings: readonly Finding[], hint: str
   return new Failure(
     'verify',
     'differences',
-    `${name}/${id} does not restore as it was recorded: ${formatCount(findings.length, 'finding')}\n${lines.join('\n')}`,
+    `${name}/${id} did not pass its restore test: ${formatCount(findings.length, 'finding')}\n${lines.join('\n')}`,
     {
       hint:
         hint ?? 'this backup is no proof of recovery: look at the findings, and keep older backups until one passes',

@@ -118,7 +118,7 @@ const advice: Record<ExitName | 'defect', Advice> = {
     first: 'See what the message names: an extension, a role or a setting that is missing.',
   },
   differences: {
-    brief: 'the restored database is not what was backed up',
+    brief: 'not passed',
     first: 'Read the findings: each names an object, what the backup recorded and what came back.',
   },
   cancelled: { brief: 'cancelled', first: 'Nothing is wrong; run it again.' },

@@ -44,7 +44,7 @@ export function restoreTestText(report: RestoreTestReport): string {
 
 function verdictOf({ proof, tables, rows }: RestoreTestReport): string {
   if (proof.result === 'failed')
-    return `does not restore as it was recorded: ${formatCount(proof.findings.length, 'finding')}`;
+    return `did not pass its restore test: ${formatCount(proof.findings.length, 'finding')}`;
   return `restores: ${formatCount(tables, 'table')}, ${formatCount(rows, 'row')}, all as recorded`;
 }
 
@@ -77,7 +77,7 @@ export function restoreTestSummary(
     : `${formatCount(proof.findings.length, 'finding')} · `;
   const size = formatBytes(manifest.files[0]?.bytes ?? 0);
   return [
-    `### ${markdown(manifest.name)}: the ${taken} ${passed ? 'restores' : 'does not restore as it was recorded'}`,
+    `### ${markdown(manifest.name)}: the ${taken} ${passed ? 'restores' : 'did not pass its restore test'}`,
     '',
     `${details ? counts : ''}${formatSeconds(restoreSeconds)} to download and restore${limitOf(proof)} · PostgreSQL ${manifest.database.serverVersion} → ${proof.server || 'not restored'}`,
     '',

@@ -89,8 +89,8 @@ describe('the step pgassay/pgassay/restore-test', () => {
       { object: 'public.customers', expected: '500 rows', found: '499 rows' },
     ]);
     assert.deepEqual(JSON.parse(readFileSync(result.outputs['findings-file'] ?? '', 'utf8')), findings);
-    assert.match(errorOf(result), /^verify: assayed\/\S+ does not restore as it was recorded: 2 findings/);
-    assert.match(result.summary, /^### assayed: the backup of .* does not restore as it was recorded\n/);
+    assert.match(errorOf(result), /^verify: assayed\/\S+ did not pass its restore test: 2 findings/);
+    assert.match(result.summary, /^### assayed: the backup of .* did not pass its restore test\n/);
     assert.ok(result.summary.includes('| `public.customers` | `500 rows` | `499 rows` |'), result.summary);
     assert.ok(result.summary.includes('| `public."<b>@octo</b> ¦ ::error::x"` | `1 row` | `0 rows` |'));
     assert.equal(result.annotations.filter(({ level }) => level === 'error').length, 1);
