@@ -74216,6 +74216,12 @@ const serverMessages = [
     'could not open extension control file "…": {…}',
     'permission denied',
     'cannot insert multiple commands into a prepared statement',
+    'only superuser can define a leakproof function',
+    'role "…" cannot be dropped because some objects depend on it',
+    'cannot drop a template database',
+    'user mapping not found for "…"',
+    'user mapping not found for user "…", server "…"',
+    'unrecognized configuration parameter "…"',
     'permission denied for [table|view|sequence|schema|function|database|language|type|tablespace|foreign server|large object|column|relation|materialized view|foreign table|foreign-data wrapper|publication|subscription|domain|extension] {…}',
     'permission denied to [create role|create database|create extension|create database "…"|create extension "…"|set role "…"|set parameter "…"|set session authorization|grant role "…"|alter role|drop role|create event trigger "…"|create subscription|create "…"|copy database "…"|terminate process]',
     'must be [superuser|owner of {…}|member of role "…"|able to SET ROLE "…"|superuser or replication role to start walsender|superuser to create {…}]',
@@ -74819,6 +74825,9 @@ function assemble(toc, text) {
             defined.add(entry.oid);
         else if (entry.kind === 'TABLE DATA') {
             const rows = text.rows.get(entry.dumpId);
+            // Rows as INSERTs are not counted; who has a census misses them.
+            if (rows === undefined && entry.copyStatement === '')
+                continue;
             if (rows === undefined)
                 throw damaged('a table of its table of contents has no rows section');
             tables.set(entry.oid, { ...name, rows });
@@ -81346,11 +81355,6 @@ function machineOf(variables) {
 function cacheHome() {
     return process.getuid?.() === 0 ? '/var/cache' : (0,external_node_path_.join)((0,external_node_os_.homedir)(), '.cache');
 }
-/** Whether somebody who can read this environment would have got something. */
-function holdsSecrets(variables) {
-    const telling = /SECRET|TOKEN|PASSWORD|PASSPHRASE|CREDENTIAL|PRIVATE|_KEY$|(?:^|[_-])URL$/;
-    return Object.entries(variables).some(([name, value]) => Boolean(value) && telling.test(name.toUpperCase()) && !/^GITHUB_\w*URL$/.test(name));
-}
 /** The run on GitHub; null elsewhere. */
 function sourceOf(variables) {
     const { GITHUB_REPOSITORY: repository, GITHUB_RUN_ID: runId } = variables;
@@ -83224,20 +83228,44 @@ async function runBackupPost() {
 ;// CONCATENATED MODULE: ./build/locate.js
 
 
+
+
 /**
- * The one backup that is asked for, with a warning for everything else that is wrong under its name. `newest` says that
- * `latest` means the very newest: a damaged one is not passed over for an older one. Throws a `Failure`.
+ * The one backup that is asked for, with a warning for everything else that is wrong under its name. `strict`: a damaged
+ * backup is not passed over for a whole one. Throws a `Failure`.
  */
 async function locate(store, wanted, log) {
     const name = await requireName(store, wanted.name);
     const catalog = await readCatalog(store, name);
     warnOf(catalog, log);
-    const backup = catalog_select(catalog, wanted.selector, await store.now());
+    const now = await store.now();
+    const { selector } = wanted;
+    if (wanted.strict !== true)
+        return { backup: catalog_select(catalog, selector, now), catalog };
+    const drawn = selector.by === 'random' ? drawDamaged(catalog, selector.withinMs, now) : undefined;
+    if (drawn !== undefined)
+        throw locate_damaged(drawn, catalog);
+    const backup = catalog_select(catalog, selector, now);
     const newer = catalog.damaged.find((each) => each.id > backup.manifest.id);
-    if (wanted.newest !== true || wanted.selector.by !== 'latest' || newer === undefined)
-        return { backup, catalog };
-    throw new Failure('locate', 'verification', `the newest backup, ${newer.name}/${newer.id}, is damaged: ${newer.reason}`, {
-        hint: `take a new backup; the newest whole one is ${backup.manifest.id}, which backup: ${backup.manifest.id} tests`,
+    const passedOver = selector.by === 'latest' ||
+        (selector.by === 'before' && newer !== undefined && (timeOfId(newer.id) ?? 0) <= selector.time);
+    if (newer !== undefined && passedOver)
+        throw locate_damaged(newer, catalog);
+    return { backup, catalog };
+}
+/** One that cannot be tested, as often as chance would have it: drawn from whole ones only, a test would never find it. */
+function drawDamaged({ backups, damaged: broken }, withinMs, now) {
+    const since = now.getTime() - withinMs;
+    const young = broken.filter((each) => (timeOfId(each.id) ?? 0) >= since);
+    const whole = backups.filter(({ manifest }) => Date.parse(manifest.createdAt) >= since);
+    return young.length === 0 ? undefined : young[(0,external_node_crypto_.randomInt)(young.length + whole.length)];
+}
+function locate_damaged({ name, id, reason }, { backups: [whole] }) {
+    const instead = whole === undefined
+        ? 'no other is whole'
+        : `the newest whole one is ${whole.manifest.id}, which backup: ${whole.manifest.id} tests`;
+    return new Failure('locate', 'verification', `the backup to be tested, ${name}/${id}, is damaged: ${reason}`, {
+        hint: `take a new backup; ${instead}`,
     });
 }
 /** What is wrong in a store besides the backups that are asked for. */
@@ -83520,7 +83548,7 @@ function runLocate() {
         reportUnknown(locateInputs, run.log);
         const { store, name, selector } = readRequest(run);
         const opened = openStore(store, { signal: run.signal });
-        const { backup } = await locate(opened, { name, selector, newest: true }, run.log);
+        const { backup } = await locate(opened, { name, selector, strict: true }, run.log);
         const { manifest } = backup;
         const extensions = (await readCensus(opened, manifest)).extensions.map((each) => each.name);
         const version = manifest.database.serverVersion;
@@ -83573,7 +83601,7 @@ function readRequest({ secrets }) {
 
 
 const restore_test_levels = {
-    content: 'every row and every value by digest',
+    content: 'the rows of every table and the digest of their values',
     rows: 'the number of rows of every table',
     schema: 'definitions only, as the backup holds no rows',
 };
@@ -83582,7 +83610,7 @@ function restoreTestText(report) {
     const { manifest, proof, restoreSeconds, location } = report;
     const lines = [`${manifest.name}/${manifest.id} ${verdictOf(report)}`];
     if (proof.result === 'passed')
-        lines.push(`  compared  ${restore_test_levels[proof.level]}, sequences, every object with its owner`);
+        lines.push(`  compared  ${restore_test_levels[proof.level]}, sequences, how many large objects, every object with its owner`);
     lines.push(`  took      ${formatSeconds(restoreSeconds)} to download and restore${limitOf(proof)}; ${timesOf(proof)}`);
     for (const each of proof.leftOut)
         lines.push(`  left out  ${each}`);
@@ -83625,7 +83653,7 @@ function restoreTestSummary(report, earlier, { now, details }) {
         '',
         `| backup |${details ? ' size |' : ''} compared |`,
         `|---|${details ? '---:|' : ''}---|`,
-        `| ${code(`${manifest.name}/${manifest.id}`)} |${details ? ` ${size} |` : ''} ${passed ? `${restore_test_levels[proof.level]}, sequences, every object with its owner` : 'see below'} |`,
+        `| ${code(`${manifest.name}/${manifest.id}`)} |${details ? ` ${size} |` : ''} ${passed ? `${restore_test_levels[proof.level]}, sequences, how many large objects, every object with its owner` : 'see below'} |`,
         '',
         ...(passed ? [] : failedLines(report, details)),
         '<details><summary>See it again on a machine of your own</summary>',
@@ -83767,6 +83795,7 @@ function databaseStatements(toc) {
         .flatMap(({ kind, definition }) => statementsOf(definition).map((statement) => ({
         title: titleOf(statement),
         grants: kind === 'ACL' || statement.startsWith('ALTER ROLE '),
+        custom: customIn(statement),
         sqlFor: rewriterOf(statement),
     })));
 }
@@ -83775,6 +83804,15 @@ function rewriterOf(statement) {
     if (form === undefined)
         return undefined;
     return (database) => statement.replace(form, (_whole, before, after) => `${before}${quoteName(database)}${after}`);
+}
+function customIn(statement) {
+    const [, name, value] = /^ALTER DATABASE .* SET "?(\w+\.[\w.]+)"? TO '((?:[^'\\]|'')*)'$/s.exec(statement) ?? [];
+    return name === undefined || value === undefined ? undefined : { name, value: value.replaceAll("''", "'") };
+}
+/** The startup parameter that sets them for one session. */
+function customOptions(statements) {
+    const options = statements.flatMap(({ custom }) => custom === undefined ? [] : [`-c ${custom.name}=${custom.value.replace(/[\s\\]/g, '\\$&')}`]);
+    return options.length === 0 ? undefined : options.join(' ');
 }
 /** Settings may hold secrets: their names only. */
 function titleOf(statement) {
@@ -83910,6 +83948,7 @@ class JobsDeadlocked extends Failure {
 async function restoreArchive(plan, io) {
     const exit = await pgRestore(plan, [
         '--exit-on-error',
+        '--verbose',
         ...(plan.oneTransaction ? ['--single-transaction'] : [`--jobs=${plan.jobs}`]),
         ...(plan.keepOwners ? [] : ['--no-owner', '--no-privileges']),
     ], io);
@@ -83923,26 +83962,39 @@ async function restoreArchive(plan, io) {
 }
 const mostRefused = 10_000;
 /**
- * Restores the entries of `list` (their numbers, in the archive's order), and goes on after an error: returns them all.
- * Nothing that would reach another server or place is restored. Throws {@link JobsDeadlocked} and, when pg_restore was
- * ended by somebody, a `Failure`.
+ * Restores the entries of `list` (their numbers, in the archive's order), and goes on after an error: returns them all,
+ * but those that `isExpected`. Nothing that would reach another server or place is restored. Throws
+ * {@link JobsDeadlocked} and, when pg_restore was ended by somebody, a `Failure`.
  */
-async function restoreLeniently(plan, { list, folder }, io) {
+async function restoreLeniently(plan, { list, folder, isExpected, }, io) {
     const path = (0,external_node_path_.join)(folder, `list-${process.hrtime.bigint()}`);
     await (0,promises_.writeFile)(path, list.map((id) => `${id};\n`).join(''), { mode: 0o600, flag: 'wx' });
     const reader = new ReportReader(knownNames(plan));
     const refused = [];
     let deadlocked = false;
+    let expected = 0;
     let unnamed = 0;
-    const exit = await pgRestore(plan, [`--jobs=${plan.jobs}`, `--use-list=${path}`, ...['--no-subscriptions', '--no-publications', '--no-tablespaces']], io, (line) => {
+    let ignored;
+    // Its jobs write to one standard error in pieces, and -v would have them write about everything.
+    const args = [
+        ...[`--jobs=${plan.jobs}`, `--use-list=${path}`],
+        ...['--no-subscriptions', '--no-publications', '--no-tablespaces'],
+    ];
+    const exit = await pgRestore(plan, args, io, (line) => {
+        const counted = /^pg_restore: warning: errors ignored on restore: (\d+)$/.exec(line)?.[1];
+        if (counted !== undefined)
+            ignored = Number(counted);
         const report = reader.read(line);
         if (report?.severity !== 'error')
             return;
         deadlocked ||= isDeadlock(report);
-        if (refused.length >= mostRefused)
-            unnamed++;
+        const each = { dumpId: report.dumpId, message: report.message };
+        if (isExpected(each))
+            expected++;
+        else if (refused.length < mostRefused)
+            refused.push(each);
         else
-            refused.push({ dumpId: report.dumpId, message: report.message });
+            unnamed++;
     });
     if (deadlocked && plan.jobs > 1)
         throw new JobsDeadlocked('restore', 'restore', 'pg_restore stopped: the server ended a deadlock of its own jobs');
@@ -83950,9 +84002,13 @@ async function restoreLeniently(plan, { list, folder }, io) {
         throw new Failure('restore', 'restore', `pg_restore was ended by ${exit.signal}`);
     if (unnamed > 0)
         refused.push({ dumpId: undefined, message: `${unnamed} more errors` });
-    if (exit.code !== 0 && refused.length === 0)
-        refused.push({ dumpId: undefined, message: `pg_restore exited ${exit.code}` });
-    return refused;
+    // Expected errors alone are no failure, but only when they are all that there were: pieces of two lines can mix.
+    if (exit.code !== 0 && refused.length === 0 && ignored !== expected)
+        refused.push({
+            dumpId: undefined,
+            message: `pg_restore exited ${exit.code} after ${ignored ?? 'some'} errors, of which ${expected} were expected; what the others said was lost`,
+        });
+    return { refused, expected };
 }
 function isDeadlock(report) {
     return /deadlock detected$/.test(report?.message ?? '');
@@ -83984,7 +84040,8 @@ async function pgRestore(plan, args, { log, signal }, onLine = () => { }) {
     });
     const started = Date.now();
     const progress = setInterval(() => {
-        log.progress(`restore ${entries} entries · ${current} · elapsed ${Math.round((Date.now() - started) / 1000)} s`);
+        const done = entries === 0 ? '' : `${entries} entries · ${current} · `;
+        log.progress(`restore ${done}elapsed ${Math.round((Date.now() - started) / 1000)} s`);
     }, 10_000);
     const stop = () => void program.stop().catch(() => undefined);
     signal.addEventListener('abort', stop, { once: true });
@@ -84101,14 +84158,18 @@ function displayTag(tag) {
     return /^[\p{L}\p{N}_ (),.[\]-]+$/u.test(tag) ? tag : displayWord(tag);
 }
 /**
- * Indexes that are not valid, and constraints that are not validated though they were at the source: the archive says
+ * Materialized views that were to be filled (by `restored`) and are not, indexes that are not valid, and constraints that are not validated though they were at the source: the archive says
  * NOT VALID where they were not.
  */
-async function readUnsound(session, archived) {
+async function readUnsound(session, archived, restored) {
     const rows = await session.query(`SELECT 'index' AS kind, n.nspname::text AS schema, t.relname::text AS table, c.relname::text AS name
      FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
      JOIN pg_catalog.pg_class t ON t.oid = i.indrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
      WHERE c.relkind = 'i' AND NOT (i.indisvalid AND i.indisready) AND n.nspname !~ '^pg_'
+     UNION ALL
+     SELECT 'view', n.nspname::text, c.relname::text, c.relname::text
+     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relkind = 'm' AND NOT c.relispopulated
      UNION ALL
      SELECT 'constraint', n.nspname::text, coalesce(t.relname, y.typname)::text, o.conname::text
      FROM pg_catalog.pg_constraint o JOIN pg_catalog.pg_namespace n ON n.oid = o.connamespace
@@ -84122,7 +84183,14 @@ async function readUnsound(session, archived) {
     const inTables = new Set(archived
         .filter((entry) => entry.kind === 'TABLE' && /\bNOT (?:VALID|ENFORCED)\b/.test(entry.definition))
         .map((entry) => `${entry.schema} ${entry.tag}`));
+    const filled = new Set(restored.filter((entry) => entry.kind === 'MATERIALIZED VIEW DATA').map((entry) => `${entry.schema} ${entry.tag}`));
     return rows.flatMap(({ kind, schema, table, name }) => {
+        if (kind === 'view') {
+            if (!filled.has(`${schema} ${name}`))
+                return [];
+            const object = `rows of materialized view ${displayName({ schema, name })}`;
+            return [{ object, expected: 'there', found: 'never filled' }];
+        }
         if (kind === 'index')
             return [{ object: `index ${displayName({ schema, name })}`, expected: 'valid', found: 'not valid' }];
         if (unchecked.has(`${schema} ${table} ${name}`) || inTables.has(`${schema} ${table}`))
@@ -84133,12 +84201,19 @@ async function readUnsound(session, archived) {
 }
 /** Extensions that are missing; and of the others, which have another version here. */
 async function compareExtensions(session, extensions) {
-    const rows = await session.query('SELECT extname::text AS name, extversion::text AS version FROM pg_catalog.pg_extension');
+    const rows = await session.query(`SELECT x.extname::text AS name, x.extversion::text AS version, n.nspname::text AS schema
+     FROM pg_catalog.pg_extension x JOIN pg_catalog.pg_namespace n ON n.oid = x.extnamespace`);
     const here = new Map(rows.map((row) => [row.name, row.version]));
+    const schemas = new Map(rows.map((row) => [row.name, row.schema]));
     return {
-        findings: extensions
-            .filter((each) => !here.has(each.name))
-            .map((each) => ({ object: `extension ${displayWord(each.name)}`, expected: 'there', found: 'missing' })),
+        findings: extensions.flatMap(({ name, schema }) => {
+            const [object, found] = [`extension ${displayWord(name)}`, schemas.get(name)];
+            if (found === undefined)
+                return [{ object, expected: 'there', found: 'missing' }];
+            if (found === schema)
+                return [];
+            return [{ object, expected: `in the schema ${displayWord(schema)}`, found: `in ${displayWord(found)}` }];
+        }),
         versions: extensions
             .filter(({ name, version }) => version !== '' && here.has(name) && here.get(name) !== version)
             .map((each) => `extension ${displayWord(each.name)} ${displayTag(each.version)} was ${displayTag(here.get(each.name) ?? '')} here`),
@@ -84205,14 +84280,16 @@ async function answerOf(session, { sql }, backupTime) {
         // As an application finds it: the server's own, or what the database was set to.
         await session.query('SET LOCAL search_path TO DEFAULT');
         // The extended protocol takes one statement only, so a check cannot end its transaction and begin another.
-        const result = await session.client.query({ text: sql, rowMode: 'array', queryMode: 'extended' });
+        // Two rows say enough of a million.
+        await session.client.query({ text: `DECLARE pgassay_check NO SCROLL CURSOR FOR ${sql}`, queryMode: 'extended' });
+        const result = await session.client.query({ text: 'FETCH 2 FROM pgassay_check', rowMode: 'array' });
         const [field, ...more] = result.fields;
         if (field === undefined)
             return 'no result: it is no query';
         if (more.length > 0)
             return `${result.fields.length} columns`;
         if (result.rows.length !== 1)
-            return result.rows.length === 0 ? 'no row' : `${result.rows.length} rows`;
+            return result.rows.length === 0 ? 'no row' : 'several rows';
         if (field.dataTypeID !== run_checks_boolean)
             return 'a value that is no boolean';
         const [value] = result.rows[0] ?? [];
@@ -84371,11 +84448,8 @@ function seeingRoles(rolesSql) {
     }
     return { superusers, bypassing };
 }
-/**
- * Roles that lead out of the database: to files and programs of the server's machine, or to a superuser. What a backup
- * says about memberships in them is not repeated here; of PostgreSQL's own roles only the harmless ones are.
- */
-const harmlessRoles = new Set(['pg_read_all_data', 'pg_write_all_data', 'pg_database_owner']);
+/** PostgreSQL's own role that reads everything, in every database: for servers of our own, where there is no other. */
+const readsAll = 'pg_read_all_data';
 const databasePrefix = 'pgassay_test_';
 const dayMs = 24 * 60 * 60 * 1000;
 /** A server that may be thrown away, by its superuser, who creates roles, databases and extensions and runs nothing else. */
@@ -84435,26 +84509,25 @@ class ScratchServer {
        FROM pg_catalog.pg_control_system() s, pg_catalog.pg_database d`);
         return rows.some(({ system, oid, name }) => (0,external_node_crypto_.createHash)('sha256').update(`${system}\n${oid}\n${name}`).digest('hex') === id);
     }
-    /** Databases that killed runs have left here a day ago or more, with their roles. */
+    /** What killed runs have left here a day ago or more: their databases, then every role that says it was made for one. */
     async #sweep(session) {
         const rows = await session.query(`SELECT d.datname::text AS name FROM pg_catalog.pg_database d
        WHERE d.datname ~ $1 AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.datid = d.oid)`, [`^${databasePrefix}[0-9]{14}_[0-9a-f]{8}$`]);
         for (const { name } of rows) {
-            const [, stamp = '', mark = ''] = /_(\d{14})_(.*)$/.exec(name) ?? [];
+            const [, stamp = ''] = /_(\d{14})_/.exec(name) ?? [];
             const made = Date.parse(stamp.replace(/^(....)(..)(..)(..)(..)(..)$/, '$1-$2-$3T$4:$5:$6Z'));
             if (!(made < Date.now() - dayMs))
                 continue;
-            await session.query(`DROP DATABASE IF EXISTS ${quoteName(name)}`);
-            for (const role of rolesOf(mark))
-                await session.query(`DROP ROLE IF EXISTS ${quoteName(role)}`).catch(() => { });
-            this.#io.log.notice(`removed the database ${name}, which a killed run had left on the scratch server`);
+            const left = await dropAll(session, name, await rolesMadeFor(session, name));
+            const what = left.length === 0 ? 'removed' : 'could not remove all of';
+            this.#io.log.notice(`${what} the database ${name}, which a killed run had left on the scratch server`);
         }
     }
     /** A session of the superuser, or of somebody else, in a database of this very server. */
-    async connect(as = {}) {
+    async connect(as = {}, signal = this.#io.signal) {
         const session = await connect({ ...this.admin, ...as }, {
             applicationName: 'pgassay restore-test',
-            signal: this.#io.signal,
+            signal,
             onRunner: this.#io.onRunner,
             ...(this.#pinned === undefined ? {} : { pinned: this.#pinned }),
         });
@@ -84501,7 +84574,7 @@ class ScratchDatabase {
         this.tester = { user: made.tester, password: made.password, database: made.database };
         this.replaced = made.replaced;
         this.entries = plan.entries;
-        this.leftOut = plan.leftOut;
+        this.leftOut = [...new Set(plan.leftOut)];
         this.skipped = plan.skipped;
         this.notes = notes;
         this.#schemas = plan.schemas;
@@ -84542,7 +84615,7 @@ class ScratchDatabase {
             return new ScratchDatabase(server, made, plan, notes);
         }
         catch (error) {
-            await drop(session, made).catch(() => { });
+            await dropMade(server, made).catch(() => { });
             if (error instanceof Failure || error instanceof MissingExtensions || !isDatabaseError(error))
                 throw error;
             throw new Failure('restore', 'restore', `the scratch server refused to be prepared: ${reduceMessage(error.message)}`, {
@@ -84570,25 +84643,61 @@ class ScratchDatabase {
     }
     /** The objects that must be here after the restore, with their owners. */
     get expected() {
-        return [...this.#schemas, ...this.entries].filter(isObject).map(({ kind, schema, tag, owner }) => {
+        return this.comparable([...this.#schemas, ...this.entries]).map(({ kind, schema, tag, owner }) => {
             return { kind, schema, tag, owner: this.replaced.has(owner) ? this.tester.user : owner };
         });
     }
-    async drop() {
-        const session = await this.#server.connect();
-        try {
-            await drop(session, this.#made);
-        }
-        finally {
-            await this.#server.close(session);
-        }
+    /** Without grants on what the tester owns for somebody else: to whom that one gave nothing, he gives something here. */
+    comparable(entries) {
+        const others = new Set([...this.replaced, this.tester.user]);
+        return entries.filter((entry) => isObject(entry) && (entry.kind !== 'ACL' || !others.has(entry.owner)));
+    }
+    /** Also after a cancel. Returns what could not be dropped. */
+    drop() {
+        return dropMade(this.#server, this.#made);
     }
 }
-async function drop(session, { identity, roles }) {
-    if (identity !== undefined)
-        await dropDatabase(session, identity);
+const dropMs = 4000;
+/** With a session and a time limit of its own: whatever has become of the run's. */
+async function dropMade(server, { identity, roles }) {
+    const session = await server.connect({}, AbortSignal.timeout(dropMs));
+    try {
+        return await dropAll(session, identity?.name, roles);
+    }
+    finally {
+        await server.close(session);
+    }
+}
+/** Returns what stayed. A database that calls itself a template cannot be dropped, and everybody may call his own one that. */
+async function dropAll(session, database, roles) {
+    const left = [];
+    const attempt = async (what, ...statements) => {
+        try {
+            for (const statement of statements)
+                await session.query(statement);
+        }
+        catch (error) {
+            if (!isDatabaseError(error))
+                throw error;
+            left.push(what);
+        }
+    };
+    if (database !== undefined) {
+        const name = quoteName(database);
+        await attempt(`the database ${database}`, `ALTER DATABASE ${name} IS_TEMPLATE false`, `DROP DATABASE IF EXISTS ${name} WITH (FORCE)`);
+    }
     for (const role of roles.toReversed())
-        await session.query(`DROP ROLE IF EXISTS ${quoteName(role)}`);
+        await attempt(`the role ${displayWord(role)}`, `DROP ROLE IF EXISTS ${quoteName(role)}`);
+    return left;
+}
+async function rolesMadeFor(session, database) {
+    const rows = await session.query(`SELECT rolname::text AS name FROM pg_catalog.pg_roles
+     WHERE pg_catalog.shobj_description(oid, 'pg_authid') = $1 ORDER BY oid`, [madeFor(database)]);
+    return rows.map((row) => row.name);
+}
+/** The comment on every role that is made for a test. */
+function madeFor(database) {
+    return `made by pgassay for ${database}`;
 }
 /** The scratch server lacks them, and nobody said to skip them. */
 class MissingExtensions extends Error {
@@ -84617,7 +84726,7 @@ const dangerous = new Set([
 function planOf({ toc, skipExtensions }, replaced) {
     const byId = new Map(toc.entries.map((entry) => [entry.dumpId, entry]));
     const skip = new Set(skipExtensions);
-    const reach = new Reach(byId);
+    const reach = new Reach(toc.entries, byId);
     const entries = [];
     const leftOut = [];
     const skipped = [];
@@ -84633,7 +84742,11 @@ function planOf({ toc, skipExtensions }, replaced) {
         else if (entry.kind === 'DEFAULT ACL' && replaced.has(entry.owner))
             leftOut.push(`default privileges of ${displayWord(entry.owner)}, who is powerful on the scratch server`);
         else if (entry.kind === 'MATERIALIZED VIEW DATA' && reach.foreign(entry))
-            leftOut.push(`the rows of materialized view ${displayWord(entry.tag)}, which reads foreign tables`);
+            leftOut.push(`the rows of materialized view ${displayWord(entry.tag)}, which reads from another server`);
+        else if (annotates && isOfOthers(entry, byId))
+            leftOut.push(`${entry.kind} of ${displayTag(entry.tag)}, which belongs to an extension or to PostgreSQL`);
+        else if (entry.kind === 'ACL' && /^SET SESSION AUTHORIZATION /m.test(entry.definition))
+            leftOut.push(`grants on ${displayTag(entry.tag)}, some of them passed on by who is not its owner`);
         else if (entry.kind === 'EXTENSION' || entry.kind === 'SCHEMA' || /^DATABASE/.test(entry.kind))
             continue;
         else if (annotates && about !== undefined)
@@ -84666,23 +84779,41 @@ function planOf({ toc, skipExtensions }, replaced) {
         skipped,
         schemas: toc.entries.filter((entry) => entry.kind === 'SCHEMA'),
         owners: [...owners.values()],
-        configuration: entries.filter((entry) => entry.kind === 'TABLE DATA' && !tables.has(entry.oid)),
+        configuration: entries.filter(({ kind, oid, dependencies }) => (kind === 'TABLE DATA' && !tables.has(oid)) ||
+            (kind === 'SEQUENCE SET' && !dependencies.some((id) => byId.has(id)))),
     };
 }
+/** Of an object whose definition is not in the archive; the schema public is there without one. */
+function isOfOthers({ tag, dependencies }, byId) {
+    return !/^(?:SCHEMA public$|LARGE OBJECTS? )/.test(tag) && !dependencies.some((id) => byId.has(id));
+}
+/** Functions of extensions that connect to somewhere. */
+const connects = /\b(?:dblink\w*|http(?:_\w+)?|net\.http_\w+)\s*\(/i;
 /** What an entry depends on, over any number of steps. */
 class Reach {
     #entries;
+    /** Tables that have a foreign table for a partition or a child: to read them is to read it. */
+    #parents = new Set();
     #foreign = new Map();
     #extension = new Map();
-    constructor(entries) {
+    constructor(all, entries) {
         this.#entries = entries;
+        const isForeign = (id) => entries.get(id)?.kind === 'FOREIGN TABLE';
+        for (const { dumpId, kind, dependencies } of all)
+            if (isForeign(dumpId) || (/ATTACH$/.test(kind) && dependencies.some(isForeign)))
+                for (const id of dependencies)
+                    if (entries.get(id)?.kind === 'TABLE')
+                        this.#parents.add(id);
     }
     foreign(entry) {
         const known = this.#foreign.get(entry.dumpId);
         if (known !== undefined)
             return known;
         this.#foreign.set(entry.dumpId, false);
-        const found = entry.kind === 'FOREIGN TABLE' || this.#below(entry).some((each) => this.foreign(each));
+        const found = entry.kind === 'FOREIGN TABLE' ||
+            this.#parents.has(entry.dumpId) ||
+            connects.test(entry.definition) ||
+            this.#below(entry).some((each) => this.foreign(each));
         this.#foreign.set(entry.dumpId, found);
         return found;
     }
@@ -84704,54 +84835,69 @@ class Reach {
         return entry.dependencies.flatMap((id) => this.#entries.get(id) ?? []);
     }
 }
-/** What could not be repeated here, for people. */
-async function createRoles(session, { census, toc, seeing, superuser }, made) {
+/**
+ * Roles that the archive needs, without login, and the tester. A role that was here before is nobody of ours: he may own
+ * other databases, create some, or lead to a superuser. Whatever is his in the archive is the tester's. What could not be
+ * repeated here is returned, for people.
+ */
+async function createRoles(session, { census, toc, seeing, superuser, own }, made) {
     const needed = [...new Set([...census.roles, ...toc.entries.map((entry) => entry.owner)])].filter((role) => role !== '' && !role.startsWith('pg_'));
-    const existing = await session.query(`WITH RECURSIVE above(member, role) AS (
-       SELECT oid, oid FROM pg_catalog.pg_roles WHERE rolname = ANY ($1)
-       UNION SELECT a.member, m.roleid FROM above a JOIN pg_catalog.pg_auth_members m ON m.member = a.role)
-     SELECT r.rolname::text AS name,
-            bool_or(p.rolsuper OR p.rolcreaterole OR p.rolreplication
-                    OR (p.rolname ~ '^pg_' AND NOT p.rolname = ANY ($2))) AS powerful
-     FROM above a JOIN pg_catalog.pg_roles r ON r.oid = a.member JOIN pg_catalog.pg_roles p ON p.oid = a.role
-     GROUP BY r.rolname`, [needed, [...harmlessRoles]]);
+    const existing = await session.query('SELECT rolname::text AS name FROM pg_catalog.pg_roles WHERE rolname = ANY ($1)', [needed]);
     if (!superuser)
-        for (const { name, powerful } of existing)
-            if (powerful)
-                made.replaced.add(name);
+        for (const { name } of existing)
+            made.replaced.add(name);
     const known = new Set(existing.map((role) => role.name));
     const create = async (name, attributes) => {
         await session.query(`CREATE ROLE ${quoteName(name)} ${attributes}`);
         made.roles.push(name);
+        await session.query(`COMMENT ON ROLE ${quoteName(name)} IS '${madeFor(made.database)}'`);
     };
-    for (const role of needed) {
-        if (known.has(role))
-            continue;
-        const saw = seeing.superusers.has(role);
-        await create(role, `NOLOGIN${saw || seeing.bypassing.has(role) ? ' BYPASSRLS' : ''}`);
-        // A superuser's materialized view reads what nobody granted him.
-        if (saw)
-            await session.query(`GRANT pg_read_all_data TO ${quoteName(role)}`);
+    const ours = needed.filter((role) => !known.has(role));
+    for (const role of ours) {
+        const sees = seeing.superusers.has(role) || seeing.bypassing.has(role);
+        await create(role, `NOLOGIN${sees ? ' BYPASSRLS' : ''}`);
     }
     const rights = superuser ? 'SUPERUSER' : 'NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION BYPASSRLS';
     await create(made.tester, `LOGIN PASSWORD '${made.password}' ${rights} INHERIT`);
     await create(made.lender, 'NOLOGIN');
-    const usable = needed.filter((role) => !made.replaced.has(role));
     const notes = [];
     for (const { role, member } of census.memberships) {
-        const ours = made.roles.includes(member) || made.roles.includes(role);
-        if (role.startsWith('pg_') ? harmlessRoles.has(role) : usable.includes(role)) {
-            if (ours && usable.includes(member))
-                await session.query(`GRANT ${quoteName(role)} TO ${quoteName(member)}`);
-        }
-        else if (ours)
-            notes.push(`${displayWord(member)} is no member of ${displayWord(role)} here: that role is powerful`);
+        if (!ours.includes(member))
+            continue;
+        if (ours.includes(role) || (own && role === readsAll))
+            await grantRole(session, role, member);
+        // Of PostgreSQL's own roles many lead to files and programs of the server's machine.
+        else
+            notes.push(`${displayWord(member)} is no member of ${displayWord(role)} here`);
     }
-    for (const role of [...usable, 'pg_read_all_data'])
-        await session.query(`GRANT ${quoteName(role)} TO ${quoteName(made.tester)}`);
-    for (const role of [...usable, made.tester])
-        await session.query(`GRANT ${quoteName(made.lender)} TO ${quoteName(role)}`);
+    for (const role of ours) {
+        await grantRole(session, role, made.tester);
+        await grantRole(session, made.lender, role);
+        if (!seeing.superusers.has(role))
+            continue;
+        // A superuser's materialized view reads what nobody granted him.
+        if (own)
+            await grantRole(session, readsAll, role);
+        else
+            for (const each of ours)
+                if (each !== role)
+                    await grantRole(session, each, role);
+    }
+    await grantRole(session, made.lender, made.tester);
+    if (own)
+        await grantRole(session, readsAll, made.tester);
     return notes;
+}
+/** A membership that would close a circle is left out. */
+async function grantRole(session, role, member) {
+    try {
+        await session.query(`GRANT ${quoteName(role)} TO ${quoteName(member)}`);
+    }
+    catch (error) {
+        // Invalid grant operation.
+        if (sqlState(error) !== '0LP01')
+            throw error;
+    }
 }
 /** With the source's encoding and locale; where the machine lacks the locale, with one that it has, and a note. */
 async function createScratchDatabase(session, made, source) {
@@ -84804,23 +84950,38 @@ async function prepareSchemas(session, { schemas }, made) {
     await session.query(`ALTER SCHEMA public OWNER TO ${quoteName(made.tester)}`);
     made.lent.push(`ALTER SCHEMA public OWNER TO ${quoteName(row.owner)}`);
 }
+/** In rounds: which needs which is known to the server alone, and CASCADE would put the needed one into another's schema. */
 async function createExtensions(session, { census, skipExtensions }, log) {
-    for (const { name, version, schema } of census.extensions) {
-        if (skipExtensions.includes(name))
-            continue;
-        const [here] = await session.query(`SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1) AS schema,
-              EXISTS (SELECT FROM pg_catalog.pg_available_extension_versions v WHERE v.name = $2 AND v.version = $3) AS version`, [schema, name, version]);
-        const where = here?.schema === true ? ` SCHEMA ${quoteName(schema)}` : '';
-        const which = here?.version === true ? ` VERSION ${quoteName(version)}` : '';
-        try {
-            await session.query(`CREATE EXTENSION IF NOT EXISTS ${quoteName(name)} WITH${where}${which} CASCADE`);
+    let waiting = census.extensions.filter(({ name }) => !skipExtensions.includes(name));
+    let refusals = new Map();
+    for (let before = -1; waiting.length > 0 && before !== waiting.length;) {
+        before = waiting.length;
+        refusals = new Map();
+        for (const extension of waiting) {
+            const refusal = await createExtension(session, extension);
+            if (refusal !== undefined)
+                refusals.set(extension.name, refusal);
         }
-        catch (error) {
-            if (!isDatabaseError(error))
-                throw error;
-            // Compared afterwards: what is missing is a finding then.
-            log.warn(`the extension ${displayWord(name)} could not be created: ${reduceMessage(error.message)}`);
-        }
+        waiting = waiting.filter(({ name }) => refusals.has(name));
+    }
+    // Compared afterwards: what is missing is a finding then.
+    for (const [name, refusal] of refusals)
+        log.warn(`the extension ${displayWord(name)} could not be created: ${refusal}`);
+}
+/** Returns why the server refused, if it did. */
+async function createExtension(session, { name, version, schema }) {
+    const [here] = await session.query(`SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1) AS schema,
+            EXISTS (SELECT FROM pg_catalog.pg_available_extension_versions v WHERE v.name = $2 AND v.version = $3) AS version`, [schema, name, version]);
+    const where = here?.schema === true ? ` SCHEMA ${quoteName(schema)}` : '';
+    const which = here?.version === true ? ` VERSION ${quoteName(version)}` : '';
+    try {
+        await session.query(`CREATE EXTENSION IF NOT EXISTS ${quoteName(name)}${where}${which}`);
+        return undefined;
+    }
+    catch (error) {
+        if (!isDatabaseError(error))
+            throw error;
+        return reduceMessage(error.message);
     }
 }
 /** Rights that genuine archives need and that no object of theirs keeps. */
@@ -84829,19 +84990,21 @@ async function lend(session, { owners, configuration }, made) {
         await session.query(`GRANT ${what} TO ${quoteName(role)}`);
         made.lent.push(`REVOKE ${what} FROM ${quoteName(role)}`);
     };
-    const schemas = await session.query('SELECT nspname::text AS name FROM pg_catalog.pg_namespace WHERE nspname = ANY ($1)', [[...new Set(owners.map((each) => each.schema))]]);
+    const schemas = await session.query(`SELECT nspname::text AS name FROM pg_catalog.pg_namespace
+     WHERE nspname = ANY ($1) AND nspname !~ '^pg_' AND nspname <> 'information_schema'`, [[...new Set(owners.map((each) => each.schema))]]);
     for (const { name } of schemas)
         await give(`CREATE, USAGE ON SCHEMA ${quoteName(name)}`, made.lender);
     const wrappers = await session.query('SELECT fdwname::text AS name FROM pg_catalog.pg_foreign_data_wrapper');
     for (const { name } of wrappers)
         await give(`USAGE ON FOREIGN DATA WRAPPER ${quoteName(name)}`, made.lender);
-    for (const { schema, tag } of configuration) {
-        const table = quoteQualified({ schema: schema ?? '', name: tag });
-        await give(`SELECT, INSERT ON TABLE ${table}`, made.tester).catch((error) => {
-            if (!isDatabaseError(error))
-                throw error;
-        });
-    }
+    const loaded = await session.query(`SELECT n.nspname::text AS schema, c.relname::text AS name, c.relkind::text AS kind
+     FROM pg_catalog.pg_extension x JOIN pg_catalog.pg_class c ON c.oid = ANY (x.extconfig)
+     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace`);
+    const wanted = new Set(configuration.map(({ schema, tag }) => nameKey({ schema: schema ?? '', name: tag })));
+    for (const relation of loaded.filter((each) => wanted.has(nameKey(each))))
+        await give(relation.kind === 'S'
+            ? `SELECT, UPDATE ON SEQUENCE ${quoteQualified(relation)}`
+            : `SELECT, INSERT ON TABLE ${quoteQualified(relation)}`, made.tester);
 }
 
 ;// CONCATENATED MODULE: ./build/postgres/scratch-cluster.js
@@ -84888,14 +85051,14 @@ const scratch_cluster_settings = {
 };
 /**
  * Starts a fresh cluster of the programs' version, in a folder of mode 0700 below `temporary`, and removes what killed
- * runs have left there; `bytes` have to be free. It ends and its folder goes with `stop`, and also when this process is killed: a supervisor of
+ * runs have left there; of less room than `bytes` it warns. It ends and its folder goes with `stop`, and also when this process is killed: a supervisor of
  * its own holds the other end of a pipe of ours. Throws a `Failure`.
  */
-async function startScratchCluster(programs, { temporary, bytes }, signal) {
+async function startScratchCluster(programs, { temporary, bytes, log }, signal) {
     const owner = await serverUser();
     const base = await baseFor(temporary, owner !== undefined);
     await sweepScratch(base);
-    await requireRoom(base, bytes);
+    await lookForRoom(base, bytes, log);
     const folder = await (0,promises_.mkdtemp)((0,external_node_path_.join)(base, prefix));
     const running = supervised(folder);
     try {
@@ -84952,11 +85115,12 @@ async function baseFor(temporary, other) {
     const fits = temporary.length + prefix.length + '/XXXXXX/.s.PGSQL.5432'.length <= longestSocket;
     return fits && (!other || (await isOpen(temporary))) ? temporary : '/tmp';
 }
-async function requireRoom(base, bytes) {
+/** A guess only: how much of the source's size was air, nobody knows. */
+async function lookForRoom(base, bytes, log) {
     const { bavail, bsize } = await (0,promises_.statfs)(base);
     if (bavail * bsize >= bytes)
         return;
-    throw new Failure('restore', 'disk', `restoring needs about ${formatBytes(bytes)} in ${base}, which has ${formatBytes(bavail * bsize)}`, { hint: 'use a machine with a larger disk, or give scratch-url: a server elsewhere that may be thrown away' });
+    log.warn(`restoring may need about ${formatBytes(bytes)} in ${base}, which has ${formatBytes(bavail * bsize)}; if it fails, use a larger disk, or scratch-url`);
 }
 /** Whether everybody may pass through a folder and all that it is in. */
 async function isOpen(folder) {
@@ -85162,7 +85326,7 @@ async function servesFrom(pid, folder) {
 class ScriptCutOff extends Error {
 }
 /** Latin-1 stands for bytes here; the pieces are decoded when they are whole. Block comments are read without nesting. */
-const sql_script_token = /\s+|--[^\n]*\n|\/\*[\s\S]*?\*\/|[eE]'(?:[^'\\]|\\[\s\S]|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|\$(?:[A-Za-z_\x80-\xff][\w\x80-\xff]*)?\$|[A-Za-z_\x80-\xff][\w$\x80-\xff]*|\d[\w.]*|[\s\S]/y;
+const sql_script_token = /\s+|--[^\n]*(?:\n|$)|\/\*[\s\S]*?\*\/|[eE]'(?:[^'\\]|\\[\s\S]|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|\$(?:[A-Za-z_\x80-\xff][\w\x80-\xff]*)?\$|[A-Za-z_\x80-\xff][\w$\x80-\xff]*|\d[\w.]*|[\s\S]/y;
 const mostStatement = 1024 * 1024 * 1024;
 const endOfRows = Buffer.from('\n\\.\n');
 /** Throws {@link ScriptCutOff}. */
@@ -85733,8 +85897,9 @@ class RestoreTest {
         }
         const programs = await this.#programs(archived.major, true, signal);
         // The archive's copy lies beside it, where the store is elsewhere.
-        const bytes = this.#manifest.database.sizeBytes * 1.1 + (this.#manifest.files[0]?.bytes ?? 0);
-        const cluster = await startScratchCluster(programs, { temporary: machine.temporary, bytes }, signal);
+        const structure = this.#manifest.scope.mode === 'schema-only';
+        const bytes = (structure ? 0 : this.#manifest.database.sizeBytes * 1.1) + (this.#manifest.files[0]?.bytes ?? 0);
+        const cluster = await startScratchCluster(programs, { temporary: machine.temporary, bytes, log }, signal);
         const server = new ScratchServer(cluster.admin, io);
         const close = async () => {
             await server.closeAll();
@@ -85761,13 +85926,13 @@ class RestoreTest {
     }
     /** A superuser's restore runs whatever the archive says, on the server's machine and as the server's user. */
     async #requireSandbox(scratch, folder) {
-        const { superuser, holdsSecrets, allowUnsandboxed } = this.#config;
-        if (!superuser || !holdsSecrets || allowUnsandboxed)
+        const { superuser, allowUnsandboxed } = this.#config;
+        if (!superuser || allowUnsandboxed)
             return;
         const open = scratch.cluster === undefined ? await readsOurFiles(scratch.server, folder) : !scratch.cluster.otherUser;
         if (!open)
             return;
-        throw new Failure('restore', 'privilege', 'scratch-privileges: superuser would let the archive run programs as this very user, who holds secrets', {
+        throw new Failure('restore', 'privilege', 'scratch-privileges: superuser would let the archive run programs as this very user, who can read our secrets', {
             hint: 'give scratch-url: a server in a service container, or of another user; allow-unsandboxed: true insists, for archives you trust',
         });
     }
@@ -85785,6 +85950,7 @@ class RestoreTest {
                     seeing: seeingRoles(this.#rolesSql),
                     skipExtensions: this.#config.skipExtensions,
                     superuser: this.#config.superuser,
+                    own: scratch.cluster !== undefined,
                 }, log);
             }
             catch (error) {
@@ -85793,7 +85959,11 @@ class RestoreTest {
                 throw error;
             }
             try {
-                return await this.#inDatabase(folder, census, archive, { ...scratch, database, jobs });
+                // Expected errors among the mixed lines of several jobs could hide another one: pg_restore counts exactly with one.
+                const exact = database.replaced.size > 0;
+                if (exact && jobs > 1)
+                    log.notice(`restoring with one job: ${displayNames(database.replaced)} of the archive ${database.replaced.size === 1 ? 'is a role' : 'are roles'} of the scratch server already; with a superuser of another name it would be several`);
+                return await this.#inDatabase(folder, census, archive, { ...scratch, database, jobs: exact ? 1 : jobs });
             }
             catch (error) {
                 if (!(error instanceof JobsDeadlocked))
@@ -85810,13 +85980,14 @@ class RestoreTest {
     async #dropped({ cluster }, database) {
         if (cluster !== undefined)
             return;
-        try {
-            await database.drop();
-        }
-        catch (error) {
-            const said = isDatabaseError(error) ? reduceMessage(error.message) : 'the connection broke';
-            this.#io.log.warn(`the database ${database.name} could not be dropped from the scratch server: ${said}`);
-        }
+        const left = await database.drop().catch((error) => {
+            if (error instanceof Failure || isDatabaseError(error))
+                return [`the database ${database.name} and its roles`];
+            throw error;
+        });
+        if (left.length === 0)
+            return;
+        this.#io.log.warn(`left on the scratch server: ${left.join(', ')}; another test may need them still, and a run after a day removes them`);
     }
     #withoutExtensions(missing, { server }) {
         const names = missing.map((each) => each.name);
@@ -85835,43 +86006,49 @@ class RestoreTest {
     }
     async #inDatabase(folder, census, archive, place) {
         const { server, programs, database, jobs } = place;
-        const target = { ...server.admin, ...database.tester };
-        const environment = await childEnvironment(target, server.server, folder, {
-            applicationName: 'pgassay restore-test',
-            libraryPath: programs.libraryPath,
-        });
+        const options = customOptions(databaseStatements(archive.toc));
+        const environment = await this.#environmentFor({ ...server.admin, ...database.tester, options }, place, folder);
+        await this.#applySettings(archive, place);
         const began = Date.now();
         const names = census.contents.flatMap((entry) => [entry.tag, entry.schema ?? '']);
+        const isExpected = givingAway(archive, database);
         const refused = archive.script === undefined
-            ? await restoreLeniently({ programs, environment, database: database.name, archive, jobs, names }, { list: database.entries.map((entry) => entry.dumpId), folder }, this.#io)
+            ? (await restoreLeniently({ programs, environment, database: database.name, archive, jobs, names }, { list: database.entries.map((entry) => entry.dumpId), folder, isExpected }, this.#io)).refused
             : await runScript(await server.connect(database.tester), archive.script, this.#io);
         this.#timings.restore = restore_test_seconds(began);
         const verifying = Date.now();
         await database.settle();
-        const session = await server.connect(database.tester);
+        // On a server of our own the tester may read everything, and as he has no other rights his queries may run anything.
+        // Elsewhere the superuser reads, as carefully as a census does: what lies in the database runs no code of its own.
+        const own = place.cluster !== undefined;
+        const reader = own ? database.tester : { database: database.name };
+        const readerEnvironment = own
+            ? environment
+            : await this.#environmentFor({ ...server.admin, ...reader }, place, folder);
+        const session = await server.connect(reader);
         const wanted = this.#levelOf(census) === 'content'
             ? census
             : { ...census, digest: null, tables: census.tables.map(withoutDigest) };
         // One counts while the other reads catalogs.
         const [read, restored] = await Promise.all([
-            readRestored(session, wanted, { harmless: true }),
-            readContents(programs, environment, database.name, this.#io.signal),
+            readRestored(session, wanted, { harmless: own }),
+            readContents(programs, readerEnvironment, database.name, this.#io.signal),
         ]);
         const { compared, findings: differences } = compareRestored(wanted, read.state);
         const unread = read.unread.map(({ kind, schema, name, reason }) => {
             return { object: `${kind} ${displayWord(schema)}.${displayWord(name)}`, expected: 'readable', found: reason };
         });
         const extensions = await compareExtensions(session, census.extensions.filter((each) => !this.#config.skipExtensions.includes(each.name)));
-        const unsound = await readUnsound(session, archive.toc.entries);
+        const unsound = await readUnsound(session, archive.toc.entries, database.entries);
         const contents = archive.script === undefined
             ? [
                 ...compareContents(census.contents.filter(isObject), archive.toc.entries.filter(isObject)),
-                ...compareContents(database.expected, restored.entries.filter(isObject)),
+                ...compareContents(database.expected, database.comparable(restored.entries)),
             ]
             : [];
         this.#timings.verify = restore_test_seconds(verifying);
         const checks = await this.#check(archive, place);
-        const failed = refusals(refused, archive, database);
+        const failed = refusals(refused, archive);
         // Why something is not there has been said already, or that it is a table that is not.
         const told = new Set([
             ...failed.map((each) => each.object),
@@ -85885,28 +86062,46 @@ class RestoreTest {
             ...extensions.findings,
             ...contents.filter((each) => each.found !== 'missing' || !told.has(each.object)),
             // Which constraints were never validated, only a table of contents tells.
-            ...unsound.filter((each) => archive.script === undefined || each.object.startsWith('index ')),
+            ...unsound
+                .filter((each) => !/^constraint /.test(each.object) || archive.script === undefined)
+                .filter((each) => !told.has(each.object.replace('rows of materialized view', 'MATERIALIZED VIEW DATA'))),
             ...checks,
             ...this.#slowness(),
         ];
         return {
             findings,
-            leftOut: [...database.leftOut, ...(archive.script?.leftOut ?? [])],
+            leftOut: [...database.leftOut, ...ofTheDatabase(archive), ...(archive.script?.leftOut ?? [])],
             notes: [...database.notes, ...extensions.versions],
             tables: compared.length,
             rows: compared.reduce((rows, table) => rows + (table.found ?? 0), 0),
             hint: this.#config.superuser || !findings.some(needsSuperuser) ? undefined : superuserHint,
         };
     }
+    /** The database's own settings, as its owner may set them: a materialized view may ask for one. */
+    async #applySettings({ toc }, { server, database }) {
+        const settings = databaseStatements(toc).filter(({ title, custom }) => custom === undefined &&
+            title.startsWith('the setting ') &&
+            !/read_only|_timeout|^the setting role$/.test(title));
+        if (settings.length === 0)
+            return;
+        const owner = await server.connect(database.tester);
+        await applyToDatabase(owner, database.name, settings);
+        await server.close(owner);
+    }
+    #environmentFor(target, { server, programs }, folder) {
+        return childEnvironment(target, server.server, folder, {
+            applicationName: 'pgassay restore-test',
+            libraryPath: programs.libraryPath,
+        });
+    }
     async #check(archive, { server, database }) {
         if (this.#config.checks.length === 0)
             return [];
         const began = Date.now();
-        const owner = await server.connect(database.tester);
-        const path = databaseStatements(archive.toc).filter((each) => each.title === 'the setting search_path');
-        await applyToDatabase(owner, database.name, path);
-        // A fresh session: the database's own settings count from its start.
-        const session = await server.connect(database.tester);
+        const session = await server.connect({
+            ...database.tester,
+            options: customOptions(databaseStatements(archive.toc)),
+        });
         const findings = await runChecks(session, this.#config.checks, this.#manifest.createdAt);
         this.#timings.checks = restore_test_seconds(began);
         return findings;
@@ -85967,6 +86162,14 @@ class RestoreTest {
         };
     }
 }
+function displayNames(names) {
+    return [...names].slice(0, 5).map(displayWord).join(', ');
+}
+/** Grants, limits and the comment of the database itself: another one has its own. */
+function ofTheDatabase({ toc }) {
+    const titles = databaseStatements(toc).flatMap(({ title }) => (title.startsWith('the setting ') ? [] : [title]));
+    return titles.length === 0 ? [] : [`of the database itself: ${[...new Set(titles)].join(', ')}`];
+}
 function withoutDigest({ digest: _, ...table }) {
     return table;
 }
@@ -85975,22 +86178,28 @@ const superuserHint = 'objects that only a superuser may create need scratch-pri
 function needsSuperuser({ found }) {
     return needsMore.test(found);
 }
-/** The answer to `ALTER … OWNER TO` a role that one is no member of. */
-const givesAway = /must be (?:member of role|able to SET ROLE) /;
-/** pg_restore's errors, by the archive's own entries. To give an object to somebody powerful was not expected to work. */
-function refusals(refused, { toc }, database) {
+/**
+ * An error that was expected: the answer to `ALTER … OWNER TO` a role that was on the scratch server before. Rows are
+ * given to nobody, so what comes up while they are loaded is never one.
+ */
+function givingAway({ toc }, { replaced }) {
+    const given = new Set(toc.entries.filter((entry) => replaced.has(entry.owner) && !/ DATA$/.test(entry.kind)).map((entry) => entry.dumpId));
+    return ({ dumpId, message }) => dumpId !== undefined &&
+        given.has(dumpId) &&
+        /^could not execute query: must be (?:member of role|able to SET ROLE) "/.test(message);
+}
+/** pg_restore's errors, by the archive's own entries. */
+function refusals(refused, { toc }) {
     const entries = new Map(toc.entries.map((entry) => [entry.dumpId, entry]));
     const told = new Set();
     return refused.flatMap(({ dumpId, object: said, message }) => {
         // What follows from an entry's first error says nothing new.
         if (dumpId !== undefined && told.has(dumpId))
             return [];
-        const entry = dumpId === undefined ? undefined : entries.get(dumpId);
-        if (givesAway.test(message) && entry !== undefined && database.replaced.has(entry.owner))
-            return [];
-        const object = entry === undefined ? (said ?? 'pg_restore') : describeContent(entry);
         if (dumpId !== undefined)
             told.add(dumpId);
+        const entry = dumpId === undefined ? undefined : entries.get(dumpId);
+        const object = entry === undefined ? (said ?? 'pg_restore') : describeContent(entry);
         return [{ object, expected: 'restored without an error', found: message }];
     });
 }
@@ -86057,7 +86266,7 @@ const laterRestoreTestInputs = [
     'proof-key',
 ];
 /** Inputs to one readonly request. Throws a `Failure` that lists every problem of every input. */
-function readRestoreTest(read, { machine, source, identity, holdsSecrets }, known = []) {
+function readRestoreTest(read, { machine, source, identity }, known = []) {
     const inputs = new Inputs(read);
     inputs.add(known);
     for (const name of laterRestoreTestInputs)
@@ -86073,12 +86282,13 @@ function readRestoreTest(read, { machine, source, identity, holdsSecrets }, know
         scratch,
         superuser: inputs.choice('scratch-privileges', ['owner', 'superuser'], 'owner') === 'superuser',
         allowUnsandboxed: inputs.flag('allow-unsandboxed', false),
-        holdsSecrets,
         checks: readChecks(inputs),
         census: inputs.choice('census', ['auto', 'rows', 'content'], 'auto'),
         jobs: inputs.integer('jobs', Math.min(16, (0,external_node_os_.availableParallelism)()), 1, 64),
         maxRestoreMs: longest === undefined ? undefined : inputs.duration('max-restore-time', '1h', '120h'),
-        skipExtensions: inputs.lines('skip-extensions').flatMap((line) => line.split(/[\s,]+/)),
+        skipExtensions: inputs
+            .lines('skip-extensions')
+            .flatMap((line) => line.split(/[\s,]+/).filter((word) => word !== '')),
         clientBin: inputs.optional('client-bin'),
         installClient: inputs.flag('install-client', true),
         timeoutMs: inputs.duration('timeout', '5h', '120h'),
@@ -86164,7 +86374,7 @@ async function test({ config, store, idleMs, name, selector }, run, alerts, name
     for (const notice of config.scratch?.notices ?? [])
         log.notice(notice);
     const opened = openStore(store, { signal, idleMs });
-    const { backup, catalog } = await locate(opened, { name, selector, newest: true }, log);
+    const { backup, catalog } = await locate(opened, { name, selector, strict: true }, log);
     const { manifest } = backup;
     named(manifest.name);
     setOutput('backup-id', manifest.id);
@@ -86220,7 +86430,6 @@ function restore_test_readRequest(secrets, temporary, known) {
             machine: { ...machineOf(process.env), temporary },
             source: sourceOf(process.env),
             identity: identityOf(process.env),
-            holdsSecrets: holdsSecrets(process.env),
         };
         const request = readHiding(secrets, url, () => readRestoreTest(read, surroundings, inputs.problems));
         const { scratch } = request.config;
@@ -86430,6 +86639,9 @@ async function foreignDump(path, name, choice, machine, io) {
     if ('script' in found)
         return scriptSubject(await readScript(path, found.script === 'gzip', io.signal), name, found);
     const programs = await programsReading(foreign_dump_versionIn(found.toc.dumpVersion, path), choice, machine, io);
+    const warning = restoreSecurityWarning(programs.version);
+    if (warning !== undefined)
+        io.log.warn(warning);
     const archive = await withPrivateFolder(machine, (folder) => readArchiveAt(programs, { path, toc: found.toc }, folder, io.signal));
     const { toc } = archive;
     const census = censusOf(archive);
@@ -86780,7 +86992,6 @@ const restoreTestCommand = {
                 machine,
                 source: sourceOf(variables),
                 identity: identityOf(variables),
-                holdsSecrets: holdsSecrets(variables),
             };
             return readRestoreTest(read, surroundings, inputs.problems);
         });
@@ -86793,7 +87004,7 @@ const restoreTestCommand = {
                 log.notice(notice);
         }
         const opened = openStore(store, { signal, idleMs });
-        const { backup } = await locate(opened, { name, selector, newest: true }, log);
+        const { backup } = await locate(opened, { name, selector, strict: true }, log);
         const tested = await restoreTest(storedSubject(opened, backup), config, { log, signal });
         answer(terminal, documentOf(tested), restoreTestText(reportOf(tested, opened.uri)));
         if (tested.failure !== undefined)
@@ -86870,6 +87081,8 @@ const assayCommand = {
             help: 'leave these extensions out; the proof does not pass then',
         },
         { name: 'scratch-url', help: 'a server that may be thrown away', secret: { variable: 'PGASSAY_SCRATCH_URL' } },
+        { name: 'scratch-privileges', value: 'WHO', help: 'owner (default: restored without rights) or superuser' },
+        { name: 'allow-unsandboxed', help: 'superuser also where the archive could read what this user may' },
         { name: 'jobs', value: 'N', help: 'parallel connections of the restore (default: processors)' },
         { name: 'timeout', value: 'TIME', help: 'for each of dump and restore (default 5h)' },
         ...programFlags,
@@ -86946,7 +87159,7 @@ async function assayFile(terminal, path) {
     const { totals, database, tools, files } = subject.manifest;
     log.info(`${path} is whole: an archive of ${displayWord(database.name)}, PostgreSQL ${database.serverVersion}, by pg_dump ${tools.pgDump}; ${formatCount(totals.tables, 'table')}, ${formatCount(totals.rows, 'row')}, ${formatBytes(files[0]?.bytes ?? 0)}`);
     const tested = await restoreTest(subject, test, { log, signal });
-    const unknown = '  unknown   what the database held when it was dumped: no file tells; its rows were compared with its own';
+    const unknown = '  unknown   what the database held when it was dumped: no file tells; its rows were compared with its own, and the time of the file stands for its own';
     answer(terminal, documentOf(tested), `${restoreTestText(reportOf(tested, path))}\n${unknown}`);
     if (tested.failure !== undefined)
         throw tested.failure;
@@ -86955,14 +87168,24 @@ const commonInputs = ['client-bin', 'install-client', 'tls-ca', 'tls-client-cert
 function readTest({ flags, secrets, machine, variables, log }) {
     const inputs = new Inputs(flags.read);
     const scratchUrl = flags.read('scratch-url') ?? '';
-    const wanted = ['checks', 'checks-file', 'max-restore-time', 'skip-extensions', 'jobs', 'timeout', 'scratch-url'];
+    const wanted = [
+        'checks',
+        'checks-file',
+        'max-restore-time',
+        'skip-extensions',
+        'jobs',
+        'timeout',
+        'scratch-url',
+        'scratch-privileges',
+        'allow-unsandboxed',
+    ];
     const { config } = readHiding(secrets, scratchUrl, () => {
         const read = (name) => name === 'store'
             ? 'file:///nonexistent'
             : [...wanted, ...commonInputs].includes(name)
                 ? flags.read(name)
                 : undefined;
-        return readRestoreTest(withPemFiles(read, inputs), { machine, source: sourceOf(variables), identity: undefined, holdsSecrets: holdsSecrets(variables) }, inputs.problems);
+        return readRestoreTest(withPemFiles(read, inputs), { machine, source: sourceOf(variables), identity: undefined }, inputs.problems);
     });
     if (config.scratch !== undefined) {
         for (const secret of secretsOf(scratchUrl, config.scratch))

@@ -27,14 +27,6 @@ function cacheHome(): string {
   return process.getuid?.() === 0 ? '/var/cache' : join(homedir(), '.cache');
 }
 
-/** Whether somebody who can read this environment would have got something. */
-export function holdsSecrets(variables: Variables): boolean {
-  const telling = /SECRET|TOKEN|PASSWORD|PASSPHRASE|CREDENTIAL|PRIVATE|_KEY$|(?:^|[_-])URL$/;
-  return Object.entries(variables).some(
-    ([name, value]) => Boolean(value) && telling.test(name.toUpperCase()) && !/^GITHUB_\w*URL$/.test(name),
-  );
-}
-
 /** The run on GitHub; null elsewhere. */
 export function sourceOf(variables: Variables): Source | null {
   const { GITHUB_REPOSITORY: repository, GITHUB_RUN_ID: runId } = variables;

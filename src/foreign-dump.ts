@@ -12,7 +12,7 @@ import { describeDump } from './postgres/dump-kinds.ts';
 import { readScript, type Script } from './postgres/script-restore.ts';
 import { requireWholeTar, tocOfTar } from './postgres/tar-archive.ts';
 import { extensionsOf, localeOf, rolesNamedIn } from './postgres/toc-facts.ts';
-import { formatVersion, type PgVersion, parseVersion } from './postgres/version.ts';
+import { formatVersion, type PgVersion, parseVersion, restoreSecurityWarning } from './postgres/version.ts';
 import { release } from './release.ts';
 import type { TestSubject } from './restore-test.ts';
 
@@ -31,6 +31,8 @@ export async function foreignDump(
   const found = await look(path);
   if ('script' in found) return scriptSubject(await readScript(path, found.script === 'gzip', io.signal), name, found);
   const programs = await programsReading(versionIn(found.toc.dumpVersion, path), choice, machine, io);
+  const warning = restoreSecurityWarning(programs.version);
+  if (warning !== undefined) io.log.warn(warning);
   const archive = await withPrivateFolder(machine, (folder) =>
     readArchiveAt(programs, { path, toc: found.toc }, folder, io.signal),
   );

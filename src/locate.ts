@@ -1,3 +1,5 @@
+import { randomInt } from 'node:crypto';
+import { timeOfId } from './backup-id.ts';
 import { type Backup, type Catalog, readCatalog, requireName, type Selector, select } from './catalog.ts';
 import { Failure } from './failure.ts';
 import type { Log } from './log.ts';
@@ -10,28 +12,51 @@ export interface Located {
 }
 
 /**
- * The one backup that is asked for, with a warning for everything else that is wrong under its name. `newest` says that
- * `latest` means the very newest: a damaged one is not passed over for an older one. Throws a `Failure`.
+ * The one backup that is asked for, with a warning for everything else that is wrong under its name. `strict`: a damaged
+ * backup is not passed over for a whole one. Throws a `Failure`.
  */
 export async function locate(
   store: Store,
-  wanted: { readonly name: string | undefined; readonly selector: Selector; readonly newest?: boolean },
+  wanted: { readonly name: string | undefined; readonly selector: Selector; readonly strict?: boolean },
   log: Log,
 ): Promise<Located> {
   const name = await requireName(store, wanted.name);
   const catalog = await readCatalog(store, name);
   warnOf(catalog, log);
-  const backup = select(catalog, wanted.selector, await store.now());
+  const now = await store.now();
+  const { selector } = wanted;
+  if (wanted.strict !== true) return { backup: select(catalog, selector, now), catalog };
+  const drawn = selector.by === 'random' ? drawDamaged(catalog, selector.withinMs, now) : undefined;
+  if (drawn !== undefined) throw damaged(drawn, catalog);
+  const backup = select(catalog, selector, now);
   const newer = catalog.damaged.find((each) => each.id > backup.manifest.id);
-  if (wanted.newest !== true || wanted.selector.by !== 'latest' || newer === undefined) return { backup, catalog };
-  throw new Failure(
-    'locate',
-    'verification',
-    `the newest backup, ${newer.name}/${newer.id}, is damaged: ${newer.reason}`,
-    {
-      hint: `take a new backup; the newest whole one is ${backup.manifest.id}, which backup: ${backup.manifest.id} tests`,
-    },
-  );
+  const passedOver =
+    selector.by === 'latest' ||
+    (selector.by === 'before' && newer !== undefined && (timeOfId(newer.id) ?? 0) <= selector.time);
+  if (newer !== undefined && passedOver) throw damaged(newer, catalog);
+  return { backup, catalog };
+}
+
+/** One that cannot be tested, as often as chance would have it: drawn from whole ones only, a test would never find it. */
+function drawDamaged(
+  { backups, damaged: broken }: Catalog,
+  withinMs: number,
+  now: Date,
+): Catalog['damaged'][number] | undefined {
+  const since = now.getTime() - withinMs;
+  const young = broken.filter((each) => (timeOfId(each.id) ?? 0) >= since);
+  const whole = backups.filter(({ manifest }) => Date.parse(manifest.createdAt) >= since);
+  return young.length === 0 ? undefined : young[randomInt(young.length + whole.length)];
+}
+
+function damaged({ name, id, reason }: Catalog['damaged'][number], { backups: [whole] }: Catalog): Failure {
+  const instead =
+    whole === undefined
+      ? 'no other is whole'
+      : `the newest whole one is ${whole.manifest.id}, which backup: ${whole.manifest.id} tests`;
+  return new Failure('locate', 'verification', `the backup to be tested, ${name}/${id}, is damaged: ${reason}`, {
+    hint: `take a new backup; ${instead}`,
+  });
 }
 
 /** What is wrong in a store besides the backups that are asked for. */

@@ -60,13 +60,12 @@ export interface TestSurroundings {
   readonly machine: Machine;
   readonly source: Source | null;
   readonly identity: IdentityService | undefined;
-  readonly holdsSecrets: boolean;
 }
 
 /** Inputs to one readonly request. Throws a `Failure` that lists every problem of every input. */
 export function readRestoreTest(
   read: ReadInput,
-  { machine, source, identity, holdsSecrets }: TestSurroundings,
+  { machine, source, identity }: TestSurroundings,
   known: readonly Problem[] = [],
 ): RestoreTestRequest {
   const inputs = new Inputs(read);
@@ -87,12 +86,13 @@ export function readRestoreTest(
     scratch,
     superuser: inputs.choice('scratch-privileges', ['owner', 'superuser'], 'owner') === 'superuser',
     allowUnsandboxed: inputs.flag('allow-unsandboxed', false),
-    holdsSecrets,
     checks: readChecks(inputs),
     census: inputs.choice('census', ['auto', 'rows', 'content'], 'auto'),
     jobs: inputs.integer('jobs', Math.min(16, availableParallelism()), 1, 64),
     maxRestoreMs: longest === undefined ? undefined : inputs.duration('max-restore-time', '1h', '120h'),
-    skipExtensions: inputs.lines('skip-extensions').flatMap((line) => line.split(/[\s,]+/)),
+    skipExtensions: inputs
+      .lines('skip-extensions')
+      .flatMap((line) => line.split(/[\s,]+/).filter((word) => word !== '')),
     clientBin: inputs.optional('client-bin'),
     installClient: inputs.flag('install-client', true),
     timeoutMs: inputs.duration('timeout', '5h', '120h'),

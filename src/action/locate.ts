@@ -23,7 +23,7 @@ export function runLocate(): Promise<void> {
     reportUnknown(locateInputs, run.log);
     const { store, name, selector } = readRequest(run);
     const opened = openStore(store, { signal: run.signal });
-    const { backup } = await locate(opened, { name, selector, newest: true }, run.log);
+    const { backup } = await locate(opened, { name, selector, strict: true }, run.log);
     const { manifest } = backup;
     const extensions = (await readCensus(opened, manifest)).extensions.map((each) => each.name);
     const version = manifest.database.serverVersion;

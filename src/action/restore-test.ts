@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import * as core from '@actions/core';
 import { alertInputs } from '../alert-inputs.ts';
 import type { Subject } from '../alert-state.ts';
-import { holdsSecrets, identityOf, machineOf, readHiding, sourceOf, withPemFiles } from '../environment.ts';
+import { identityOf, machineOf, readHiding, sourceOf, withPemFiles } from '../environment.ts';
 import { Failure, type Problem } from '../failure.ts';
 import { Inputs, type ReadInput } from '../inputs.ts';
 import { locate } from '../locate.ts';
@@ -72,7 +72,7 @@ async function test(
   const { log, secrets, signal } = run;
   for (const notice of config.scratch?.notices ?? []) log.notice(notice);
   const opened = openStore(store, { signal, idleMs });
-  const { backup, catalog } = await locate(opened, { name, selector, newest: true }, log);
+  const { backup, catalog } = await locate(opened, { name, selector, strict: true }, log);
   const { manifest } = backup;
   named(manifest.name);
   core.setOutput('backup-id', manifest.id);
@@ -142,7 +142,6 @@ function readRequest(secrets: Secrets, temporary: string, known: readonly Proble
       machine: { ...machineOf(process.env), temporary },
       source: sourceOf(process.env),
       identity: identityOf(process.env),
-      holdsSecrets: holdsSecrets(process.env),
     };
     const request = readHiding(secrets, url, () => readRestoreTest(read, surroundings, inputs.problems));
     const { scratch } = request.config;

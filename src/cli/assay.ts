@@ -4,7 +4,7 @@ import { backup } from '../backup.ts';
 import { namePattern } from '../backup-id.ts';
 import { readBackupConfig } from '../backup-inputs.ts';
 import { readBackup } from '../catalog.ts';
-import { holdsSecrets, readHiding, sourceOf, withPemFiles } from '../environment.ts';
+import { readHiding, sourceOf, withPemFiles } from '../environment.ts';
 import { Failure } from '../failure.ts';
 import { foreignDump } from '../foreign-dump.ts';
 import { Inputs, type ReadInput } from '../inputs.ts';
@@ -53,6 +53,8 @@ export const assayCommand: Command = {
       help: 'leave these extensions out; the proof does not pass then',
     },
     { name: 'scratch-url', help: 'a server that may be thrown away', secret: { variable: 'PGASSAY_SCRATCH_URL' } },
+    { name: 'scratch-privileges', value: 'WHO', help: 'owner (default: restored without rights) or superuser' },
+    { name: 'allow-unsandboxed', help: 'superuser also where the archive could read what this user may' },
     { name: 'jobs', value: 'N', help: 'parallel connections of the restore (default: processors)' },
     { name: 'timeout', value: 'TIME', help: 'for each of dump and restore (default 5h)' },
     ...programFlags,
@@ -129,7 +131,7 @@ async function assayFile(terminal: Terminal, path: string): Promise<void> {
   );
   const tested = await restoreTest(subject, test, { log, signal });
   const unknown =
-    '  unknown   what the database held when it was dumped: no file tells; its rows were compared with its own';
+    '  unknown   what the database held when it was dumped: no file tells; its rows were compared with its own, and the time of the file stands for its own';
   answer(terminal, documentOf(tested), `${restoreTestText(reportOf(tested, path))}\n${unknown}`);
   if (tested.failure !== undefined) throw tested.failure;
 }
@@ -139,7 +141,17 @@ const commonInputs = ['client-bin', 'install-client', 'tls-ca', 'tls-client-cert
 function readTest({ flags, secrets, machine, variables, log }: Terminal): RestoreTestConfig {
   const inputs = new Inputs(flags.read);
   const scratchUrl = flags.read('scratch-url') ?? '';
-  const wanted = ['checks', 'checks-file', 'max-restore-time', 'skip-extensions', 'jobs', 'timeout', 'scratch-url'];
+  const wanted = [
+    'checks',
+    'checks-file',
+    'max-restore-time',
+    'skip-extensions',
+    'jobs',
+    'timeout',
+    'scratch-url',
+    'scratch-privileges',
+    'allow-unsandboxed',
+  ];
   const { config } = readHiding(secrets, scratchUrl, () => {
     const read: ReadInput = (name) =>
       name === 'store'
@@ -149,7 +161,7 @@ function readTest({ flags, secrets, machine, variables, log }: Terminal): Restor
           : undefined;
     return readRestoreTest(
       withPemFiles(read, inputs),
-      { machine, source: sourceOf(variables), identity: undefined, holdsSecrets: holdsSecrets(variables) },
+      { machine, source: sourceOf(variables), identity: undefined },
       inputs.problems,
     );
   });

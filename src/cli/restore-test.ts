@@ -1,4 +1,4 @@
-import { holdsSecrets, identityOf, readHiding, sourceOf, withPemFiles } from '../environment.ts';
+import { identityOf, readHiding, sourceOf, withPemFiles } from '../environment.ts';
 import { Inputs } from '../inputs.ts';
 import { locate } from '../locate.ts';
 import { publicWordsOf, secretsOf } from '../postgres/url.ts';
@@ -55,7 +55,6 @@ export const restoreTestCommand: Command = {
         machine,
         source: sourceOf(variables),
         identity: identityOf(variables),
-        holdsSecrets: holdsSecrets(variables),
       };
       return readRestoreTest(read, surroundings, inputs.problems);
     });
@@ -65,7 +64,7 @@ export const restoreTestCommand: Command = {
       for (const notice of config.scratch.notices) log.notice(notice);
     }
     const opened = openStore(store, { signal, idleMs });
-    const { backup } = await locate(opened, { name, selector, newest: true }, log);
+    const { backup } = await locate(opened, { name, selector, strict: true }, log);
     const tested = await restoreTest(storedSubject(opened, backup), config, { log, signal });
     answer(terminal, documentOf(tested), restoreTestText(reportOf(tested, opened.uri)));
     if (tested.failure !== undefined) throw tested.failure;

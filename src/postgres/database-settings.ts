@@ -9,6 +9,8 @@ export interface DatabaseStatement {
   readonly title: string;
   /** Of the grants: they need the roles. */
   readonly grants: boolean;
+  /** A setting that no server knows, `app.tenant`, and its value: only a superuser may keep it, everybody may set it. */
+  readonly custom: { readonly name: string; readonly value: string } | undefined;
   /** The statement for a database of this name; undefined when it is of a form that is not known here. */
   readonly sqlFor: ((database: string) => string) | undefined;
 }
@@ -32,6 +34,7 @@ export function databaseStatements(toc: Toc): DatabaseStatement[] {
       statementsOf(definition).map((statement) => ({
         title: titleOf(statement),
         grants: kind === 'ACL' || statement.startsWith('ALTER ROLE '),
+        custom: customIn(statement),
         sqlFor: rewriterOf(statement),
       })),
     );
@@ -42,6 +45,19 @@ function rewriterOf(statement: string): ((database: string) => string) | undefin
   if (form === undefined) return undefined;
   return (database) =>
     statement.replace(form, (_whole, before: string, after: string) => `${before}${quoteName(database)}${after}`);
+}
+
+function customIn(statement: string): DatabaseStatement['custom'] {
+  const [, name, value] = /^ALTER DATABASE .* SET "?(\w+\.[\w.]+)"? TO '((?:[^'\\]|'')*)'$/s.exec(statement) ?? [];
+  return name === undefined || value === undefined ? undefined : { name, value: value.replaceAll("''", "'") };
+}
+
+/** The startup parameter that sets them for one session. */
+export function customOptions(statements: readonly DatabaseStatement[]): string | undefined {
+  const options = statements.flatMap(({ custom }) =>
+    custom === undefined ? [] : [`-c ${custom.name}=${custom.value.replace(/[\s\\]/g, '\\$&')}`],
+  );
+  return options.length === 0 ? undefined : options.join(' ');
 }
 
 /** Settings may hold secrets: their names only. */

@@ -40,6 +40,7 @@ export async function restoreArchive(plan: RecoveryPlan, io: Io): Promise<void> 
     plan,
     [
       '--exit-on-error',
+      '--verbose',
       ...(plan.oneTransaction ? ['--single-transaction'] : [`--jobs=${plan.jobs}`]),
       ...(plan.keepOwners ? [] : ['--no-owner', '--no-privileges']),
     ],
@@ -65,41 +66,66 @@ export interface Refused {
 
 const mostRefused = 10_000;
 
+/** A restore that went on after its errors. */
+export interface Lenient {
+  readonly refused: readonly Refused[];
+  /** How many errors were expected and are not among `refused`. */
+  readonly expected: number;
+}
+
 /**
- * Restores the entries of `list` (their numbers, in the archive's order), and goes on after an error: returns them all.
- * Nothing that would reach another server or place is restored. Throws {@link JobsDeadlocked} and, when pg_restore was
- * ended by somebody, a `Failure`.
+ * Restores the entries of `list` (their numbers, in the archive's order), and goes on after an error: returns them all,
+ * but those that `isExpected`. Nothing that would reach another server or place is restored. Throws
+ * {@link JobsDeadlocked} and, when pg_restore was ended by somebody, a `Failure`.
  */
 export async function restoreLeniently(
   plan: RestorePlan,
-  { list, folder }: { readonly list: readonly number[]; readonly folder: string },
+  {
+    list,
+    folder,
+    isExpected,
+  }: {
+    readonly list: readonly number[];
+    readonly folder: string;
+    readonly isExpected: (refused: Refused) => boolean;
+  },
   io: Io,
-): Promise<Refused[]> {
+): Promise<Lenient> {
   const path = join(folder, `list-${process.hrtime.bigint()}`);
   await writeFile(path, list.map((id) => `${id};\n`).join(''), { mode: 0o600, flag: 'wx' });
   const reader = new ReportReader(knownNames(plan));
   const refused: Refused[] = [];
   let deadlocked = false;
+  let expected = 0;
   let unnamed = 0;
-  const exit = await pgRestore(
-    plan,
-    [`--jobs=${plan.jobs}`, `--use-list=${path}`, ...['--no-subscriptions', '--no-publications', '--no-tablespaces']],
-    io,
-    (line) => {
-      const report = reader.read(line);
-      if (report?.severity !== 'error') return;
-      deadlocked ||= isDeadlock(report);
-      if (refused.length >= mostRefused) unnamed++;
-      else refused.push({ dumpId: report.dumpId, message: report.message });
-    },
-  );
+  let ignored: number | undefined;
+  // Its jobs write to one standard error in pieces, and -v would have them write about everything.
+  const args = [
+    ...[`--jobs=${plan.jobs}`, `--use-list=${path}`],
+    ...['--no-subscriptions', '--no-publications', '--no-tablespaces'],
+  ];
+  const exit = await pgRestore(plan, args, io, (line) => {
+    const counted = /^pg_restore: warning: errors ignored on restore: (\d+)$/.exec(line)?.[1];
+    if (counted !== undefined) ignored = Number(counted);
+    const report = reader.read(line);
+    if (report?.severity !== 'error') return;
+    deadlocked ||= isDeadlock(report);
+    const each = { dumpId: report.dumpId, message: report.message };
+    if (isExpected(each)) expected++;
+    else if (refused.length < mostRefused) refused.push(each);
+    else unnamed++;
+  });
   if (deadlocked && plan.jobs > 1)
     throw new JobsDeadlocked('restore', 'restore', 'pg_restore stopped: the server ended a deadlock of its own jobs');
   if (exit.signal !== null) throw new Failure('restore', 'restore', `pg_restore was ended by ${exit.signal}`);
   if (unnamed > 0) refused.push({ dumpId: undefined, message: `${unnamed} more errors` });
-  if (exit.code !== 0 && refused.length === 0)
-    refused.push({ dumpId: undefined, message: `pg_restore exited ${exit.code}` });
-  return refused;
+  // Expected errors alone are no failure, but only when they are all that there were: pieces of two lines can mix.
+  if (exit.code !== 0 && refused.length === 0 && ignored !== expected)
+    refused.push({
+      dumpId: undefined,
+      message: `pg_restore exited ${exit.code} after ${ignored ?? 'some'} errors, of which ${expected} were expected; what the others said was lost`,
+    });
+  return { refused, expected };
 }
 
 function isDeadlock(report: ProgramReport | undefined): boolean {
@@ -143,7 +169,8 @@ async function pgRestore(
   });
   const started = Date.now();
   const progress = setInterval(() => {
-    log.progress(`restore ${entries} entries · ${current} · elapsed ${Math.round((Date.now() - started) / 1000)} s`);
+    const done = entries === 0 ? '' : `${entries} entries · ${current} · `;
+    log.progress(`restore ${done}elapsed ${Math.round((Date.now() - started) / 1000)} s`);
   }, 10_000);
   const stop = (): void => void program.stop().catch(() => undefined);
   signal.addEventListener('abort', stop, { once: true });

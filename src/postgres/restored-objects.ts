@@ -112,22 +112,30 @@ export function displayTag(tag: string): string {
 }
 
 interface Unsound {
-  readonly kind: 'index' | 'constraint';
+  readonly kind: 'index' | 'constraint' | 'view';
   readonly schema: string;
   readonly table: string;
   readonly name: string;
 }
 
 /**
- * Indexes that are not valid, and constraints that are not validated though they were at the source: the archive says
+ * Materialized views that were to be filled (by `restored`) and are not, indexes that are not valid, and constraints that are not validated though they were at the source: the archive says
  * NOT VALID where they were not.
  */
-export async function readUnsound(session: Session, archived: readonly TocEntry[]): Promise<Finding[]> {
+export async function readUnsound(
+  session: Session,
+  archived: readonly TocEntry[],
+  restored: readonly TocEntry[],
+): Promise<Finding[]> {
   const rows = await session.query<Unsound>(
     `SELECT 'index' AS kind, n.nspname::text AS schema, t.relname::text AS table, c.relname::text AS name
      FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
      JOIN pg_catalog.pg_class t ON t.oid = i.indrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
      WHERE c.relkind = 'i' AND NOT (i.indisvalid AND i.indisready) AND n.nspname !~ '^pg_'
+     UNION ALL
+     SELECT 'view', n.nspname::text, c.relname::text, c.relname::text
+     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relkind = 'm' AND NOT c.relispopulated
      UNION ALL
      SELECT 'constraint', n.nspname::text, coalesce(t.relname, y.typname)::text, o.conname::text
      FROM pg_catalog.pg_constraint o JOIN pg_catalog.pg_namespace n ON n.oid = o.connamespace
@@ -146,7 +154,15 @@ export async function readUnsound(session: Session, archived: readonly TocEntry[
       .filter((entry) => entry.kind === 'TABLE' && /\bNOT (?:VALID|ENFORCED)\b/.test(entry.definition))
       .map((entry) => `${entry.schema} ${entry.tag}`),
   );
+  const filled = new Set(
+    restored.filter((entry) => entry.kind === 'MATERIALIZED VIEW DATA').map((entry) => `${entry.schema} ${entry.tag}`),
+  );
   return rows.flatMap(({ kind, schema, table, name }): Finding[] => {
+    if (kind === 'view') {
+      if (!filled.has(`${schema} ${name}`)) return [];
+      const object = `rows of materialized view ${displayName({ schema, name })}`;
+      return [{ object, expected: 'there', found: 'never filled' }];
+    }
     if (kind === 'index')
       return [{ object: `index ${displayName({ schema, name })}`, expected: 'valid', found: 'not valid' }];
     if (unchecked.has(`${schema} ${table} ${name}`) || inTables.has(`${schema} ${table}`)) return [];
@@ -160,14 +176,19 @@ export async function compareExtensions(
   session: Session,
   extensions: Census['extensions'],
 ): Promise<{ readonly findings: Finding[]; readonly versions: string[] }> {
-  const rows = await session.query<{ name: string; version: string }>(
-    'SELECT extname::text AS name, extversion::text AS version FROM pg_catalog.pg_extension',
+  const rows = await session.query<{ name: string; version: string; schema: string }>(
+    `SELECT x.extname::text AS name, x.extversion::text AS version, n.nspname::text AS schema
+     FROM pg_catalog.pg_extension x JOIN pg_catalog.pg_namespace n ON n.oid = x.extnamespace`,
   );
   const here = new Map(rows.map((row) => [row.name, row.version]));
+  const schemas = new Map(rows.map((row) => [row.name, row.schema]));
   return {
-    findings: extensions
-      .filter((each) => !here.has(each.name))
-      .map((each) => ({ object: `extension ${displayWord(each.name)}`, expected: 'there', found: 'missing' })),
+    findings: extensions.flatMap(({ name, schema }): Finding[] => {
+      const [object, found] = [`extension ${displayWord(name)}`, schemas.get(name)];
+      if (found === undefined) return [{ object, expected: 'there', found: 'missing' }];
+      if (found === schema) return [];
+      return [{ object, expected: `in the schema ${displayWord(schema)}`, found: `in ${displayWord(found)}` }];
+    }),
     versions: extensions
       .filter(({ name, version }) => version !== '' && here.has(name) && here.get(name) !== version)
       .map(

@@ -28,14 +28,15 @@ async function answerOf(session: Session, { sql }: Check, backupTime: string): P
     // As an application finds it: the server's own, or what the database was set to.
     await session.query('SET LOCAL search_path TO DEFAULT');
     // The extended protocol takes one statement only, so a check cannot end its transaction and begin another.
-    const result = await session.client.query<unknown[]>({ text: sql, rowMode: 'array', queryMode: 'extended' } as {
+    // Two rows say enough of a million.
+    await session.client.query({ text: `DECLARE pgassay_check NO SCROLL CURSOR FOR ${sql}`, queryMode: 'extended' } as {
       text: string;
-      rowMode: 'array';
     });
+    const result = await session.client.query<unknown[]>({ text: 'FETCH 2 FROM pgassay_check', rowMode: 'array' });
     const [field, ...more] = result.fields;
     if (field === undefined) return 'no result: it is no query';
     if (more.length > 0) return `${result.fields.length} columns`;
-    if (result.rows.length !== 1) return result.rows.length === 0 ? 'no row' : `${result.rows.length} rows`;
+    if (result.rows.length !== 1) return result.rows.length === 0 ? 'no row' : 'several rows';
     if (field.dataTypeID !== boolean) return 'a value that is no boolean';
     const [value] = result.rows[0] ?? [];
     return value === true ? true : value === false ? 'false' : 'null';

@@ -5,11 +5,11 @@ import type { Census, Manifest } from '../manifest.ts';
 import type { Finding } from '../verdict.ts';
 import type { Toc, TocEntry } from './archive-toc.ts';
 import { connect, type PinnedServer, type Session } from './connect.ts';
-import { isDatabaseError, reduceMessage } from './messages.ts';
-import { displayWord, quoteName, quoteQualified } from './names.ts';
-import { type Content, describeContent, isObject } from './restored-objects.ts';
+import { isDatabaseError, reduceMessage, sqlState } from './messages.ts';
+import { displayWord, nameKey, type QualifiedName, quoteName, quoteQualified } from './names.ts';
+import { type Content, describeContent, displayTag, isObject } from './restored-objects.ts';
 import { prepareSession } from './server.ts';
-import { createDatabase, type DatabaseIdentity, dropDatabase } from './target-database.ts';
+import { createDatabase, type DatabaseIdentity } from './target-database.ts';
 import type { ConnectionTarget } from './url.ts';
 import { formatVersion, type PgVersion, parseServerVersionNum, parseVersion } from './version.ts';
 
@@ -24,6 +24,8 @@ export interface ScratchRequest {
   readonly skipExtensions: readonly string[];
   /** The restore runs as a superuser: only where nothing of ours can be reached from the server. */
   readonly superuser: boolean;
+  /** The server was made for this test: there is nothing on it that anybody could want. */
+  readonly own: boolean;
 }
 
 export interface SeeingRoles {
@@ -52,11 +54,8 @@ export interface ScratchIo {
   readonly onRunner: boolean;
 }
 
-/**
- * Roles that lead out of the database: to files and programs of the server's machine, or to a superuser. What a backup
- * says about memberships in them is not repeated here; of PostgreSQL's own roles only the harmless ones are.
- */
-const harmlessRoles = new Set(['pg_read_all_data', 'pg_write_all_data', 'pg_database_owner']);
+/** PostgreSQL's own role that reads everything, in every database: for servers of our own, where there is no other. */
+const readsAll = 'pg_read_all_data';
 
 const databasePrefix = 'pgassay_test_';
 const dayMs = 24 * 60 * 60 * 1000;
@@ -136,7 +135,7 @@ export class ScratchServer {
     );
   }
 
-  /** Databases that killed runs have left here a day ago or more, with their roles. */
+  /** What killed runs have left here a day ago or more: their databases, then every role that says it was made for one. */
   async #sweep(session: Session): Promise<void> {
     const rows = await session.query<{ name: string }>(
       `SELECT d.datname::text AS name FROM pg_catalog.pg_database d
@@ -144,24 +143,25 @@ export class ScratchServer {
       [`^${databasePrefix}[0-9]{14}_[0-9a-f]{8}$`],
     );
     for (const { name } of rows) {
-      const [, stamp = '', mark = ''] = /_(\d{14})_(.*)$/.exec(name) ?? [];
+      const [, stamp = ''] = /_(\d{14})_/.exec(name) ?? [];
       const made = Date.parse(stamp.replace(/^(....)(..)(..)(..)(..)(..)$/, '$1-$2-$3T$4:$5:$6Z'));
       if (!(made < Date.now() - dayMs)) continue;
-      await session.query(`DROP DATABASE IF EXISTS ${quoteName(name)}`);
-      for (const role of rolesOf(mark)) await session.query(`DROP ROLE IF EXISTS ${quoteName(role)}`).catch(() => {});
-      this.#io.log.notice(`removed the database ${name}, which a killed run had left on the scratch server`);
+      const left = await dropAll(session, name, await rolesMadeFor(session, name));
+      const what = left.length === 0 ? 'removed' : 'could not remove all of';
+      this.#io.log.notice(`${what} the database ${name}, which a killed run had left on the scratch server`);
     }
   }
 
   /** A session of the superuser, or of somebody else, in a database of this very server. */
   async connect(
-    as: { readonly user?: string; readonly password?: string; readonly database?: string } = {},
+    as: Partial<Pick<ConnectionTarget, 'user' | 'password' | 'database' | 'options'>> = {},
+    signal = this.#io.signal,
   ): Promise<Session> {
     const session = await connect(
       { ...this.admin, ...as },
       {
         applicationName: 'pgassay restore-test',
-        signal: this.#io.signal,
+        signal,
         onRunner: this.#io.onRunner,
         ...(this.#pinned === undefined ? {} : { pinned: this.#pinned }),
       },
@@ -214,7 +214,7 @@ export class ScratchDatabase {
     this.tester = { user: made.tester, password: made.password, database: made.database };
     this.replaced = made.replaced;
     this.entries = plan.entries;
-    this.leftOut = plan.leftOut;
+    this.leftOut = [...new Set(plan.leftOut)];
     this.skipped = plan.skipped;
     this.notes = notes;
     this.#schemas = plan.schemas;
@@ -254,7 +254,7 @@ export class ScratchDatabase {
       }
       return new ScratchDatabase(server, made, plan, notes);
     } catch (error) {
-      await drop(session, made).catch(() => {});
+      await dropMade(server, made).catch(() => {});
       if (error instanceof Failure || error instanceof MissingExtensions || !isDatabaseError(error)) throw error;
       throw new Failure(
         'restore',
@@ -285,18 +285,20 @@ export class ScratchDatabase {
 
   /** The objects that must be here after the restore, with their owners. */
   get expected(): Content[] {
-    return [...this.#schemas, ...this.entries].filter(isObject).map(({ kind, schema, tag, owner }) => {
+    return this.comparable([...this.#schemas, ...this.entries]).map(({ kind, schema, tag, owner }) => {
       return { kind, schema, tag, owner: this.replaced.has(owner) ? this.tester.user : owner };
     });
   }
 
-  async drop(): Promise<void> {
-    const session = await this.#server.connect();
-    try {
-      await drop(session, this.#made);
-    } finally {
-      await this.#server.close(session);
-    }
+  /** Without grants on what the tester owns for somebody else: to whom that one gave nothing, he gives something here. */
+  comparable(entries: readonly TocEntry[]): TocEntry[] {
+    const others = new Set([...this.replaced, this.tester.user]);
+    return entries.filter((entry) => isObject(entry) && (entry.kind !== 'ACL' || !others.has(entry.owner)));
+  }
+
+  /** Also after a cancel. Returns what could not be dropped. */
+  drop(): Promise<string[]> {
+    return dropMade(this.#server, this.#made);
   }
 }
 
@@ -312,9 +314,54 @@ interface Made {
   readonly lent: string[];
 }
 
-async function drop(session: Session, { identity, roles }: Made): Promise<void> {
-  if (identity !== undefined) await dropDatabase(session, identity);
-  for (const role of roles.toReversed()) await session.query(`DROP ROLE IF EXISTS ${quoteName(role)}`);
+const dropMs = 4000;
+
+/** With a session and a time limit of its own: whatever has become of the run's. */
+async function dropMade(server: ScratchServer, { identity, roles }: Made): Promise<string[]> {
+  const session = await server.connect({}, AbortSignal.timeout(dropMs));
+  try {
+    return await dropAll(session, identity?.name, roles);
+  } finally {
+    await server.close(session);
+  }
+}
+
+/** Returns what stayed. A database that calls itself a template cannot be dropped, and everybody may call his own one that. */
+async function dropAll(session: Session, database: string | undefined, roles: readonly string[]): Promise<string[]> {
+  const left: string[] = [];
+  const attempt = async (what: string, ...statements: readonly string[]): Promise<void> => {
+    try {
+      for (const statement of statements) await session.query(statement);
+    } catch (error) {
+      if (!isDatabaseError(error)) throw error;
+      left.push(what);
+    }
+  };
+  if (database !== undefined) {
+    const name = quoteName(database);
+    await attempt(
+      `the database ${database}`,
+      `ALTER DATABASE ${name} IS_TEMPLATE false`,
+      `DROP DATABASE IF EXISTS ${name} WITH (FORCE)`,
+    );
+  }
+  for (const role of roles.toReversed())
+    await attempt(`the role ${displayWord(role)}`, `DROP ROLE IF EXISTS ${quoteName(role)}`);
+  return left;
+}
+
+async function rolesMadeFor(session: Session, database: string): Promise<string[]> {
+  const rows = await session.query<{ name: string }>(
+    `SELECT rolname::text AS name FROM pg_catalog.pg_roles
+     WHERE pg_catalog.shobj_description(oid, 'pg_authid') = $1 ORDER BY oid`,
+    [madeFor(database)],
+  );
+  return rows.map((row) => row.name);
+}
+
+/** The comment on every role that is made for a test. */
+function madeFor(database: string): string {
+  return `made by pgassay for ${database}`;
 }
 
 /** The scratch server lacks them, and nobody said to skip them. */
@@ -345,7 +392,7 @@ interface Plan {
   readonly schemas: readonly TocEntry[];
   /** Who owns what in which schema. */
   readonly owners: readonly { readonly schema: string; readonly owner: string }[];
-  /** Rows of extensions' configuration tables. */
+  /** Rows and values of extensions' configuration tables and sequences. */
   readonly configuration: readonly TocEntry[];
 }
 
@@ -362,7 +409,7 @@ const dangerous = new Set([
 function planOf({ toc, skipExtensions }: ScratchRequest, replaced: ReadonlySet<string>): Plan {
   const byId = new Map(toc.entries.map((entry) => [entry.dumpId, entry]));
   const skip = new Set(skipExtensions);
-  const reach = new Reach(byId);
+  const reach = new Reach(toc.entries, byId);
   const entries: TocEntry[] = [];
   const leftOut: string[] = [];
   const skipped: Finding[] = [];
@@ -376,7 +423,11 @@ function planOf({ toc, skipExtensions }: ScratchRequest, replaced: ReadonlySet<s
     } else if (entry.kind === 'DEFAULT ACL' && replaced.has(entry.owner))
       leftOut.push(`default privileges of ${displayWord(entry.owner)}, who is powerful on the scratch server`);
     else if (entry.kind === 'MATERIALIZED VIEW DATA' && reach.foreign(entry))
-      leftOut.push(`the rows of materialized view ${displayWord(entry.tag)}, which reads foreign tables`);
+      leftOut.push(`the rows of materialized view ${displayWord(entry.tag)}, which reads from another server`);
+    else if (annotates && isOfOthers(entry, byId))
+      leftOut.push(`${entry.kind} of ${displayTag(entry.tag)}, which belongs to an extension or to PostgreSQL`);
+    else if (entry.kind === 'ACL' && /^SET SESSION AUTHORIZATION /m.test(entry.definition))
+      leftOut.push(`grants on ${displayTag(entry.tag)}, some of them passed on by who is not its owner`);
     else if (entry.kind === 'EXTENSION' || entry.kind === 'SCHEMA' || /^DATABASE/.test(entry.kind)) continue;
     else if (annotates && about !== undefined) continue;
     else {
@@ -405,25 +456,47 @@ function planOf({ toc, skipExtensions }: ScratchRequest, replaced: ReadonlySet<s
     skipped,
     schemas: toc.entries.filter((entry) => entry.kind === 'SCHEMA'),
     owners: [...owners.values()],
-    configuration: entries.filter((entry) => entry.kind === 'TABLE DATA' && !tables.has(entry.oid)),
+    configuration: entries.filter(
+      ({ kind, oid, dependencies }) =>
+        (kind === 'TABLE DATA' && !tables.has(oid)) ||
+        (kind === 'SEQUENCE SET' && !dependencies.some((id) => byId.has(id))),
+    ),
   };
 }
+
+/** Of an object whose definition is not in the archive; the schema public is there without one. */
+function isOfOthers({ tag, dependencies }: TocEntry, byId: ReadonlyMap<number, TocEntry>): boolean {
+  return !/^(?:SCHEMA public$|LARGE OBJECTS? )/.test(tag) && !dependencies.some((id) => byId.has(id));
+}
+
+/** Functions of extensions that connect to somewhere. */
+const connects = /\b(?:dblink\w*|http(?:_\w+)?|net\.http_\w+)\s*\(/i;
 
 /** What an entry depends on, over any number of steps. */
 class Reach {
   readonly #entries: ReadonlyMap<number, TocEntry>;
+  /** Tables that have a foreign table for a partition or a child: to read them is to read it. */
+  readonly #parents = new Set<number>();
   readonly #foreign = new Map<number, boolean>();
   readonly #extension = new Map<number, string | null>();
 
-  constructor(entries: ReadonlyMap<number, TocEntry>) {
+  constructor(all: readonly TocEntry[], entries: ReadonlyMap<number, TocEntry>) {
     this.#entries = entries;
+    const isForeign = (id: number): boolean => entries.get(id)?.kind === 'FOREIGN TABLE';
+    for (const { dumpId, kind, dependencies } of all)
+      if (isForeign(dumpId) || (/ATTACH$/.test(kind) && dependencies.some(isForeign)))
+        for (const id of dependencies) if (entries.get(id)?.kind === 'TABLE') this.#parents.add(id);
   }
 
   foreign(entry: TocEntry): boolean {
     const known = this.#foreign.get(entry.dumpId);
     if (known !== undefined) return known;
     this.#foreign.set(entry.dumpId, false);
-    const found = entry.kind === 'FOREIGN TABLE' || this.#below(entry).some((each) => this.foreign(each));
+    const found =
+      entry.kind === 'FOREIGN TABLE' ||
+      this.#parents.has(entry.dumpId) ||
+      connects.test(entry.definition) ||
+      this.#below(entry).some((each) => this.foreign(each));
     this.#foreign.set(entry.dumpId, found);
     return found;
   }
@@ -445,56 +518,66 @@ class Reach {
   }
 }
 
-/** What could not be repeated here, for people. */
+/**
+ * Roles that the archive needs, without login, and the tester. A role that was here before is nobody of ours: he may own
+ * other databases, create some, or lead to a superuser. Whatever is his in the archive is the tester's. What could not be
+ * repeated here is returned, for people.
+ */
 async function createRoles(
   session: Session,
-  { census, toc, seeing, superuser }: ScratchRequest,
+  { census, toc, seeing, superuser, own }: ScratchRequest,
   made: Made,
 ): Promise<string[]> {
   const needed = [...new Set([...census.roles, ...toc.entries.map((entry) => entry.owner)])].filter(
     (role) => role !== '' && !role.startsWith('pg_'),
   );
-  const existing = await session.query<{ name: string; powerful: boolean }>(
-    `WITH RECURSIVE above(member, role) AS (
-       SELECT oid, oid FROM pg_catalog.pg_roles WHERE rolname = ANY ($1)
-       UNION SELECT a.member, m.roleid FROM above a JOIN pg_catalog.pg_auth_members m ON m.member = a.role)
-     SELECT r.rolname::text AS name,
-            bool_or(p.rolsuper OR p.rolcreaterole OR p.rolreplication
-                    OR (p.rolname ~ '^pg_' AND NOT p.rolname = ANY ($2))) AS powerful
-     FROM above a JOIN pg_catalog.pg_roles r ON r.oid = a.member JOIN pg_catalog.pg_roles p ON p.oid = a.role
-     GROUP BY r.rolname`,
-    [needed, [...harmlessRoles]],
+  const existing = await session.query<{ name: string }>(
+    'SELECT rolname::text AS name FROM pg_catalog.pg_roles WHERE rolname = ANY ($1)',
+    [needed],
   );
-  if (!superuser) for (const { name, powerful } of existing) if (powerful) made.replaced.add(name);
+  if (!superuser) for (const { name } of existing) made.replaced.add(name);
   const known = new Set(existing.map((role) => role.name));
   const create = async (name: string, attributes: string): Promise<void> => {
     await session.query(`CREATE ROLE ${quoteName(name)} ${attributes}`);
     made.roles.push(name);
+    await session.query(`COMMENT ON ROLE ${quoteName(name)} IS '${madeFor(made.database)}'`);
   };
-  for (const role of needed) {
-    if (known.has(role)) continue;
-    const saw = seeing.superusers.has(role);
-    await create(role, `NOLOGIN${saw || seeing.bypassing.has(role) ? ' BYPASSRLS' : ''}`);
-    // A superuser's materialized view reads what nobody granted him.
-    if (saw) await session.query(`GRANT pg_read_all_data TO ${quoteName(role)}`);
+  const ours = needed.filter((role) => !known.has(role));
+  for (const role of ours) {
+    const sees = seeing.superusers.has(role) || seeing.bypassing.has(role);
+    await create(role, `NOLOGIN${sees ? ' BYPASSRLS' : ''}`);
   }
   const rights = superuser ? 'SUPERUSER' : 'NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION BYPASSRLS';
   await create(made.tester, `LOGIN PASSWORD '${made.password}' ${rights} INHERIT`);
   await create(made.lender, 'NOLOGIN');
-  const usable = needed.filter((role) => !made.replaced.has(role));
   const notes: string[] = [];
   for (const { role, member } of census.memberships) {
-    const ours = made.roles.includes(member) || made.roles.includes(role);
-    if (role.startsWith('pg_') ? harmlessRoles.has(role) : usable.includes(role)) {
-      if (ours && usable.includes(member)) await session.query(`GRANT ${quoteName(role)} TO ${quoteName(member)}`);
-    } else if (ours)
-      notes.push(`${displayWord(member)} is no member of ${displayWord(role)} here: that role is powerful`);
+    if (!ours.includes(member)) continue;
+    if (ours.includes(role) || (own && role === readsAll)) await grantRole(session, role, member);
+    // Of PostgreSQL's own roles many lead to files and programs of the server's machine.
+    else notes.push(`${displayWord(member)} is no member of ${displayWord(role)} here`);
   }
-  for (const role of [...usable, 'pg_read_all_data'])
-    await session.query(`GRANT ${quoteName(role)} TO ${quoteName(made.tester)}`);
-  for (const role of [...usable, made.tester])
-    await session.query(`GRANT ${quoteName(made.lender)} TO ${quoteName(role)}`);
+  for (const role of ours) {
+    await grantRole(session, role, made.tester);
+    await grantRole(session, made.lender, role);
+    if (!seeing.superusers.has(role)) continue;
+    // A superuser's materialized view reads what nobody granted him.
+    if (own) await grantRole(session, readsAll, role);
+    else for (const each of ours) if (each !== role) await grantRole(session, each, role);
+  }
+  await grantRole(session, made.lender, made.tester);
+  if (own) await grantRole(session, readsAll, made.tester);
   return notes;
+}
+
+/** A membership that would close a circle is left out. */
+async function grantRole(session: Session, role: string, member: string): Promise<void> {
+  try {
+    await session.query(`GRANT ${quoteName(role)} TO ${quoteName(member)}`);
+  } catch (error) {
+    // Invalid grant operation.
+    if (sqlState(error) !== '0LP01') throw error;
+  }
 }
 
 /** With the source's encoding and locale; where the machine lacks the locale, with one that it has, and a note. */
@@ -546,23 +629,42 @@ async function prepareSchemas(session: Session, { schemas }: Plan, made: Made): 
   made.lent.push(`ALTER SCHEMA public OWNER TO ${quoteName(row.owner)}`);
 }
 
+/** In rounds: which needs which is known to the server alone, and CASCADE would put the needed one into another's schema. */
 async function createExtensions(session: Session, { census, skipExtensions }: ScratchRequest, log: Log): Promise<void> {
-  for (const { name, version, schema } of census.extensions) {
-    if (skipExtensions.includes(name)) continue;
-    const [here] = await session.query<{ schema: boolean; version: boolean }>(
-      `SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1) AS schema,
-              EXISTS (SELECT FROM pg_catalog.pg_available_extension_versions v WHERE v.name = $2 AND v.version = $3) AS version`,
-      [schema, name, version],
-    );
-    const where = here?.schema === true ? ` SCHEMA ${quoteName(schema)}` : '';
-    const which = here?.version === true ? ` VERSION ${quoteName(version)}` : '';
-    try {
-      await session.query(`CREATE EXTENSION IF NOT EXISTS ${quoteName(name)} WITH${where}${which} CASCADE`);
-    } catch (error) {
-      if (!isDatabaseError(error)) throw error;
-      // Compared afterwards: what is missing is a finding then.
-      log.warn(`the extension ${displayWord(name)} could not be created: ${reduceMessage(error.message)}`);
+  let waiting = census.extensions.filter(({ name }) => !skipExtensions.includes(name));
+  let refusals = new Map<string, string>();
+  for (let before = -1; waiting.length > 0 && before !== waiting.length; ) {
+    before = waiting.length;
+    refusals = new Map();
+    for (const extension of waiting) {
+      const refusal = await createExtension(session, extension);
+      if (refusal !== undefined) refusals.set(extension.name, refusal);
     }
+    waiting = waiting.filter(({ name }) => refusals.has(name));
+  }
+  // Compared afterwards: what is missing is a finding then.
+  for (const [name, refusal] of refusals)
+    log.warn(`the extension ${displayWord(name)} could not be created: ${refusal}`);
+}
+
+/** Returns why the server refused, if it did. */
+async function createExtension(
+  session: Session,
+  { name, version, schema }: Census['extensions'][number],
+): Promise<string | undefined> {
+  const [here] = await session.query<{ schema: boolean; version: boolean }>(
+    `SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1) AS schema,
+            EXISTS (SELECT FROM pg_catalog.pg_available_extension_versions v WHERE v.name = $2 AND v.version = $3) AS version`,
+    [schema, name, version],
+  );
+  const where = here?.schema === true ? ` SCHEMA ${quoteName(schema)}` : '';
+  const which = here?.version === true ? ` VERSION ${quoteName(version)}` : '';
+  try {
+    await session.query(`CREATE EXTENSION IF NOT EXISTS ${quoteName(name)}${where}${which}`);
+    return undefined;
+  } catch (error) {
+    if (!isDatabaseError(error)) throw error;
+    return reduceMessage(error.message);
   }
 }
 
@@ -573,7 +675,8 @@ async function lend(session: Session, { owners, configuration }: Plan, made: Mad
     made.lent.push(`REVOKE ${what} FROM ${quoteName(role)}`);
   };
   const schemas = await session.query<{ name: string }>(
-    'SELECT nspname::text AS name FROM pg_catalog.pg_namespace WHERE nspname = ANY ($1)',
+    `SELECT nspname::text AS name FROM pg_catalog.pg_namespace
+     WHERE nspname = ANY ($1) AND nspname !~ '^pg_' AND nspname <> 'information_schema'`,
     [[...new Set(owners.map((each) => each.schema))]],
   );
   for (const { name } of schemas) await give(`CREATE, USAGE ON SCHEMA ${quoteName(name)}`, made.lender);
@@ -581,10 +684,17 @@ async function lend(session: Session, { owners, configuration }: Plan, made: Mad
     'SELECT fdwname::text AS name FROM pg_catalog.pg_foreign_data_wrapper',
   );
   for (const { name } of wrappers) await give(`USAGE ON FOREIGN DATA WRAPPER ${quoteName(name)}`, made.lender);
-  for (const { schema, tag } of configuration) {
-    const table = quoteQualified({ schema: schema ?? '', name: tag });
-    await give(`SELECT, INSERT ON TABLE ${table}`, made.tester).catch((error: unknown) => {
-      if (!isDatabaseError(error)) throw error;
-    });
-  }
+  const loaded = await session.query<QualifiedName & { kind: string }>(
+    `SELECT n.nspname::text AS schema, c.relname::text AS name, c.relkind::text AS kind
+     FROM pg_catalog.pg_extension x JOIN pg_catalog.pg_class c ON c.oid = ANY (x.extconfig)
+     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace`,
+  );
+  const wanted = new Set(configuration.map(({ schema, tag }) => nameKey({ schema: schema ?? '', name: tag })));
+  for (const relation of loaded.filter((each) => wanted.has(nameKey(each))))
+    await give(
+      relation.kind === 'S'
+        ? `SELECT, UPDATE ON SEQUENCE ${quoteQualified(relation)}`
+        : `SELECT, INSERT ON TABLE ${quoteQualified(relation)}`,
+      made.tester,
+    );
 }

@@ -16,7 +16,7 @@ export class ScriptCutOff extends Error {}
 
 /** Latin-1 stands for bytes here; the pieces are decoded when they are whole. Block comments are read without nesting. */
 const token =
-  /\s+|--[^\n]*\n|\/\*[\s\S]*?\*\/|[eE]'(?:[^'\\]|\\[\s\S]|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|\$(?:[A-Za-z_\x80-\xff][\w\x80-\xff]*)?\$|[A-Za-z_\x80-\xff][\w$\x80-\xff]*|\d[\w.]*|[\s\S]/y;
+  /\s+|--[^\n]*(?:\n|$)|\/\*[\s\S]*?\*\/|[eE]'(?:[^'\\]|\\[\s\S]|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|\$(?:[A-Za-z_\x80-\xff][\w\x80-\xff]*)?\$|[A-Za-z_\x80-\xff][\w$\x80-\xff]*|\d[\w.]*|[\s\S]/y;
 const mostStatement = 1024 * 1024 * 1024;
 const endOfRows = Buffer.from('\n\\.\n');
 

@@ -22,7 +22,7 @@ export interface RestoreTestReport {
 }
 
 const levels: Record<Level, string> = {
-  content: 'every row and every value by digest',
+  content: 'the rows of every table and the digest of their values',
   rows: 'the number of rows of every table',
   schema: 'definitions only, as the backup holds no rows',
 };
@@ -32,7 +32,7 @@ export function restoreTestText(report: RestoreTestReport): string {
   const { manifest, proof, restoreSeconds, location } = report;
   const lines = [`${manifest.name}/${manifest.id} ${verdictOf(report)}`];
   if (proof.result === 'passed')
-    lines.push(`  compared  ${levels[proof.level]}, sequences, every object with its owner`);
+    lines.push(`  compared  ${levels[proof.level]}, sequences, how many large objects, every object with its owner`);
   lines.push(
     `  took      ${formatSeconds(restoreSeconds)} to download and restore${limitOf(proof)}; ${timesOf(proof)}`,
   );
@@ -83,7 +83,7 @@ export function restoreTestSummary(
     '',
     `| backup |${details ? ' size |' : ''} compared |`,
     `|---|${details ? '---:|' : ''}---|`,
-    `| ${code(`${manifest.name}/${manifest.id}`)} |${details ? ` ${size} |` : ''} ${passed ? `${levels[proof.level]}, sequences, every object with its owner` : 'see below'} |`,
+    `| ${code(`${manifest.name}/${manifest.id}`)} |${details ? ` ${size} |` : ''} ${passed ? `${levels[proof.level]}, sequences, how many large objects, every object with its owner` : 'see below'} |`,
     '',
     ...(passed ? [] : failedLines(report, details)),
     '<details><summary>See it again on a machine of your own</summary>',

@@ -67,7 +67,7 @@ describe('the inputs of a backup', () => {
 
 describe('the inputs of a restore test', () => {
   const tested = actionIn('restore-test');
-  const around = { machine: surroundings.machine, source: null, identity: undefined, holdsSecrets: false };
+  const around = { machine: surroundings.machine, source: null, identity: undefined };
 
   test('are the same in action.yml, in the code and on the command line, where the backup is an argument', () => {
     assert.deepEqual(Object.keys(tested.inputs).sort(), [...restoreTestInputs, ...alertInputs].sort());

@@ -46,7 +46,7 @@ describe('the step pgassay/pgassay/restore-test', () => {
     );
     assert.deepEqual(result.droppedOutputs, []);
     assert.match(result.summary, /^### assayed: the backup of .* UTC \(just now\) restores\n\n2 tables, 501 rows · /);
-    assert.match(result.summary, /every row and every value by digest/);
+    assert.match(result.summary, /the rows of every table and the digest of their values/);
     assert.deepEqual(result.orphans, []);
     assert.deepEqual(
       result.leftovers.filter((name) => !name.startsWith('pgassay-findings-')),

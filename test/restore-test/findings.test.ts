@@ -218,6 +218,20 @@ describe('what is not as it was recorded is found, though every checksum fits', 
         assert.doesNotMatch(result.stdout, /passed/);
       });
 
+    test('random: draws damaged backups too, and then fails', async () => {
+      const copy = await forged(backup, {});
+      const stamp = backup.id.slice(0, 16);
+      for (let at = 0; at < 30; at++)
+        await cp(copy.folder, join(copy.folder, '..', `${stamp}-0000${String(at).padStart(2, '0')}`), {
+          recursive: true,
+        });
+      const result = await tryRestoreTest(cluster, { ...copy, id: 'random:1d' });
+      // One of 31 is whole.
+      if (result.exitCode === 0) return;
+      assert.equal(result.exitCode, 40, said(result));
+      assert.match(result.stderr, /^locate: the backup to be tested, assayed\/\S+, is damaged/m);
+    });
+
     test('the newest backup is damaged: latest does not pass with an older one', async () => {
       const copy = await forged(backup, {});
       const proofsOf = (folder: string): string[] =>
@@ -228,7 +242,7 @@ describe('what is not as it was recorded is found, though every checksum fits', 
       await cp(copy.folder, join(root, newer), { recursive: true });
       const result = await tryRestoreTest(cluster, { ...copy, id: 'latest' });
       assert.equal(result.exitCode, 40, said(result));
-      assert.match(result.stderr, /^locate: the newest backup, assayed\/20991231T000000Z-abcdef, is damaged/m);
+      assert.match(result.stderr, /^locate: the backup to be tested, assayed\/20991231T000000Z-abcdef, is damaged/m);
       assert.deepEqual(proofsOf(copy.folder), before);
     });
   });

@@ -81,7 +81,7 @@ describe('a restore test leaves production alone', () => {
       assert.deepEqual(report?.findings, [], said(result));
       assert.deepEqual(report.leftOut, [
         'USER MAPPING public SERVER production',
-        'the rows of materialized view near, which reads foreign tables',
+        'the rows of materialized view near, which reads from another server',
       ]);
       assert.equal(connections, 0);
     } finally {

@@ -76,6 +76,31 @@ describe('a scratch server that was given', () => {
     assert.equal(result.stdout, '');
   });
 
+  test('a test that was cancelled leaves no database and no role there', async () => {
+    const [databases, roles] = [await databasesOf(other), await rolesOf(other)];
+    const run = startRestoreTest(source, backup, ['--checks', 'SELECT pg_sleep(60) IS NULL'], {
+      PGASSAY_SCRATCH_URL: other.url('postgres'),
+    });
+    await until(async () => (await rolesOf(other)).length > roles.length || undefined);
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    run.signal('SIGTERM');
+    assert.equal((await run.done).exitCode, 130);
+    assert.deepEqual(await databasesOf(other), databases);
+    assert.deepEqual(await rolesOf(other), roles);
+  });
+
+  test('what killed tests have left there a day ago goes with the next one, its roles too', async () => {
+    const [databases, roles] = [await databasesOf(other), await rolesOf(other)];
+    const left = 'pgassay_test_20200101000000_0123abcd';
+    await other.createDatabase(left, 'IS_TEMPLATE true');
+    await other.query('postgres', `CREATE ROLE stayed; COMMENT ON ROLE stayed IS 'made by pgassay for ${left}'`);
+    const result = await tryRestoreTest(source, backup, [], { PGASSAY_SCRATCH_URL: other.url('postgres') });
+    assert.equal(result.exitCode, 0, said(result));
+    assert.match(result.stderr, /removed the database pgassay_test_20200101000000_0123abcd/);
+    assert.deepEqual(await databasesOf(other), databases);
+    assert.deepEqual(await rolesOf(other), roles);
+  });
+
   for (const signal of ['SIGKILL', 'SIGTERM'] as const)
     test(`a throw-away server of ours is gone after ${signal}, with its folder`, { skip: onlyLinux() }, async () => {
       const temporary = await scratch();
