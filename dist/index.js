@@ -69473,6 +69473,8 @@ __nccwpck_require__.d(__webpack_exports__, {
   RR: () => (/* reexport */ runBackup),
   dy: () => (/* reexport */ runBackupPost),
   xw: () => (/* reexport */ runCli),
+  PF: () => (/* reexport */ runRestore),
+  px: () => (/* reexport */ runRestorePost),
   $5: () => (/* reexport */ runRestoreTest),
   VR: () => (/* reexport */ runRestoreTestPost)
 });
@@ -82858,6 +82860,10 @@ function visibilityOf(repository) {
         return 'public';
     return visibility === 'private' || visibility === 'internal' || hidden === true ? 'private' : 'unknown';
 }
+/** As the event that started the run says; without one nobody knows. */
+function repositoryIsPrivate() {
+    return visibilityOf(record(eventOf(process.env.GITHUB_EVENT_PATH)).repository) === 'private';
+}
 function eventOf(path) {
     try {
         return path === undefined ? undefined : JSON.parse((0,external_node_fs_.readFileSync)(path, 'utf8'));
@@ -83078,168 +83084,88 @@ function warnOf({ backups, damaged }, log) {
             log.warn(`${manifest.name}/${manifest.id} is used as it was first stored, but somebody changed it: ${tampering.join(', ')}`);
 }
 
-;// CONCATENATED MODULE: ./build/proofs.js
+;// CONCATENATED MODULE: ./build/report/table.js
+/** A plain table for a terminal: columns padded to their widest cell, the given ones to the right. */
+function table(head, rows, right = []) {
+    const all = [head, ...rows];
+    const widths = head.map((_, column) => Math.max(...all.map((row) => width(row[column] ?? ''))));
+    return all
+        .map((row) => row
+        .map((cell, column) => {
+        const gap = ' '.repeat((widths[column] ?? 0) - width(cell));
+        return right.includes(column) ? gap + cell : cell + gap;
+    })
+        .join('  ')
+        .trimEnd())
+        .join('\n');
+}
+/** Characters, not UTF-16 units: an emoji in a name is one. */
+function width(text) {
+    return [...text].length;
+}
+
+;// CONCATENATED MODULE: ./build/report/restore.js
 
 
 
-
-/** Writes a proof beside its backup and returns its address. Throws a `Failure`. */
-async function writeProof(store, proof) {
-    const name = proofName(new Date(proof.testedAt));
-    for (let more = 1;; more++) {
-        const file = more === 1 ? name : name.replace('.json', `-${more}.json`);
-        const path = `${proof.name}/${proof.backupId}/${file}`;
-        try {
-            await put(store, path, serializeProof(proof));
-            return `${store.uri}/${path}`;
-        }
-        catch (error) {
-            // Two tests of one backup in one second.
-            if (!(error instanceof Failure) || error.exit !== 'exists' || more === 10)
-                throw error;
-        }
-    }
-}
-/** The newest proof of a backup that is of this very manifest; undefined when it was never tested. */
-async function newestProof(store, backup) {
-    for (const file of backup.proofs.toReversed()) {
-        const proof = await readProof(store, backup, file);
-        if (proof !== undefined)
-            return proof;
-    }
-    return undefined;
-}
-/** All of them, newest first. */
-async function readProofs(store, backup) {
-    const proofs = await Promise.all(backup.proofs.toReversed().map((file) => readProof(store, backup, file)));
-    return proofs.filter((proof) => proof !== undefined);
-}
-/** Undefined for what is no proof, or one of another manifest. */
-async function readProof(store, { manifest, manifestSha256 }, file) {
-    const bytes = await store.read(`${manifest.name}/${manifest.id}/${file}`);
-    if (bytes === undefined)
-        return undefined;
-    try {
-        const proof = parseProof(bytes);
-        const same = proof.backupId === manifest.id && proof.name === manifest.name;
-        return same && proof.manifestSha256 === manifestSha256 ? proof : undefined;
-    }
-    catch (error) {
-        if (error instanceof UnreadableDocument)
-            return undefined;
-        throw error;
-    }
-}
-/** The newest backup whose newest proof passed; null when none has. At most so many are looked at. */
-async function newestProven(store, backups, most = 60) {
-    for (const backup of backups.slice(0, most)) {
-        const proof = backup.proofs.length === 0 ? undefined : await newestProof(store, backup);
-        if (proof?.result === 'passed')
-            return backup;
-    }
-    return null;
-}
-
-;// CONCATENATED MODULE: ./build/report/restore-test.js
-
-
-const restore_test_levels = {
-    content: 'every row and every value by digest',
-    rows: 'the number of rows of every table',
-    schema: 'definitions only, as the backup holds no rows',
-};
-/** For a terminal: the verdict, then what it rests on. */
-function restoreTestText(report) {
-    const { manifest, proof, restoreSeconds, location } = report;
-    const lines = [`${manifest.name}/${manifest.id} ${verdictOf(report)}`];
-    if (proof.result === 'passed')
-        lines.push(`  compared  ${restore_test_levels[proof.level]}, sequences, every object with its owner`);
-    lines.push(`  took      ${formatSeconds(restoreSeconds)} to download and restore${limitOf(proof)}; ${timesOf(proof)}`);
-    for (const each of proof.leftOut)
-        lines.push(`  left out  ${each}`);
-    for (const each of proof.notes)
-        lines.push(`  note      ${each}`);
-    if (location !== undefined)
-        lines.push(`  proof     ${location}`);
-    return lines.join('\n');
-}
-function verdictOf({ proof, tables, rows }) {
-    if (proof.result === 'failed')
-        return `does not restore as it was recorded: ${formatCount(proof.findings.length, 'finding')}`;
-    return `restores: ${formatCount(tables, 'table')}, ${formatCount(rows, 'row')}, all as recorded`;
-}
-function limitOf({ maxRestoreSeconds }) {
-    return maxRestoreSeconds === null ? '' : ` of the ${formatSeconds(maxRestoreSeconds)} allowed`;
-}
-function timesOf({ timings }) {
-    return Object.entries(timings)
-        .map(([phase, took]) => `${phase} ${formatSeconds(took)}`)
-        .join(', ');
-}
-const restore_test_mostFindings = 200;
-/**
- * The job summary: the verdict in its first line, then the findings, then how to see them again. Without `details` it
- * holds no name out of the database and no count.
- */
-function restoreTestSummary(report, now, details) {
-    const { manifest, proof, restoreSeconds, command, location, store } = report;
-    const passed = proof.result === 'passed';
-    const taken = `backup of ${formatTime(manifest.createdAt)} (${formatAge(manifest.createdAt, now)})`;
-    const counts = passed
-        ? `${formatCount(report.tables, 'table')}, ${formatCount(report.rows, 'row')} · `
-        : `${formatCount(proof.findings.length, 'finding')} · `;
-    const size = formatBytes(manifest.files[0]?.bytes ?? 0);
+const analyze = 'ANALYZE';
+/** For a terminal: every table, then the verdict, then what is left to do. */
+function restoreText(report) {
+    const { manifest, database, compared, seconds } = report;
     return [
-        `### ${markdown(manifest.name)}: the ${taken} ${passed ? 'restores' : 'does not restore as it was recorded'}`,
+        table(['table', 'recorded', 'restored'], compared.map((each) => [each.object, formatNumber(each.recorded), foundIn(each)]), [1, 2]),
         '',
-        `${details ? counts : ''}${formatSeconds(restoreSeconds)} to download and restore${limitOf(proof)} · PostgreSQL ${manifest.database.serverVersion} → ${proof.server || 'not restored'}`,
-        '',
-        `| backup |${details ? ' size |' : ''} compared |`,
-        `|---|${details ? '---:|' : ''}---|`,
-        `| ${code(`${manifest.name}/${manifest.id}`)} |${details ? ` ${size} |` : ''} ${passed ? `${restore_test_levels[proof.level]}, sequences, every object with its owner` : 'see below'} |`,
-        '',
-        ...(passed ? [] : failedLines(report, details)),
-        '<details><summary>See it again on a machine of your own</summary>',
-        '',
-        fenced('sh', [command(details ? store : "'…'")]),
-        '',
-        '</details>',
-        '',
-        '<details><summary>Details</summary>',
-        '',
-        `Timings: ${timesOf(proof)}. ${location === undefined ? 'The proof could not be written.' : details ? `Proof: ${code(location)}.` : 'The proof lies beside the backup.'}`,
-        '',
-        ...(details ? named('Left out, because it would have reached out of the scratch server:', proof.leftOut) : []),
-        ...(details ? named('Notes:', proof.notes) : []),
-        '</details>',
-        '',
+        `${manifest.name}/${manifest.id} restored into ${database} in ${formatSeconds(seconds)}: ${countsOf(report)}, ${verdictOf(report)}`,
+        `run ${analyze} there before traffic returns: statistics are not part of a dump`,
     ].join('\n');
 }
-function failedLines({ proof, hint }, details) {
-    const meaning = 'This backup is no proof of recovery. Older backups are kept until retention removes them: do not shorten it now.';
-    if (!details)
-        return [
-            'What was found names objects of the database and is withheld here: the repository is public, or may be, or `alert-details` is `false`. The log and the findings file have it; `alert-details: true` shows it.',
-            '',
-            meaning,
-            '',
-        ];
-    const rest = proof.findings.length - restore_test_mostFindings;
+const mostTables = 500;
+/** The job summary. Without `details` it holds no name out of the database and no count. */
+function restoreSummary(report, now, details) {
+    const { manifest, database, compared, seconds } = report;
+    const rest = compared.length - mostTables;
     return [
-        '| object | expected | found |',
-        '|---|---|---|',
-        ...proof.findings
-            .slice(0, restore_test_mostFindings)
-            .map((each) => `| ${code(each.object)} | ${code(each.expected)} | ${code(each.found)} |`),
+        `### ${markdown(manifest.name)} is restored${details ? ` into ${markdown(database)}` : ''}: ${verdictOf(report)}`,
         '',
-        ...(rest > 0 ? [`and ${formatCount(rest, 'more finding')}, in the findings file`, ''] : []),
-        meaning,
+        `${details ? `${countsOf(report)} · ` : ''}${formatSeconds(seconds)} · backup of ${formatTime(manifest.createdAt)} (${formatAge(manifest.createdAt, now)}) · PostgreSQL ${manifest.database.serverVersion}`,
         '',
-        ...(hint === undefined ? [] : [`What to do: ${markdown(hint)}`, '']),
-    ];
+        '| backup | compared |',
+        '|---|---|',
+        `| ${code(`${manifest.name}/${manifest.id}`)} | size, SHA-256, rows of every table, sequences |`,
+        '',
+        '<details><summary>What to do before traffic returns</summary>',
+        '',
+        'Statistics are not part of a dump: without them queries are planned badly.',
+        '',
+        fenced('sh', [`psql -d "$TARGET_URL" -c ${analyze}`]),
+        '',
+        '</details>',
+        '',
+        ...(details
+            ? [
+                '<details><summary>Tables</summary>',
+                '',
+                '| table | recorded | restored |',
+                '|---|---:|---:|',
+                ...compared
+                    .slice(0, mostTables)
+                    .map((each) => `| ${code(each.object)} | ${formatNumber(each.recorded)} | ${foundIn(each)} |`),
+                '',
+                ...(rest > 0 ? [`and ${formatCount(rest, 'more table')}`, ''] : []),
+                '</details>',
+                '',
+            ]
+            : []),
+    ].join('\n');
 }
-function named(title, items) {
-    return items.length === 0 ? [] : [title, '', ...items.map((item) => `- ${code(item)}`), ''];
+function countsOf({ tables, rows }) {
+    return `${formatCount(tables, 'table')}, ${formatCount(rows, 'row')}`;
+}
+function foundIn({ found }) {
+    return found === undefined ? 'not counted' : formatNumber(found);
+}
+function verdictOf({ uncounted }) {
+    return uncounted === 0 ? 'all as recorded' : `as recorded but for ${formatCount(uncounted, 'table')} not counted`;
 }
 
 ;// CONCATENATED MODULE: ./build/machine.js
@@ -83580,36 +83506,6 @@ async function applyToDatabase(session, database, statements) {
     return left;
 }
 
-;// CONCATENATED MODULE: ./build/postgres/extension-images.js
-/** Container images that bring an extension along, as their own projects publish them; `N` is PostgreSQL's major. */
-const extension_images_images = [
-    [['vector'], 'pgvector/pgvector:pgN'],
-    [
-        [
-            'postgis',
-            'postgis_raster',
-            'postgis_topology',
-            'postgis_sfcgal',
-            'postgis_tiger_geocoder',
-            'address_standardizer',
-        ],
-        'postgis/postgis:N-3.5',
-    ],
-    [['timescaledb'], 'timescale/timescaledb:latest-pgN'],
-    [['citus', 'citus_columnar'], 'citusdata/citus'],
-    [['age'], 'apache/age'],
-    [
-        ['pg_graphql', 'pg_net', 'pgsodium', 'supabase_vault', 'wrappers', 'pgjwt', 'pg_jsonschema', 'pgmq', 'pg_tle'],
-        'supabase/postgres, a tag of major N',
-    ],
-];
-/** What to write into `services:` so that the scratch server has these extensions; empty when nobody is known to. */
-function imagesFor(extensions, major) {
-    return extension_images_images
-        .filter(([names]) => names.some((name) => extensions.includes(name)))
-        .map(([, image]) => image.replace(/N(?=$|-)/, String(major)));
-}
-
 ;// CONCATENATED MODULE: ./build/postgres/read-back.js
 
 
@@ -83790,6 +83686,1173 @@ async function pgRestore(plan, args, { log, signal }, onLine = () => { }) {
         clearInterval(progress);
         signal.removeEventListener('abort', stop);
     }
+}
+
+;// CONCATENATED MODULE: ./build/postgres/target-database.js
+
+
+
+/** Undefined: this server has no database of that name. */
+async function identify(session, name) {
+    const [row] = await session.query('SELECT oid::text AS oid FROM pg_catalog.pg_database WHERE datname = $1', [name]);
+    if (row === undefined)
+        return undefined;
+    const system = await session
+        .query('SELECT system_identifier::text AS id FROM pg_catalog.pg_control_system()')
+        .catch((error) => {
+        if (isDatabaseError(error))
+            return [];
+        throw error;
+    });
+    return { name, oid: row.oid, system: system[0]?.id ?? null };
+}
+function isMissingDatabase(error) {
+    return error instanceof Failure && error.cause instanceof Error && error.cause.message === 'SQLSTATE 3D000';
+}
+/** The connection ended before the server answered: the database may be there, and nobody knows which it is. */
+class CreationUnknown extends Error {
+}
+/**
+ * Creates the database as the source was: encoding, locale, its provider and rules. Throws a `Failure` when the server
+ * refuses and {@link CreationUnknown} when it did not answer.
+ */
+async function createDatabase(maintenance, name, source) {
+    try {
+        await maintenance.query(`CREATE DATABASE ${quoteName(name)} TEMPLATE template0 ENCODING ${literal(source.encoding)}${localeOf(source)}`);
+        const created = await identify(maintenance, name);
+        if (created !== undefined)
+            return created;
+    }
+    catch (error) {
+        if (!isDatabaseError(error))
+            throw new CreationUnknown('no answer', { cause: error });
+        throw target_database_refusal(error, error.code, name, source);
+    }
+    throw new Failure('restore', 'restore', `the database ${displayWord(name)} is gone again right after its creation`);
+}
+function target_database_refusal(error, code, name, source) {
+    if (code === '42501')
+        return new Failure('restore', 'privilege', `this role may not create the database ${displayWord(name)}`, {
+            hint: 'let somebody who may create it, then restore into the empty database',
+            cause: error,
+        });
+    return new Failure('restore', 'restore', `the database ${displayWord(name)} could not be created: ${reduceMessage(error.message)}`, {
+        hint: `the source has encoding ${source.encoding} and collation ${source.collation}; create the database yourself with what this server has, then restore into it`,
+        cause: error,
+    });
+}
+/** Backups of before lcCollate was recorded name one locale, which stands for both categories. */
+function localeOf(source) {
+    const [, provider, locale = ''] = /^(icu|builtin):(.*)$/s.exec(source.collation) ?? [];
+    const collate = source.lcCollate ?? (provider === undefined ? source.collation : undefined);
+    const ctype = source.lcCtype ?? collate;
+    let clauses = '';
+    if (provider !== undefined)
+        clauses += ` LOCALE_PROVIDER ${provider} ${provider === 'icu' ? 'ICU_LOCALE' : 'BUILTIN_LOCALE'} ${literal(locale)}`;
+    if (provider === 'icu' && source.icuRules !== undefined)
+        clauses += ` ICU_RULES ${literal(source.icuRules)}`;
+    if (collate !== undefined)
+        clauses += ` LC_COLLATE ${literal(collate)}`;
+    if (ctype !== undefined)
+        clauses += ` LC_CTYPE ${literal(ctype)}`;
+    return clauses;
+}
+function literal(text) {
+    const quoted = `'${text.replaceAll("'", "''").replaceAll('\\', '\\\\')}'`;
+    return text.includes('\\') ? ` E${quoted}` : quoted;
+}
+/** Drops that very database, with every session in it. `another`: what has its name now is not it, and stays. */
+async function dropDatabase(maintenance, database) {
+    const found = await identify(maintenance, database.name);
+    if (found === undefined)
+        return 'gone';
+    if (!isSame(found, database))
+        return 'another';
+    await maintenance.query(`DROP DATABASE ${quoteName(database.name)} WITH (FORCE)`);
+    return 'dropped';
+}
+function isSame(a, b) {
+    return a.oid === b.oid && a.system === b.system;
+}
+
+;// CONCATENATED MODULE: ./build/postgres/target.js
+
+
+
+
+
+/** Every server has this database, and a role that may create one may usually connect to it. */
+const maintenanceDatabase = 'postgres';
+/** The database that is restored into, on the one server that the first session reached. */
+class Target {
+    #options;
+    #sessions = new Set();
+    #server;
+    #database;
+    #created = false;
+    #dropped = false;
+    #creationUnknown = false;
+    constructor(options) {
+        this.#options = options;
+    }
+    get created() {
+        return this.#created;
+    }
+    get server() {
+        if (this.#server === undefined)
+            throw new Error('the target was not opened');
+        return this.#server;
+    }
+    /**
+     * A session in the database, which is created as `source` was when the server does not have it; `judge` is asked about
+     * the server first. Throws a `Failure`.
+     */
+    async open(source, judge) {
+        const { connection, log } = this.#options;
+        const name = connection.database;
+        try {
+            const session = await this.#connect(name, this.#options.signal);
+            this.#database = await identify(session, name);
+            await judge(session);
+            return session;
+        }
+        catch (error) {
+            if (!isMissingDatabase(error))
+                throw error;
+        }
+        const maintenance = await this.#connect(maintenanceDatabase, this.#options.signal);
+        await judge(maintenance);
+        // Of several hosts this may be another one than said that it has no such database.
+        this.#database = await identify(maintenance, name);
+        if (this.#database === undefined) {
+            try {
+                this.#database = await createDatabase(maintenance, name, source);
+            }
+            catch (error) {
+                if (!(error instanceof CreationUnknown))
+                    throw error;
+                this.#creationUnknown = true;
+                throw new Failure('restore', 'connect', `the connection ended while ${displayWord(name)} was being created`, {
+                    cause: error,
+                });
+            }
+            this.#created = true;
+            log.info(`created the database ${displayWord(name)}`);
+        }
+        await this.close(maintenance);
+        return this.reopen();
+    }
+    /** A fresh session in that very database. Throws a `Failure` when another one has its name now. */
+    async reopen(signal = this.#options.signal) {
+        const { database: name } = this.#options.connection;
+        const session = await this.#connect(name, signal);
+        const found = await identify(session, name);
+        if (found !== undefined && this.#database !== undefined && isSame(found, this.#database))
+            return session;
+        await this.close(session);
+        throw new Failure('restore', 'restore', `${displayWord(name)} is not the database any more that was restored into`);
+    }
+    async close(session) {
+        this.#sessions.delete(session);
+        await session.close();
+    }
+    async closeAll() {
+        await Promise.all([...this.#sessions].map((session) => this.close(session)));
+    }
+    /** Begins anew when {@link undo} has dropped the database; false when there is something left of it. */
+    restart() {
+        if (!this.#dropped)
+            return false;
+        this.#dropped = false;
+        this.#created = false;
+        this.#database = undefined;
+        return true;
+    }
+    /** What to say when there is nothing to undo. */
+    untouched() {
+        if (!this.#creationUnknown)
+            return 'nothing was changed';
+        const name = displayWord(this.#options.connection.database);
+        return `the database ${name} may be there now, empty: its creation had been asked for`;
+    }
+    /**
+     * Drops the database if it was created here and is still that very one, and tells what is left of it. `onServer` gets
+     * a session on the server afterwards: in the maintenance database, or in the target when that was there before.
+     */
+    async undo(withinMs, onServer) {
+        const name = displayWord(this.#options.connection.database);
+        const limit = AbortSignal.timeout(withinMs);
+        const late = new Promise((_resolve, reject) => {
+            limit.addEventListener('abort', () => reject(new Error('too late')), { once: true });
+        });
+        late.catch(() => { });
+        const work = async () => {
+            if (!this.#created || this.#database === undefined) {
+                await onServer(await this.reopen(limit));
+                return '';
+            }
+            const session = await this.#connect(maintenanceDatabase, limit);
+            const outcome = await dropDatabase(session, this.#database);
+            this.#dropped = outcome !== 'another';
+            await onServer(session);
+            if (outcome === 'another')
+                return `another database is called ${name} now than the one created here; nothing was dropped`;
+            return `the database ${name}, created here, ${outcome === 'gone' ? 'is gone' : 'was dropped again'}`;
+        };
+        try {
+            return await Promise.race([work(), late]);
+        }
+        catch {
+            if (!this.#created)
+                return '';
+            return `the database ${name}, created here, could not be dropped again; it is not complete, do not use it`;
+        }
+        finally {
+            await this.closeAll();
+        }
+    }
+    async #connect(database, signal) {
+        const { connection, applicationName, onRunner } = this.#options;
+        const session = await connect({ ...connection, database }, { applicationName, signal, onRunner, ...(this.#server === undefined ? {} : { pinned: this.#server }) });
+        this.#server ??= session.server;
+        this.#sessions.add(session);
+        await prepareSession(session);
+        await session.query('SET default_transaction_read_only = off');
+        return session;
+    }
+}
+
+;// CONCATENATED MODULE: ./build/postgres/target-checks.js
+
+
+
+
+/** What a server must have before anything is created there. Throws a `Failure` that says what it lacks. */
+async function requireServer(session, source, extensions) {
+    const { version } = await readServerFacts(session);
+    const archived = parseVersion(source.serverVersion);
+    if (archived !== undefined && version.major < archived.major)
+        throw new Failure('restore', 'version', `the backup is from PostgreSQL ${formatVersion(archived)} and the target is ${formatVersion(version)}: an older server cannot take it`, { hint: `restore into PostgreSQL ${archived.major} or later` });
+    const available = await session.query('SELECT name FROM pg_catalog.pg_available_extensions');
+    const names = new Set(available.map((row) => row.name));
+    const missing = extensions.filter((extension) => !names.has(extension.name));
+    if (missing.length === 0)
+        return;
+    throw new Failure('restore', 'restore', `the target server does not have ${missing.map((each) => `${displayWord(each.name)} ${displayWord(each.version)}`).join(', ')}`, { hint: 'install the extension there, or restore into a server or image that has it' });
+}
+/** Throws a `Failure` when this is the very database that was backed up, and nobody has typed its name. */
+async function requireAnother(session, source, { name, confirmed }) {
+    if (confirmed || source.id === null)
+        return;
+    const { database } = await readServerFacts(session);
+    if (database.id !== source.id)
+        return;
+    throw new Failure('restore', 'badInput', `${displayWord(name)} is the database that this backup was taken from; nothing was changed`, { hint: `restore into another database, or say that this one is meant with confirm: ${displayWord(name)}` });
+}
+/** Catalogs of objects in schemas: what they are called, the catalog, its name and schema columns, a condition. */
+const inSchemas = [
+    ['', 'pg_class', 'relname', 'relnamespace', "o.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')"],
+    ['function ', 'pg_proc', 'proname', 'pronamespace', 'true'],
+    [
+        'type ',
+        'pg_type',
+        'typname',
+        'typnamespace',
+        "(o.typtype IN ('d', 'e', 'r') OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = o.typrelid AND c.relkind = 'c'))",
+    ],
+    ['operator ', 'pg_operator', 'oprname', 'oprnamespace', 'true'],
+    ['collation ', 'pg_collation', 'collname', 'collnamespace', 'true'],
+    ['conversion ', 'pg_conversion', 'conname', 'connamespace', 'true'],
+    ['text search configuration ', 'pg_ts_config', 'cfgname', 'cfgnamespace', 'true'],
+    ['text search dictionary ', 'pg_ts_dict', 'dictname', 'dictnamespace', 'true'],
+];
+/** The same for objects outside of schemas. */
+const elsewhere = [
+    ['schema ', 'pg_namespace', 'o.nspname', `o.nspname NOT IN ('public', 'information_schema') AND o.nspname !~ '^pg_'`],
+    ['large object ', 'pg_largeobject_metadata', 'o.oid', 'true'],
+    ['foreign-data wrapper ', 'pg_foreign_data_wrapper', 'o.fdwname', 'true'],
+    ['foreign server ', 'pg_foreign_server', 'o.srvname', 'true'],
+    ['publication ', 'pg_publication', 'o.pubname', 'true'],
+    ['event trigger ', 'pg_event_trigger', 'o.evtname', 'true'],
+    ['language ', 'pg_language', 'o.lanname', 'true'],
+    ['cast ', 'pg_cast', "pg_catalog.format('%s as %s', o.castsource::regtype, o.casttarget::regtype)", 'true'],
+];
+/** Objects that initdb makes have lower ids, and extensions' own objects go with their extension. */
+const made = (catalog) => `o.oid >= 16384 AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+     WHERE d.classid = 'pg_catalog.${catalog}'::regclass AND d.objid = o.oid AND d.objsubid = 0 AND d.deptype IN ('e', 'i'))`;
+const objectsQuery = [
+    ...inSchemas.map(([kind, catalog, name, schema, condition]) => `SELECT '${kind}' AS kind, n.nspname::text AS schema, o.${name}::text AS name
+       FROM pg_catalog.${catalog} o JOIN pg_catalog.pg_namespace n ON n.oid = o.${schema}
+       WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND ${condition} AND ${made(catalog)}`),
+    ...elsewhere.map(([kind, catalog, name, condition]) => `SELECT '${kind}', NULL, (${name})::text FROM pg_catalog.${catalog} o WHERE ${condition} AND ${made(catalog)}`),
+    `SELECT 'subscription ', NULL, o.subname::text FROM pg_catalog.pg_subscription o
+   WHERE o.subdbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())`,
+].join('\nUNION ALL ');
+/** Throws a `Failure` unless the database holds no object that somebody made. */
+async function requireEmpty(session, name) {
+    const objects = await session.query(`SELECT kind, schema, name FROM (${objectsQuery}) o ORDER BY kind COLLATE "C", schema COLLATE "C", name COLLATE "C"`);
+    if (objects.length === 0)
+        return;
+    const shown = objects
+        .slice(0, 5)
+        .map((each) => {
+        const { kind, schema } = each;
+        if (schema !== null)
+            return `${kind}${displayName({ schema, name: each.name })}`;
+        return `${kind}${kind === 'large object ' || kind === 'cast ' ? each.name : displayWord(each.name)}`;
+    })
+        .join(', ');
+    const more = objects.length > 5 ? ` and ${objects.length - 5} more` : '';
+    throw new Failure('restore', 'badInput', `the database ${displayWord(name)} is not empty: it has ${shown}${more}; nothing was changed`, {
+        hint: 'restore into a database that does not exist yet (it is created) or an empty one, look at it, then switch over',
+    });
+}
+
+;// CONCATENATED MODULE: ./build/postgres/target-roles.js
+
+
+
+
+/** Kinds of entries that `ALTER … OWNER TO` follows, for which the new owner needs CREATE in the schema. */
+const ownedInSchema = new Set(('TABLE,VIEW,MATERIALIZED VIEW,FOREIGN TABLE,SEQUENCE,TYPE,DOMAIN,FUNCTION,PROCEDURE,AGGREGATE,OPERATOR,OPERATOR CLASS,' +
+    'OPERATOR FAMILY,COLLATION,CONVERSION,TEXT SEARCH DICTIONARY,TEXT SEARCH CONFIGURATION,STATISTICS').split(','));
+/** The roles that owners, grants and policies need, on the target's server. What was created here can be removed again. */
+class TargetRoles {
+    /** Roles that were created and are to stay. */
+    created = [];
+    /** Lends CREATE on the schema public to owners while pg_restore runs: its own grants come last. */
+    #lender;
+    /**
+     * Creates what is missing, NOLOGIN with its memberships, where that is allowed. Returns whether owners and grants can
+     * be kept. Throws a `Failure` when `keep` insists and it is not possible, or when policies need roles that are not there.
+     */
+    async prepare(session, census, owners, log) {
+        const me = await readMe(session);
+        const owning = ownersOf(census);
+        const needed = [...new Set([...census.roles, ...owning])].filter((role) => !isPredefined(role));
+        const missing = await missingOf(session, needed);
+        const hasPolicies = census.contents.some((entry) => entry.kind === 'POLICY');
+        if (missing.length > 0 && (owners !== 'drop' || hasPolicies)) {
+            if (me.creates)
+                await this.#create(session, me, missing, { owners, memberships: census.memberships, log });
+            else if (owners === 'keep' || hasPolicies)
+                throw new Failure('restore', 'privilege', `the target lacks the roles ${missing.map(displayWord).join(', ')}`, {
+                    hint: `let an administrator run:\n${missing.map((role) => `  CREATE ROLE ${sqlWord(role)} NOLOGIN;`).join('\n')}`,
+                });
+        }
+        if (owners === 'drop')
+            return false;
+        const absent = missing.filter((role) => !this.created.includes(role));
+        const obstacle = absent.length > 0
+            ? `there is no role ${absent.map(displayWord).join(', ')}, and this role may not create it`
+            : me.superuser
+                ? undefined
+                : ((await strangers(session, me, owning)) ?? (await this.#lend(session, me, census)));
+        if (obstacle === undefined)
+            return true;
+        if (owners === 'keep')
+            throw new Failure('restore', 'privilege', `owners cannot be kept: ${obstacle}`, {
+                hint: 'restore as a superuser or as a member of those roles, or leave owners and grants out with --owners drop',
+            });
+        log.warn(`owners and grants are left out: ${obstacle}; everything will belong to this role`);
+        return false;
+    }
+    async #create(session, me, missing, { owners, memberships, log, }) {
+        const isNew = new Set(missing);
+        // Who creates a role on 16 and later may administer it, and neither use nor give to it.
+        const joins = !me.superuser && owners !== 'drop';
+        const statements = missing.flatMap((name) => [
+            `CREATE ROLE ${quoteName(name)} NOLOGIN`,
+            ...(joins ? [grant(name, 'CURRENT_USER', me)] : []),
+        ]);
+        try {
+            await session.query(`BEGIN;\n${statements.join(';\n')};\nCOMMIT`);
+        }
+        catch (error) {
+            if (!isDatabaseError(error))
+                throw error;
+            await session.query('ROLLBACK').catch(() => { });
+            const said = reduceMessage(error.message, (word) => isNew.has(word));
+            throw new Failure('restore', 'privilege', `the roles the backup needs could not be created: ${said}`, {
+                hint: "create them first with the backup's roles.sql, or restore with --owners drop",
+                cause: error,
+            });
+        }
+        this.created.push(...missing);
+        const also = joins ? ', and made this role a member of them' : '';
+        log.notice(`created the roles the backup needs, without login: ${missing.map(displayWord).join(', ')}${also}`);
+        const refused = [];
+        for (const { role, member } of memberships) {
+            if (!isNew.has(role) && !isNew.has(member))
+                continue;
+            try {
+                await session.query(`GRANT ${quoteName(role)} TO ${quoteName(member)}`);
+            }
+            catch (error) {
+                if (!isDatabaseError(error))
+                    throw error;
+                refused.push(`  GRANT ${sqlWord(role)} TO ${sqlWord(member)};`);
+            }
+        }
+        if (refused.length > 0)
+            log.warn(`this role may not grant what an administrator may grant later:\n${refused.join('\n')}`);
+    }
+    /** What keeps an owner from owning objects in a schema; undefined when nothing does. */
+    async #lend(session, me, census) {
+        const schemaOwners = new Map(census.contents.filter((entry) => entry.kind === 'SCHEMA').map((entry) => [entry.tag, entry.owner]));
+        const pairs = new Map();
+        for (const { kind, schema, owner } of census.contents) {
+            const schemaOwner = schema === null ? undefined : schemaOwners.get(schema);
+            if (schema === null || owner === '' || owner === schemaOwner || !ownedInSchema.has(kind))
+                continue;
+            pairs.set(JSON.stringify([schema, owner]), { schema, owner, schemaOwner: schemaOwner ?? null });
+        }
+        const list = [...pairs.values()];
+        const barred = await session.query(`SELECT p.schema, p.owner
+       FROM unnest($1::text[], $2::text[], $3::text[]) AS p(schema, owner, schema_owner)
+       JOIN pg_catalog.pg_roles r ON r.rolname = p.owner
+       LEFT JOIN pg_catalog.pg_roles s ON s.rolname = p.schema_owner
+       LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = p.schema
+       WHERE NOT CASE WHEN s.oid IS NOT NULL THEN pg_has_role(r.oid, s.oid, 'USAGE')
+                      WHEN n.oid IS NOT NULL THEN has_schema_privilege(r.oid, n.oid, 'CREATE')
+                      ELSE true END
+       ORDER BY 1, 2`, [list.map((each) => each.schema), list.map((each) => each.owner), list.map((each) => each.schemaOwner)]);
+        if (barred.length === 0)
+            return undefined;
+        const says = ({ schema, owner }) => `${displayWord(owner)} may not create in the schema ${displayWord(schema)}`;
+        const other = barred.find((each) => each.schema !== 'public');
+        if (other !== undefined)
+            return says(other);
+        const [first] = barred;
+        if (first === undefined || !me.creates)
+            return first && says(first);
+        const lender = `pgassay_restore_${(0,external_node_crypto_.randomBytes)(4).toString('hex')}`;
+        try {
+            await session.query([
+                'BEGIN',
+                `CREATE ROLE ${quoteName(lender)} NOLOGIN`,
+                `GRANT CREATE ON SCHEMA public TO ${quoteName(lender)}`,
+                ...barred.map(({ owner }) => grant(lender, quoteName(owner), me)),
+                'COMMIT',
+            ].join(';\n'));
+            this.#lender = lender;
+            const [lent] = await session.query(`SELECT bool_and(has_schema_privilege(rolname, 'public', 'CREATE')) AS able FROM pg_catalog.pg_roles WHERE rolname = ANY ($1)`, [barred.map((each) => each.owner)]);
+            return lent?.able === true ? undefined : says(first);
+        }
+        catch (error) {
+            if (!isDatabaseError(error))
+                throw error;
+            await session.query('ROLLBACK').catch(() => { });
+            return says(first);
+        }
+    }
+    /** Takes back what was lent for the time of the restore. `session` is in the target database. */
+    async settle(session, log) {
+        const lender = this.#lender;
+        if (lender === undefined)
+            return;
+        try {
+            for (const statement of takingBack(lender))
+                await session.query(statement);
+            this.#lender = undefined;
+        }
+        catch {
+            this.remind(log);
+        }
+    }
+    /** Says what is still lent, if anything is, and how to take it back. */
+    remind(log) {
+        if (this.#lender === undefined)
+            return;
+        const lines = takingBack(this.#lender).map((statement) => `\n  ${statement};`);
+        log.warn(`run this in the restored database, it could not be done here:${lines.join('')}`);
+        this.#lender = undefined;
+    }
+    /** After a failure, when the objects are gone: drops every role created here. Those that could not be are named. */
+    async drop(session, log) {
+        if (this.#lender !== undefined) {
+            await session.query(`REVOKE CREATE ON SCHEMA public FROM ${quoteName(this.#lender)}`).catch(() => { });
+            this.created.push(this.#lender);
+            this.#lender = undefined;
+        }
+        const left = [];
+        for (const name of this.created.splice(0))
+            await session.query(`DROP ROLE IF EXISTS ${quoteName(name)}`).catch(() => left.push(name));
+        if (left.length > 0)
+            log.warn(`these roles, created here, could not be dropped again: ${left.map(displayWord).join(', ')}`);
+    }
+    /** Whether there is anything that {@link drop} has to do. */
+    get hasTraces() {
+        return this.created.length > 0 || this.#lender !== undefined;
+    }
+}
+function takingBack(lender) {
+    return [`REVOKE CREATE ON SCHEMA public FROM ${quoteName(lender)}`, `DROP ROLE ${quoteName(lender)}`];
+}
+function grant(role, member, { version }) {
+    return `GRANT ${quoteName(role)} TO ${member}${version >= 160_000 ? ' WITH INHERIT TRUE, SET TRUE' : ''}`;
+}
+/** PostgreSQL's own roles, which are on every server. */
+function isPredefined(role) {
+    return role === '' || role.startsWith('pg_');
+}
+function ownersOf(census) {
+    return [...new Set(census.contents.map((entry) => entry.owner))].filter((role) => !isPredefined(role));
+}
+async function readMe(session) {
+    const [me] = await session.query(`SELECT rolsuper AS superuser, rolsuper OR rolcreaterole AS creates,
+            current_setting('server_version_num')::int4 AS version
+     FROM pg_catalog.pg_roles WHERE rolname = current_user`);
+    return me ?? { superuser: false, creates: false, version: 0 };
+}
+async function missingOf(session, needed) {
+    const existing = await session.query('SELECT rolname::text AS name FROM pg_catalog.pg_roles WHERE rolname = ANY ($1)', [needed]);
+    const known = new Set(existing.map((role) => role.name));
+    return needed.filter((role) => !known.has(role));
+}
+/** To give an object away takes SET (a membership before 16); to fill the table afterwards takes its privileges too. */
+async function strangers(session, me, owners) {
+    const rows = await session.query(`SELECT rolname::text AS name FROM pg_catalog.pg_roles
+     WHERE rolname = ANY ($1) AND NOT (pg_has_role(oid, $2) AND pg_has_role(oid, 'USAGE'))
+     ORDER BY rolname COLLATE "C"`, [owners, me.version >= 160_000 ? 'SET' : 'MEMBER']);
+    if (rows.length === 0)
+        return undefined;
+    return `this role may not give objects to ${rows.map((row) => displayWord(row.name)).join(', ')}, who own them in the backup`;
+}
+
+;// CONCATENATED MODULE: ./build/restore.js
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+const neverTargets = ['postgres', 'template0', 'template1'];
+/** A cancelled process is killed soon; an hour's work that failed may take its time to be cleaned up. */
+const undoMs = { cancelled: 2000, failed: 60_000 };
+/**
+ * Restores a whole backup into a database that is empty, or does not exist yet and is created as the source was. Checks
+ * every byte of the archive first, stops at the first error, and counts every table afterwards. Throws a `Failure` that
+ * says what the target holds now; a database and roles that were created here are dropped again unless pg_restore was done.
+ */
+async function restore(store, backup, config, io) {
+    requireRestorable(backup.manifest, config.target.database, io.log);
+    await requireYoung(store, backup.manifest, config.maxAgeMs);
+    const deadline = new AbortController();
+    const timer = setTimeout(() => {
+        deadline.abort(new Failure('restore', 'timeLimit', `the restore was not done within ${formatSeconds(config.timeoutMs / 1000)}`, {
+            hint: 'give it more with --timeout, or more --jobs',
+        }));
+    }, config.timeoutMs);
+    const signal = AbortSignal.any([io.signal, deadline.signal]);
+    try {
+        return await new Restoration(store, backup.manifest, config, { log: io.log, signal }).run();
+    }
+    finally {
+        clearTimeout(timer);
+    }
+}
+/** Before anybody connects. */
+function requireRestorable(manifest, database, log) {
+    if (neverTargets.includes(database))
+        throw new Failure('restore', 'badInput', `${database} is the server's own database and is never restored into`, {
+            hint: 'name another database in the target URL; one that does not exist is created',
+        });
+    if (manifest.series === 'data-only' || manifest.scope.mode === 'data-only')
+        throw new Failure('restore', 'badInput', `${manifest.name}/${manifest.id} holds rows only, and no definitions of the tables they belong to`, {
+            hint: 'restore a full or schema-only backup first, then load the rows with the stock pg_restore --data-only (pgassay fetch gives the archive)',
+        });
+    if (!manifest.selfContained)
+        log.warn('this backup holds a part of its database: objects that need something outside of it cannot be restored alone');
+}
+async function requireYoung(store, { name, id, createdAt }, maxAgeMs) {
+    const now = await store.now();
+    if (maxAgeMs === undefined || now.getTime() - Date.parse(createdAt) <= maxAgeMs)
+        return;
+    throw new Failure('locate', 'badInput', `${name}/${id} is of ${formatTime(createdAt)}, ${formatAge(createdAt, now)}; max-age allows ${formatSeconds(maxAgeMs / 1000)}`, { hint: 'take a newer backup (pgassay list), or allow an older one with max-age' });
+}
+class Restoration {
+    #store;
+    #manifest;
+    #config;
+    #io;
+    #target;
+    #roles = new TargetRoles();
+    #started = Date.now();
+    #application = `pgassay ${(0,external_node_crypto_.randomBytes)(3).toString('hex')}`;
+    #state = 'before';
+    constructor(store, manifest, config, io) {
+        this.#store = store;
+        this.#manifest = manifest;
+        this.#config = config;
+        this.#io = io;
+        this.#target = new Target({
+            connection: config.target,
+            applicationName: `${this.#application} restore`,
+            onRunner: config.machine.onRunner,
+            log: io.log,
+            signal: io.signal,
+        });
+    }
+    async run() {
+        const { signal } = this.#io;
+        const closeSessions = () => void this.#target.closeAll();
+        signal.addEventListener('abort', closeSessions, { once: true });
+        try {
+            return await withPrivateFolder(this.#config.machine, (folder) => this.#run(folder));
+        }
+        catch (error) {
+            throw this.#told(error, await this.#leave());
+        }
+        finally {
+            signal.removeEventListener('abort', closeSessions);
+            await this.#target.closeAll();
+        }
+    }
+    async #run(folder) {
+        const { log, signal } = this.#io;
+        const census = await readCensus(this.#store, this.#manifest);
+        const programs = await programsFor(this.#manifest, this.#config, this.#config.machine, this.#io);
+        const warning = restoreSecurityWarning(programs.version);
+        if (warning !== undefined && !this.#config.acceptClientRisk)
+            log.warn(`${warning}; accept-client-risk: true stops this warning`);
+        const archive = await checkedArchive(this.#store, this.#manifest, folder, signal);
+        try {
+            const keepOwners = await this.#fill({ programs, folder, archive, census });
+            this.#state = 'restored';
+            const session = await this.#target.reopen();
+            await this.#roles.settle(session, log);
+            const { compared, unread } = await this.#compare(session, census);
+            this.#state = 'equal';
+            await this.#finishDatabase(session, archive, keepOwners);
+            return {
+                manifest: this.#manifest,
+                tables: compared.length,
+                rows: compared.reduce((rows, table) => rows + (table.found ?? 0), 0),
+                compared,
+                uncounted: unread.filter((each) => each.kind === 'table').length,
+                seconds: (Date.now() - this.#started) / 1000,
+                createdDatabase: this.#target.created,
+                createdRoles: this.#roles.created,
+            };
+        }
+        finally {
+            await archive.file.close();
+        }
+    }
+    /** Prepares the target and runs pg_restore, once more with one job when several got into each other's way. */
+    async #fill(source) {
+        try {
+            return await this.#fillOnce(source, this.#config.jobs);
+        }
+        catch (error) {
+            if (!(error instanceof JobsDeadlocked) || !this.#target.created)
+                throw error;
+            const left = await this.#leave();
+            if (!this.#target.restart())
+                throw error;
+            this.#io.signal.throwIfAborted();
+            this.#io.log.notice(`${error.message}: two of its jobs waited for each other; ${left}, once more with one job`);
+            this.#state = 'before';
+            return this.#fillOnce(source, 1);
+        }
+    }
+    async #fillOnce(source, jobs) {
+        const keepOwners = await this.#prepare(source.census);
+        this.#state = 'restoring';
+        await this.#restore(source, jobs, keepOwners);
+        return keepOwners;
+    }
+    /** Everything that can be known to fail is found out here. No session of ours is left idle while pg_restore runs. */
+    async #prepare(census) {
+        const { database } = this.#manifest;
+        const session = await this.#target.open(database, (each) => requireServer(each, database, census.extensions));
+        if (!this.#target.created) {
+            const { database: name } = this.#config.target;
+            await requireAnother(session, database, { name, confirmed: this.#config.confirmed });
+            await requireEmpty(session, name);
+        }
+        const keepOwners = await this.#roles.prepare(session, census, this.#config.owners, this.#io.log);
+        await this.#target.close(session);
+        return keepOwners;
+    }
+    async #restore({ programs, folder, archive, census }, jobs, keepOwners) {
+        const environment = await childEnvironment(this.#config.target, this.#target.server, folder, {
+            applicationName: `${this.#application} pg_restore`,
+            ...(programs.libraryPath === undefined ? {} : { libraryPath: programs.libraryPath }),
+        });
+        await restoreArchive({
+            programs,
+            environment,
+            database: this.#config.target.database,
+            archive,
+            jobs,
+            keepOwners,
+            oneTransaction: this.#atomic,
+            names: census.contents.flatMap((entry) => [entry.tag, entry.schema ?? '']),
+        }, this.#io);
+    }
+    /** A database that was created here can be dropped, so its restore need not be one transaction. */
+    get #atomic() {
+        return !this.#target.created && this.#config.jobs === 1;
+    }
+    async #compare(session, census) {
+        const { state, unread } = await readRestored(session, census, { harmless: false });
+        const without = new Set(unread.map((each) => `${each.kind} ${nameKey(each)}`));
+        const { compared, findings } = compareRestored({
+            ...census,
+            tables: census.tables.filter((table) => !without.has(`table ${nameKey(table)}`)),
+            sequences: census.sequences.filter((sequence) => !without.has(`sequence ${nameKey(sequence)}`)),
+        }, state);
+        if (findings.length > 0)
+            throw new Failure('restore', 'restore', `the restored database is not what was backed up\n${describeFindings(findings)}`, {
+                hint: `${displayWord(this.#config.target.database)} is kept: do not use it before you have looked at it; verify the backup (pgassay verify) and look for triggers or rules that change rows`,
+            });
+        if (unread.length > 0) {
+            const lines = unread.slice(0, 10).map((each) => `  ${each.kind} ${displayName(each)}: ${each.reason}`);
+            if (unread.length > 10)
+                lines.push(`  and ${unread.length - 10} more`);
+            this.#io.log.warn(`restored, but this role may not read them to compare:\n${lines.join('\n')}`);
+        }
+        const uncounted = census.tables
+            .filter((table) => without.has(`table ${nameKey(table)}`))
+            .map(({ schema, name, rows }) => {
+            return { schema, name, object: displayName({ schema, name }), recorded: rows, found: undefined };
+        });
+        return { compared: [...compared, ...uncounted], unread };
+    }
+    /** Settings, grants and comment of the database itself: applied to one created here, told for one that was there. */
+    async #finishDatabase(session, { toc }, keepOwners) {
+        const statements = databaseStatements(toc);
+        const wanted = statements.filter((each) => keepOwners || !each.grants);
+        const left = this.#target.created
+            ? await applyToDatabase(session, this.#config.target.database, wanted)
+            : statements.map((each) => each.title);
+        if (left.length === 0)
+            return;
+        const why = this.#target.created
+            ? 'this role may not set them'
+            : 'the database was there before, and these belong to whoever made it';
+        this.#io.log.warn(`of the database itself, these are not as in the backup: ${[...new Set(left)].join(', ')} (${why})`);
+    }
+    /** Cleans up after a failure and says, in half a sentence, what the target holds now. */
+    async #leave() {
+        const { log, signal } = this.#io;
+        const name = displayWord(this.#config.target.database);
+        if (this.#state === 'equal')
+            return `${name} is restored and every table compared`;
+        if (this.#state === 'restored')
+            this.#roles.remind(log);
+        if (this.#state === 'restored')
+            return `${name} is kept: pg_restore was done, and the comparison was not`;
+        const budget = signal.aborted ? undoMs.cancelled : undoMs.failed;
+        const began = this.#state === 'restoring';
+        if (!began && !this.#target.created && !this.#roles.hasTraces)
+            return this.#target.untouched();
+        const told = await this.#target.undo(budget, async (session) => {
+            // A pg_restore that had to be killed leaves its sessions behind until the server notices.
+            if (began)
+                await endSessions(session, `${this.#application} pg_restore`).catch(() => { });
+            await this.#roles.drop(session, log);
+        });
+        if (told !== '')
+            return told;
+        if (!began)
+            return 'nothing was restored';
+        return this.#atomic
+            ? `it was rolled back, ${name} is as empty as before`
+            : `${name} now holds part of the backup: empty it, or use another database, before trying again`;
+    }
+    /** The error with what is left of the restore; row values are in none of them. */
+    #told(error, left) {
+        const { signal } = this.#io;
+        if (signal.aborted) {
+            const reason = signal.reason instanceof Failure ? signal.reason : cancelled('restore');
+            const message = reason.exit === 'cancelled' ? 'cancelled' : reason.message;
+            const hint = reason.exit === 'cancelled' ? 'run it again when you are ready' : reason.hint;
+            return new Failure('restore', reason.exit, `${message}; ${left}`, { hint, cause: error });
+        }
+        if (this.#state === 'restored' && !(error instanceof Failure && error.exit === 'restore'))
+            return new Failure('restore', 'restore', `the restored database could not be compared: ${restore_said(error)}`, {
+                hint: `${left}; do not use it before you have counted its tables, or restore again into another database`,
+                cause: error,
+            });
+        if (error instanceof Failure) {
+            if (error.hint !== undefined || error.stage !== 'restore') {
+                if (this.#target.created)
+                    this.#io.log.info(left);
+                return error;
+            }
+            const next = error instanceof JobsDeadlocked ? 'run it again with --jobs 1' : 'correct the cause and run it again';
+            return new Failure('restore', error.exit, error.message, {
+                hint: `${left}; ${next}`,
+                cause: error.cause,
+            });
+        }
+        if (!isDatabaseError(error))
+            throw error;
+        return new Failure('restore', 'restore', `the target server refused a statement: ${restore_said(error)}`, {
+            hint: left,
+            cause: error,
+        });
+    }
+}
+function restore_said(error) {
+    if (error instanceof Failure)
+        return error.message;
+    return isDatabaseError(error) ? reduceMessage(error.message) : 'the connection broke';
+}
+
+;// CONCATENATED MODULE: ./build/restore-inputs.js
+
+
+
+
+
+/** Every input of a restore; a test holds restore/action.yml and the command line to this list. */
+const restoreInputs = [
+    ...storeInputs,
+    'name',
+    'backup',
+    'max-age',
+    'target-url',
+    'confirm',
+    'jobs',
+    'owners',
+    'accept-client-risk',
+    'client-bin',
+    'install-client',
+    'timeout',
+    'stall-timeout',
+    'tls-ca',
+    'tls-client-cert',
+    'tls-client-key',
+];
+/** Inputs of the contract that belong to later releases. */
+const laterRestoreInputs = [
+    'allow-plaintext-artifact',
+    'verify-key',
+    'accept-moved',
+    'decrypt-identity',
+    'decrypt-passphrase',
+    'encrypt-to',
+    'encrypt-passphrase',
+    'signing-key',
+    'retries',
+    'tables',
+    'schemas',
+    'mode',
+    'clean',
+    'safety-backup',
+];
+/** Inputs to one readonly request. Throws a `Failure` that lists every problem of every input. */
+function readRestore(read, { machine, identity }, known = []) {
+    const inputs = new Inputs(read);
+    inputs.add(known);
+    for (const name of laterRestoreInputs)
+        if (inputs.optional(name) !== undefined)
+            inputs.problem(name, 'is not part of this release', 'take it out; nothing is taken for granted that was not done');
+    const store = readStore(inputs, identity);
+    const parsed = parseSelector(inputs.optional('backup') ?? 'latest');
+    if ('problem' in parsed)
+        inputs.problem('backup', parsed.problem);
+    const target = readTarget(inputs, 'target-url');
+    const confirm = inputs.optional('confirm');
+    if (confirm !== undefined && target !== undefined && confirm !== target.database)
+        inputs.problem('confirm', `${confirm} is not the name of the target database, ${target.database}`, 'look at the target URL again, and say the name of the database that may be changed');
+    const config = {
+        maxAgeMs: inputs.optional('max-age') === undefined ? undefined : inputs.duration('max-age', '1d', '36500d'),
+        confirmed: confirm !== undefined,
+        jobs: inputs.integer('jobs', Math.min(16, (0,external_node_os_.availableParallelism)()), 1, 64),
+        owners: inputs.choice('owners', ['auto', 'keep', 'drop'], 'auto'),
+        acceptClientRisk: inputs.flag('accept-client-risk', false),
+        clientBin: inputs.optional('client-bin'),
+        installClient: inputs.flag('install-client', true),
+        timeoutMs: inputs.duration('timeout', '5h', '120h'),
+        machine,
+    };
+    const idleMs = Math.min(inputs.duration('stall-timeout', '5m', '24h'), 60_000);
+    inputs.finish();
+    if (target === undefined || 'problem' in parsed)
+        throw new Error('a problem with an input that nobody told');
+    return { config: { ...config, target }, store, idleMs, name: inputs.optional('name'), selector: parsed.selector };
+}
+
+;// CONCATENATED MODULE: ./build/action/restore.js
+
+
+
+
+
+
+
+
+
+
+
+
+
+/** The action `pgassay/pgassay/restore`: recovery. */
+function runRestore() {
+    return runAction(async (run) => {
+        refuseWindows();
+        reportUnknown([...restoreInputs, ...laterRestoreInputs], run.log);
+        await withStepFolder((temporary) => recover(readRequest(run.secrets, temporary), run));
+    });
+}
+async function recover({ config, store, idleMs, name, selector }, run) {
+    const { log, secrets, signal } = run;
+    for (const notice of config.target.notices)
+        log.notice(notice);
+    const opened = openStore(store, { signal, idleMs });
+    const { backup } = await locate(opened, { name, selector }, log);
+    setOutput('backup-id', backup.manifest.id);
+    setOutput('safety-backup-id', '');
+    const restored = await log.group('Restore', () => restore(opened, backup, config, { log, signal }));
+    const report = { ...restored, database: displayWord(config.target.database) };
+    for (const [output, value] of Object.entries({
+        tables: report.tables,
+        rows: report.rows,
+        'duration-seconds': Math.round(report.seconds * 10) / 10,
+    }))
+        setOutput(output, String(value));
+    log.info(restoreText(report));
+    await writeSummary(secrets.redact(restoreSummary(report, await opened.now(), repositoryIsPrivate())), log);
+}
+/** Reads the inputs and hides the secrets among them, before anything is logged, also when they are wrong. */
+function readRequest(secrets, temporary) {
+    const url = input('target-url') ?? '';
+    hideSecretInputs(secrets);
+    try {
+        const inputs = new Inputs(input);
+        const read = withPemFiles(input, inputs);
+        const surroundings = { machine: { ...machineOf(process.env), temporary }, identity: identityOf(process.env) };
+        const request = readHiding(secrets, url, () => readRestore(read, surroundings, inputs.problems));
+        const { target } = request.config;
+        for (const secret of secretsOf(url, target))
+            secrets.add(secret);
+        for (const word of [...publicWordsOf(target), request.name, publicWordOf(request.store)])
+            secrets.spare(word);
+        return request;
+    }
+    finally {
+        maskAll(secrets);
+    }
+}
+/** After the job: removes what a killed run left. Never fails the job. */
+async function runRestorePost() {
+    try {
+        await removeStepFolder();
+    }
+    catch (error) {
+        warning(`cleaning up after the restore failed: ${error.message}`);
+    }
+}
+
+;// CONCATENATED MODULE: ./build/proofs.js
+
+
+
+
+/** Writes a proof beside its backup and returns its address. Throws a `Failure`. */
+async function writeProof(store, proof) {
+    const name = proofName(new Date(proof.testedAt));
+    for (let more = 1;; more++) {
+        const file = more === 1 ? name : name.replace('.json', `-${more}.json`);
+        const path = `${proof.name}/${proof.backupId}/${file}`;
+        try {
+            await put(store, path, serializeProof(proof));
+            return `${store.uri}/${path}`;
+        }
+        catch (error) {
+            // Two tests of one backup in one second.
+            if (!(error instanceof Failure) || error.exit !== 'exists' || more === 10)
+                throw error;
+        }
+    }
+}
+/** The newest proof of a backup that is of this very manifest; undefined when it was never tested. */
+async function newestProof(store, backup) {
+    for (const file of backup.proofs.toReversed()) {
+        const proof = await readProof(store, backup, file);
+        if (proof !== undefined)
+            return proof;
+    }
+    return undefined;
+}
+/** All of them, newest first. */
+async function readProofs(store, backup) {
+    const proofs = await Promise.all(backup.proofs.toReversed().map((file) => readProof(store, backup, file)));
+    return proofs.filter((proof) => proof !== undefined);
+}
+/** Undefined for what is no proof, or one of another manifest. */
+async function readProof(store, { manifest, manifestSha256 }, file) {
+    const bytes = await store.read(`${manifest.name}/${manifest.id}/${file}`);
+    if (bytes === undefined)
+        return undefined;
+    try {
+        const proof = parseProof(bytes);
+        const same = proof.backupId === manifest.id && proof.name === manifest.name;
+        return same && proof.manifestSha256 === manifestSha256 ? proof : undefined;
+    }
+    catch (error) {
+        if (error instanceof UnreadableDocument)
+            return undefined;
+        throw error;
+    }
+}
+/** The newest backup whose newest proof passed; null when none has. At most so many are looked at. */
+async function newestProven(store, backups, most = 60) {
+    for (const backup of backups.slice(0, most)) {
+        const proof = backup.proofs.length === 0 ? undefined : await newestProof(store, backup);
+        if (proof?.result === 'passed')
+            return backup;
+    }
+    return null;
+}
+
+;// CONCATENATED MODULE: ./build/report/restore-test.js
+
+
+const restore_test_levels = {
+    content: 'every row and every value by digest',
+    rows: 'the number of rows of every table',
+    schema: 'definitions only, as the backup holds no rows',
+};
+/** For a terminal: the verdict, then what it rests on. */
+function restoreTestText(report) {
+    const { manifest, proof, restoreSeconds, location } = report;
+    const lines = [`${manifest.name}/${manifest.id} ${restore_test_verdictOf(report)}`];
+    if (proof.result === 'passed')
+        lines.push(`  compared  ${restore_test_levels[proof.level]}, sequences, every object with its owner`);
+    lines.push(`  took      ${formatSeconds(restoreSeconds)} to download and restore${limitOf(proof)}; ${timesOf(proof)}`);
+    for (const each of proof.leftOut)
+        lines.push(`  left out  ${each}`);
+    for (const each of proof.notes)
+        lines.push(`  note      ${each}`);
+    if (location !== undefined)
+        lines.push(`  proof     ${location}`);
+    return lines.join('\n');
+}
+function restore_test_verdictOf({ proof, tables, rows }) {
+    if (proof.result === 'failed')
+        return `does not restore as it was recorded: ${formatCount(proof.findings.length, 'finding')}`;
+    return `restores: ${formatCount(tables, 'table')}, ${formatCount(rows, 'row')}, all as recorded`;
+}
+function limitOf({ maxRestoreSeconds }) {
+    return maxRestoreSeconds === null ? '' : ` of the ${formatSeconds(maxRestoreSeconds)} allowed`;
+}
+function timesOf({ timings }) {
+    return Object.entries(timings)
+        .map(([phase, took]) => `${phase} ${formatSeconds(took)}`)
+        .join(', ');
+}
+const restore_test_mostFindings = 200;
+/**
+ * The job summary: the verdict in its first line, then the findings, then how to see them again. Without `details` it
+ * holds no name out of the database and no count.
+ */
+function restoreTestSummary(report, now, details) {
+    const { manifest, proof, restoreSeconds, command, location, store } = report;
+    const passed = proof.result === 'passed';
+    const taken = `backup of ${formatTime(manifest.createdAt)} (${formatAge(manifest.createdAt, now)})`;
+    const counts = passed
+        ? `${formatCount(report.tables, 'table')}, ${formatCount(report.rows, 'row')} · `
+        : `${formatCount(proof.findings.length, 'finding')} · `;
+    const size = formatBytes(manifest.files[0]?.bytes ?? 0);
+    return [
+        `### ${markdown(manifest.name)}: the ${taken} ${passed ? 'restores' : 'does not restore as it was recorded'}`,
+        '',
+        `${details ? counts : ''}${formatSeconds(restoreSeconds)} to download and restore${limitOf(proof)} · PostgreSQL ${manifest.database.serverVersion} → ${proof.server || 'not restored'}`,
+        '',
+        `| backup |${details ? ' size |' : ''} compared |`,
+        `|---|${details ? '---:|' : ''}---|`,
+        `| ${code(`${manifest.name}/${manifest.id}`)} |${details ? ` ${size} |` : ''} ${passed ? `${restore_test_levels[proof.level]}, sequences, every object with its owner` : 'see below'} |`,
+        '',
+        ...(passed ? [] : failedLines(report, details)),
+        '<details><summary>See it again on a machine of your own</summary>',
+        '',
+        fenced('sh', [command(details ? store : "'…'")]),
+        '',
+        '</details>',
+        '',
+        '<details><summary>Details</summary>',
+        '',
+        `Timings: ${timesOf(proof)}. ${location === undefined ? 'The proof could not be written.' : details ? `Proof: ${code(location)}.` : 'The proof lies beside the backup.'}`,
+        '',
+        ...(details ? named('Left out, because it would have reached out of the scratch server:', proof.leftOut) : []),
+        ...(details ? named('Notes:', proof.notes) : []),
+        '</details>',
+        '',
+    ].join('\n');
+}
+function failedLines({ proof, hint }, details) {
+    const meaning = 'This backup is no proof of recovery. Older backups are kept until retention removes them: do not shorten it now.';
+    if (!details)
+        return [
+            'What was found names objects of the database and is withheld here: the repository is public, or may be, or `alert-details` is `false`. The log and the findings file have it; `alert-details: true` shows it.',
+            '',
+            meaning,
+            '',
+        ];
+    const rest = proof.findings.length - restore_test_mostFindings;
+    return [
+        '| object | expected | found |',
+        '|---|---|---|',
+        ...proof.findings
+            .slice(0, restore_test_mostFindings)
+            .map((each) => `| ${code(each.object)} | ${code(each.expected)} | ${code(each.found)} |`),
+        '',
+        ...(rest > 0 ? [`and ${formatCount(rest, 'more finding')}, in the findings file`, ''] : []),
+        meaning,
+        '',
+        ...(hint === undefined ? [] : [`What to do: ${markdown(hint)}`, '']),
+    ];
+}
+function named(title, items) {
+    return items.length === 0 ? [] : [title, '', ...items.map((item) => `- ${code(item)}`), ''];
+}
+
+;// CONCATENATED MODULE: ./build/postgres/extension-images.js
+/** Container images that bring an extension along, as their own projects publish them; `N` is PostgreSQL's major. */
+const extension_images_images = [
+    [['vector'], 'pgvector/pgvector:pgN'],
+    [
+        [
+            'postgis',
+            'postgis_raster',
+            'postgis_topology',
+            'postgis_sfcgal',
+            'postgis_tiger_geocoder',
+            'address_standardizer',
+        ],
+        'postgis/postgis:N-3.5',
+    ],
+    [['timescaledb'], 'timescale/timescaledb:latest-pgN'],
+    [['citus', 'citus_columnar'], 'citusdata/citus'],
+    [['age'], 'apache/age'],
+    [
+        ['pg_graphql', 'pg_net', 'pgsodium', 'supabase_vault', 'wrappers', 'pgjwt', 'pg_jsonschema', 'pgmq', 'pg_tle'],
+        'supabase/postgres, a tag of major N',
+    ],
+];
+/** What to write into `services:` so that the scratch server has these extensions; empty when nobody is known to. */
+function imagesFor(extensions, major) {
+    return extension_images_images
+        .filter(([names]) => names.some((name) => extensions.includes(name)))
+        .map(([, image]) => image.replace(/N(?=$|-)/, String(major)));
 }
 
 ;// CONCATENATED MODULE: ./build/postgres/restored-objects.js
@@ -84042,93 +85105,6 @@ async function readsOurFiles(server, folder) {
         await server.close(session);
         await (0,promises_.rm)(path, { force: true });
     }
-}
-
-;// CONCATENATED MODULE: ./build/postgres/target-database.js
-
-
-
-/** Undefined: this server has no database of that name. */
-async function identify(session, name) {
-    const [row] = await session.query('SELECT oid::text AS oid FROM pg_catalog.pg_database WHERE datname = $1', [name]);
-    if (row === undefined)
-        return undefined;
-    const system = await session
-        .query('SELECT system_identifier::text AS id FROM pg_catalog.pg_control_system()')
-        .catch((error) => {
-        if (isDatabaseError(error))
-            return [];
-        throw error;
-    });
-    return { name, oid: row.oid, system: system[0]?.id ?? null };
-}
-function isMissingDatabase(error) {
-    return error instanceof Failure && error.cause instanceof Error && error.cause.message === 'SQLSTATE 3D000';
-}
-/** The connection ended before the server answered: the database may be there, and nobody knows which it is. */
-class CreationUnknown extends Error {
-}
-/**
- * Creates the database as the source was: encoding, locale, its provider and rules. Throws a `Failure` when the server
- * refuses and {@link CreationUnknown} when it did not answer.
- */
-async function createDatabase(maintenance, name, source) {
-    try {
-        await maintenance.query(`CREATE DATABASE ${quoteName(name)} TEMPLATE template0 ENCODING ${literal(source.encoding)}${localeOf(source)}`);
-        const created = await identify(maintenance, name);
-        if (created !== undefined)
-            return created;
-    }
-    catch (error) {
-        if (!isDatabaseError(error))
-            throw new CreationUnknown('no answer', { cause: error });
-        throw target_database_refusal(error, error.code, name, source);
-    }
-    throw new Failure('restore', 'restore', `the database ${displayWord(name)} is gone again right after its creation`);
-}
-function target_database_refusal(error, code, name, source) {
-    if (code === '42501')
-        return new Failure('restore', 'privilege', `this role may not create the database ${displayWord(name)}`, {
-            hint: 'let somebody who may create it, then restore into the empty database',
-            cause: error,
-        });
-    return new Failure('restore', 'restore', `the database ${displayWord(name)} could not be created: ${reduceMessage(error.message)}`, {
-        hint: `the source has encoding ${source.encoding} and collation ${source.collation}; create the database yourself with what this server has, then restore into it`,
-        cause: error,
-    });
-}
-/** Backups of before lcCollate was recorded name one locale, which stands for both categories. */
-function localeOf(source) {
-    const [, provider, locale = ''] = /^(icu|builtin):(.*)$/s.exec(source.collation) ?? [];
-    const collate = source.lcCollate ?? (provider === undefined ? source.collation : undefined);
-    const ctype = source.lcCtype ?? collate;
-    let clauses = '';
-    if (provider !== undefined)
-        clauses += ` LOCALE_PROVIDER ${provider} ${provider === 'icu' ? 'ICU_LOCALE' : 'BUILTIN_LOCALE'} ${literal(locale)}`;
-    if (provider === 'icu' && source.icuRules !== undefined)
-        clauses += ` ICU_RULES ${literal(source.icuRules)}`;
-    if (collate !== undefined)
-        clauses += ` LC_COLLATE ${literal(collate)}`;
-    if (ctype !== undefined)
-        clauses += ` LC_CTYPE ${literal(ctype)}`;
-    return clauses;
-}
-function literal(text) {
-    const quoted = `'${text.replaceAll("'", "''").replaceAll('\\', '\\\\')}'`;
-    return text.includes('\\') ? ` E${quoted}` : quoted;
-}
-/** Drops that very database, with every session in it. `another`: what has its name now is not it, and stays. */
-async function dropDatabase(maintenance, database) {
-    const found = await identify(maintenance, database.name);
-    if (found === undefined)
-        return 'gone';
-    if (!isSame(found, database))
-        return 'another';
-    await maintenance.query(`DROP DATABASE ${quoteName(database.name)} WITH (FORCE)`);
-    return 'dropped';
-}
-function isSame(a, b) {
-    return a.oid === b.oid && a.system === b.system;
 }
 
 ;// CONCATENATED MODULE: ./build/postgres/scratch.js
@@ -85503,7 +86479,7 @@ function runRestoreTest() {
         await withStepFolder(async (temporary) => {
             let failure;
             try {
-                const request = readRequest(run.secrets, temporary, alerts.problems);
+                const request = restore_test_readRequest(run.secrets, temporary, alerts.problems);
                 failure = await test(request, run, alerts, (name) => {
                     located = name;
                 });
@@ -85564,7 +86540,7 @@ function toldOf(failure, about) {
     return alerts.failed({ findings, timings, newestProven: proven?.manifest.id ?? null }, { stage, exit, message, hint });
 }
 /** Reads the inputs and hides the secrets among them, before anything is logged, also when they are wrong. */
-function readRequest(secrets, temporary, known) {
+function restore_test_readRequest(secrets, temporary, known) {
     const url = input('scratch-url') ?? '';
     hideSecretInputs(secrets);
     try {
@@ -86016,26 +86992,6 @@ function commandHelp(command) {
     ].join('\n');
 }
 
-;// CONCATENATED MODULE: ./build/report/table.js
-/** A plain table for a terminal: columns padded to their widest cell, the given ones to the right. */
-function table(head, rows, right = []) {
-    const all = [head, ...rows];
-    const widths = head.map((_, column) => Math.max(...all.map((row) => width(row[column] ?? ''))));
-    return all
-        .map((row) => row
-        .map((cell, column) => {
-        const gap = ' '.repeat((widths[column] ?? 0) - width(cell));
-        return right.includes(column) ? gap + cell : cell + gap;
-    })
-        .join('  ')
-        .trimEnd())
-        .join('\n');
-}
-/** Characters, not UTF-16 units: an emoji in a name is one. */
-function width(text) {
-    return [...text].length;
-}
-
 ;// CONCATENATED MODULE: ./build/cli/list.js
 
 
@@ -86129,727 +87085,6 @@ const showCommand = {
     },
 };
 
-;// CONCATENATED MODULE: ./build/postgres/target.js
-
-
-
-
-
-/** Every server has this database, and a role that may create one may usually connect to it. */
-const maintenanceDatabase = 'postgres';
-/** The database that is restored into, on the one server that the first session reached. */
-class Target {
-    #options;
-    #sessions = new Set();
-    #server;
-    #database;
-    #created = false;
-    #dropped = false;
-    #creationUnknown = false;
-    constructor(options) {
-        this.#options = options;
-    }
-    get created() {
-        return this.#created;
-    }
-    get server() {
-        if (this.#server === undefined)
-            throw new Error('the target was not opened');
-        return this.#server;
-    }
-    /**
-     * A session in the database, which is created as `source` was when the server does not have it; `judge` is asked about
-     * the server first. Throws a `Failure`.
-     */
-    async open(source, judge) {
-        const { connection, log } = this.#options;
-        const name = connection.database;
-        try {
-            const session = await this.#connect(name, this.#options.signal);
-            this.#database = await identify(session, name);
-            await judge(session);
-            return session;
-        }
-        catch (error) {
-            if (!isMissingDatabase(error))
-                throw error;
-        }
-        const maintenance = await this.#connect(maintenanceDatabase, this.#options.signal);
-        await judge(maintenance);
-        // Of several hosts this may be another one than said that it has no such database.
-        this.#database = await identify(maintenance, name);
-        if (this.#database === undefined) {
-            try {
-                this.#database = await createDatabase(maintenance, name, source);
-            }
-            catch (error) {
-                if (!(error instanceof CreationUnknown))
-                    throw error;
-                this.#creationUnknown = true;
-                throw new Failure('restore', 'connect', `the connection ended while ${displayWord(name)} was being created`, {
-                    cause: error,
-                });
-            }
-            this.#created = true;
-            log.info(`created the database ${displayWord(name)}`);
-        }
-        await this.close(maintenance);
-        return this.reopen();
-    }
-    /** A fresh session in that very database. Throws a `Failure` when another one has its name now. */
-    async reopen(signal = this.#options.signal) {
-        const { database: name } = this.#options.connection;
-        const session = await this.#connect(name, signal);
-        const found = await identify(session, name);
-        if (found !== undefined && this.#database !== undefined && isSame(found, this.#database))
-            return session;
-        await this.close(session);
-        throw new Failure('restore', 'restore', `${displayWord(name)} is not the database any more that was restored into`);
-    }
-    async close(session) {
-        this.#sessions.delete(session);
-        await session.close();
-    }
-    async closeAll() {
-        await Promise.all([...this.#sessions].map((session) => this.close(session)));
-    }
-    /** Begins anew when {@link undo} has dropped the database; false when there is something left of it. */
-    restart() {
-        if (!this.#dropped)
-            return false;
-        this.#dropped = false;
-        this.#created = false;
-        this.#database = undefined;
-        return true;
-    }
-    /** What to say when there is nothing to undo. */
-    untouched() {
-        if (!this.#creationUnknown)
-            return 'nothing was changed';
-        const name = displayWord(this.#options.connection.database);
-        return `the database ${name} may be there now, empty: its creation had been asked for`;
-    }
-    /**
-     * Drops the database if it was created here and is still that very one, and tells what is left of it. `onServer` gets
-     * a session on the server afterwards: in the maintenance database, or in the target when that was there before.
-     */
-    async undo(withinMs, onServer) {
-        const name = displayWord(this.#options.connection.database);
-        const limit = AbortSignal.timeout(withinMs);
-        const late = new Promise((_resolve, reject) => {
-            limit.addEventListener('abort', () => reject(new Error('too late')), { once: true });
-        });
-        late.catch(() => { });
-        const work = async () => {
-            if (!this.#created || this.#database === undefined) {
-                await onServer(await this.reopen(limit));
-                return '';
-            }
-            const session = await this.#connect(maintenanceDatabase, limit);
-            const outcome = await dropDatabase(session, this.#database);
-            this.#dropped = outcome !== 'another';
-            await onServer(session);
-            if (outcome === 'another')
-                return `another database is called ${name} now than the one created here; nothing was dropped`;
-            return `the database ${name}, created here, ${outcome === 'gone' ? 'is gone' : 'was dropped again'}`;
-        };
-        try {
-            return await Promise.race([work(), late]);
-        }
-        catch {
-            if (!this.#created)
-                return '';
-            return `the database ${name}, created here, could not be dropped again; it is not complete, do not use it`;
-        }
-        finally {
-            await this.closeAll();
-        }
-    }
-    async #connect(database, signal) {
-        const { connection, applicationName, onRunner } = this.#options;
-        const session = await connect({ ...connection, database }, { applicationName, signal, onRunner, ...(this.#server === undefined ? {} : { pinned: this.#server }) });
-        this.#server ??= session.server;
-        this.#sessions.add(session);
-        await prepareSession(session);
-        await session.query('SET default_transaction_read_only = off');
-        return session;
-    }
-}
-
-;// CONCATENATED MODULE: ./build/postgres/target-checks.js
-
-
-
-
-/** What a server must have before anything is created there. Throws a `Failure` that says what it lacks. */
-async function requireServer(session, source, extensions) {
-    const { version } = await readServerFacts(session);
-    const archived = parseVersion(source.serverVersion);
-    if (archived !== undefined && version.major < archived.major)
-        throw new Failure('restore', 'version', `the backup is from PostgreSQL ${formatVersion(archived)} and the target is ${formatVersion(version)}: an older server cannot take it`, { hint: `restore into PostgreSQL ${archived.major} or later` });
-    const available = await session.query('SELECT name FROM pg_catalog.pg_available_extensions');
-    const names = new Set(available.map((row) => row.name));
-    const missing = extensions.filter((extension) => !names.has(extension.name));
-    if (missing.length === 0)
-        return;
-    throw new Failure('restore', 'restore', `the target server does not have ${missing.map((each) => `${displayWord(each.name)} ${displayWord(each.version)}`).join(', ')}`, { hint: 'install the extension there, or restore into a server or image that has it' });
-}
-/** Catalogs of objects in schemas: what they are called, the catalog, its name and schema columns, a condition. */
-const inSchemas = [
-    ['', 'pg_class', 'relname', 'relnamespace', "o.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')"],
-    ['function ', 'pg_proc', 'proname', 'pronamespace', 'true'],
-    [
-        'type ',
-        'pg_type',
-        'typname',
-        'typnamespace',
-        "(o.typtype IN ('d', 'e', 'r') OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = o.typrelid AND c.relkind = 'c'))",
-    ],
-    ['operator ', 'pg_operator', 'oprname', 'oprnamespace', 'true'],
-    ['collation ', 'pg_collation', 'collname', 'collnamespace', 'true'],
-    ['conversion ', 'pg_conversion', 'conname', 'connamespace', 'true'],
-    ['text search configuration ', 'pg_ts_config', 'cfgname', 'cfgnamespace', 'true'],
-    ['text search dictionary ', 'pg_ts_dict', 'dictname', 'dictnamespace', 'true'],
-];
-/** The same for objects outside of schemas. */
-const elsewhere = [
-    ['schema ', 'pg_namespace', 'o.nspname', `o.nspname NOT IN ('public', 'information_schema') AND o.nspname !~ '^pg_'`],
-    ['large object ', 'pg_largeobject_metadata', 'o.oid', 'true'],
-    ['foreign-data wrapper ', 'pg_foreign_data_wrapper', 'o.fdwname', 'true'],
-    ['foreign server ', 'pg_foreign_server', 'o.srvname', 'true'],
-    ['publication ', 'pg_publication', 'o.pubname', 'true'],
-    ['event trigger ', 'pg_event_trigger', 'o.evtname', 'true'],
-    ['language ', 'pg_language', 'o.lanname', 'true'],
-    ['cast ', 'pg_cast', "pg_catalog.format('%s as %s', o.castsource::regtype, o.casttarget::regtype)", 'true'],
-];
-/** Objects that initdb makes have lower ids, and extensions' own objects go with their extension. */
-const made = (catalog) => `o.oid >= 16384 AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
-     WHERE d.classid = 'pg_catalog.${catalog}'::regclass AND d.objid = o.oid AND d.objsubid = 0 AND d.deptype IN ('e', 'i'))`;
-const objectsQuery = [
-    ...inSchemas.map(([kind, catalog, name, schema, condition]) => `SELECT '${kind}' AS kind, n.nspname::text AS schema, o.${name}::text AS name
-       FROM pg_catalog.${catalog} o JOIN pg_catalog.pg_namespace n ON n.oid = o.${schema}
-       WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND ${condition} AND ${made(catalog)}`),
-    ...elsewhere.map(([kind, catalog, name, condition]) => `SELECT '${kind}', NULL, (${name})::text FROM pg_catalog.${catalog} o WHERE ${condition} AND ${made(catalog)}`),
-    `SELECT 'subscription ', NULL, o.subname::text FROM pg_catalog.pg_subscription o
-   WHERE o.subdbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())`,
-].join('\nUNION ALL ');
-/** Throws a `Failure` unless the database holds no object that somebody made. */
-async function requireEmpty(session, name) {
-    const objects = await session.query(`SELECT kind, schema, name FROM (${objectsQuery}) o ORDER BY kind COLLATE "C", schema COLLATE "C", name COLLATE "C"`);
-    if (objects.length === 0)
-        return;
-    const shown = objects
-        .slice(0, 5)
-        .map((each) => {
-        const { kind, schema } = each;
-        if (schema !== null)
-            return `${kind}${displayName({ schema, name: each.name })}`;
-        return `${kind}${kind === 'large object ' || kind === 'cast ' ? each.name : displayWord(each.name)}`;
-    })
-        .join(', ');
-    const more = objects.length > 5 ? ` and ${objects.length - 5} more` : '';
-    throw new Failure('restore', 'badInput', `the database ${displayWord(name)} is not empty: it has ${shown}${more}; nothing was changed`, {
-        hint: 'restore into a database that does not exist yet (it is created) or an empty one, look at it, then switch over',
-    });
-}
-
-;// CONCATENATED MODULE: ./build/postgres/target-roles.js
-
-
-
-
-/** Kinds of entries that `ALTER … OWNER TO` follows, for which the new owner needs CREATE in the schema. */
-const ownedInSchema = new Set(('TABLE,VIEW,MATERIALIZED VIEW,FOREIGN TABLE,SEQUENCE,TYPE,DOMAIN,FUNCTION,PROCEDURE,AGGREGATE,OPERATOR,OPERATOR CLASS,' +
-    'OPERATOR FAMILY,COLLATION,CONVERSION,TEXT SEARCH DICTIONARY,TEXT SEARCH CONFIGURATION,STATISTICS').split(','));
-/** The roles that owners, grants and policies need, on the target's server. What was created here can be removed again. */
-class TargetRoles {
-    /** Roles that were created and are to stay. */
-    created = [];
-    /** Lends CREATE on the schema public to owners while pg_restore runs: its own grants come last. */
-    #lender;
-    /**
-     * Creates what is missing, NOLOGIN with its memberships, where that is allowed. Returns whether owners and grants can
-     * be kept. Throws a `Failure` when `keep` insists and it is not possible, or when policies need roles that are not there.
-     */
-    async prepare(session, census, owners, log) {
-        const me = await readMe(session);
-        const owning = ownersOf(census);
-        const needed = [...new Set([...census.roles, ...owning])].filter((role) => !isPredefined(role));
-        const missing = await missingOf(session, needed);
-        const hasPolicies = census.contents.some((entry) => entry.kind === 'POLICY');
-        if (missing.length > 0 && (owners !== 'drop' || hasPolicies)) {
-            if (me.creates)
-                await this.#create(session, me, missing, { owners, memberships: census.memberships, log });
-            else if (owners === 'keep' || hasPolicies)
-                throw new Failure('restore', 'privilege', `the target lacks the roles ${missing.map(displayWord).join(', ')}`, {
-                    hint: `let an administrator run:\n${missing.map((role) => `  CREATE ROLE ${sqlWord(role)} NOLOGIN;`).join('\n')}`,
-                });
-        }
-        if (owners === 'drop')
-            return false;
-        const absent = missing.filter((role) => !this.created.includes(role));
-        const obstacle = absent.length > 0
-            ? `there is no role ${absent.map(displayWord).join(', ')}, and this role may not create it`
-            : me.superuser
-                ? undefined
-                : ((await strangers(session, me, owning)) ?? (await this.#lend(session, me, census)));
-        if (obstacle === undefined)
-            return true;
-        if (owners === 'keep')
-            throw new Failure('restore', 'privilege', `owners cannot be kept: ${obstacle}`, {
-                hint: 'restore as a superuser or as a member of those roles, or leave owners and grants out with --owners drop',
-            });
-        log.warn(`owners and grants are left out: ${obstacle}; everything will belong to this role`);
-        return false;
-    }
-    async #create(session, me, missing, { owners, memberships, log, }) {
-        const isNew = new Set(missing);
-        // Who creates a role on 16 and later may administer it, and neither use nor give to it.
-        const joins = !me.superuser && owners !== 'drop';
-        const statements = missing.flatMap((name) => [
-            `CREATE ROLE ${quoteName(name)} NOLOGIN`,
-            ...(joins ? [grant(name, 'CURRENT_USER', me)] : []),
-        ]);
-        try {
-            await session.query(`BEGIN;\n${statements.join(';\n')};\nCOMMIT`);
-        }
-        catch (error) {
-            if (!isDatabaseError(error))
-                throw error;
-            await session.query('ROLLBACK').catch(() => { });
-            const said = reduceMessage(error.message, (word) => isNew.has(word));
-            throw new Failure('restore', 'privilege', `the roles the backup needs could not be created: ${said}`, {
-                hint: "create them first with the backup's roles.sql, or restore with --owners drop",
-                cause: error,
-            });
-        }
-        this.created.push(...missing);
-        const also = joins ? ', and made this role a member of them' : '';
-        log.notice(`created the roles the backup needs, without login: ${missing.map(displayWord).join(', ')}${also}`);
-        const refused = [];
-        for (const { role, member } of memberships) {
-            if (!isNew.has(role) && !isNew.has(member))
-                continue;
-            try {
-                await session.query(`GRANT ${quoteName(role)} TO ${quoteName(member)}`);
-            }
-            catch (error) {
-                if (!isDatabaseError(error))
-                    throw error;
-                refused.push(`  GRANT ${sqlWord(role)} TO ${sqlWord(member)};`);
-            }
-        }
-        if (refused.length > 0)
-            log.warn(`this role may not grant what an administrator may grant later:\n${refused.join('\n')}`);
-    }
-    /** What keeps an owner from owning objects in a schema; undefined when nothing does. */
-    async #lend(session, me, census) {
-        const schemaOwners = new Map(census.contents.filter((entry) => entry.kind === 'SCHEMA').map((entry) => [entry.tag, entry.owner]));
-        const pairs = new Map();
-        for (const { kind, schema, owner } of census.contents) {
-            const schemaOwner = schema === null ? undefined : schemaOwners.get(schema);
-            if (schema === null || owner === '' || owner === schemaOwner || !ownedInSchema.has(kind))
-                continue;
-            pairs.set(JSON.stringify([schema, owner]), { schema, owner, schemaOwner: schemaOwner ?? null });
-        }
-        const list = [...pairs.values()];
-        const barred = await session.query(`SELECT p.schema, p.owner
-       FROM unnest($1::text[], $2::text[], $3::text[]) AS p(schema, owner, schema_owner)
-       JOIN pg_catalog.pg_roles r ON r.rolname = p.owner
-       LEFT JOIN pg_catalog.pg_roles s ON s.rolname = p.schema_owner
-       LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = p.schema
-       WHERE NOT CASE WHEN s.oid IS NOT NULL THEN pg_has_role(r.oid, s.oid, 'USAGE')
-                      WHEN n.oid IS NOT NULL THEN has_schema_privilege(r.oid, n.oid, 'CREATE')
-                      ELSE true END
-       ORDER BY 1, 2`, [list.map((each) => each.schema), list.map((each) => each.owner), list.map((each) => each.schemaOwner)]);
-        if (barred.length === 0)
-            return undefined;
-        const says = ({ schema, owner }) => `${displayWord(owner)} may not create in the schema ${displayWord(schema)}`;
-        const other = barred.find((each) => each.schema !== 'public');
-        if (other !== undefined)
-            return says(other);
-        const [first] = barred;
-        if (first === undefined || !me.creates)
-            return first && says(first);
-        const lender = `pgassay_restore_${(0,external_node_crypto_.randomBytes)(4).toString('hex')}`;
-        try {
-            await session.query([
-                'BEGIN',
-                `CREATE ROLE ${quoteName(lender)} NOLOGIN`,
-                `GRANT CREATE ON SCHEMA public TO ${quoteName(lender)}`,
-                ...barred.map(({ owner }) => grant(lender, quoteName(owner), me)),
-                'COMMIT',
-            ].join(';\n'));
-            this.#lender = lender;
-            const [lent] = await session.query(`SELECT bool_and(has_schema_privilege(rolname, 'public', 'CREATE')) AS able FROM pg_catalog.pg_roles WHERE rolname = ANY ($1)`, [barred.map((each) => each.owner)]);
-            return lent?.able === true ? undefined : says(first);
-        }
-        catch (error) {
-            if (!isDatabaseError(error))
-                throw error;
-            await session.query('ROLLBACK').catch(() => { });
-            return says(first);
-        }
-    }
-    /** Takes back what was lent for the time of the restore. `session` is in the target database. */
-    async settle(session, log) {
-        const lender = this.#lender;
-        if (lender === undefined)
-            return;
-        try {
-            for (const statement of takingBack(lender))
-                await session.query(statement);
-            this.#lender = undefined;
-        }
-        catch {
-            this.remind(log);
-        }
-    }
-    /** Says what is still lent, if anything is, and how to take it back. */
-    remind(log) {
-        if (this.#lender === undefined)
-            return;
-        const lines = takingBack(this.#lender).map((statement) => `\n  ${statement};`);
-        log.warn(`run this in the restored database, it could not be done here:${lines.join('')}`);
-        this.#lender = undefined;
-    }
-    /** After a failure, when the objects are gone: drops every role created here. Those that could not be are named. */
-    async drop(session, log) {
-        if (this.#lender !== undefined) {
-            await session.query(`REVOKE CREATE ON SCHEMA public FROM ${quoteName(this.#lender)}`).catch(() => { });
-            this.created.push(this.#lender);
-            this.#lender = undefined;
-        }
-        const left = [];
-        for (const name of this.created.splice(0))
-            await session.query(`DROP ROLE IF EXISTS ${quoteName(name)}`).catch(() => left.push(name));
-        if (left.length > 0)
-            log.warn(`these roles, created here, could not be dropped again: ${left.map(displayWord).join(', ')}`);
-    }
-    /** Whether there is anything that {@link drop} has to do. */
-    get hasTraces() {
-        return this.created.length > 0 || this.#lender !== undefined;
-    }
-}
-function takingBack(lender) {
-    return [`REVOKE CREATE ON SCHEMA public FROM ${quoteName(lender)}`, `DROP ROLE ${quoteName(lender)}`];
-}
-function grant(role, member, { version }) {
-    return `GRANT ${quoteName(role)} TO ${member}${version >= 160_000 ? ' WITH INHERIT TRUE, SET TRUE' : ''}`;
-}
-/** PostgreSQL's own roles, which are on every server. */
-function isPredefined(role) {
-    return role === '' || role.startsWith('pg_');
-}
-function ownersOf(census) {
-    return [...new Set(census.contents.map((entry) => entry.owner))].filter((role) => !isPredefined(role));
-}
-async function readMe(session) {
-    const [me] = await session.query(`SELECT rolsuper AS superuser, rolsuper OR rolcreaterole AS creates,
-            current_setting('server_version_num')::int4 AS version
-     FROM pg_catalog.pg_roles WHERE rolname = current_user`);
-    return me ?? { superuser: false, creates: false, version: 0 };
-}
-async function missingOf(session, needed) {
-    const existing = await session.query('SELECT rolname::text AS name FROM pg_catalog.pg_roles WHERE rolname = ANY ($1)', [needed]);
-    const known = new Set(existing.map((role) => role.name));
-    return needed.filter((role) => !known.has(role));
-}
-/** To give an object away takes SET (a membership before 16); to fill the table afterwards takes its privileges too. */
-async function strangers(session, me, owners) {
-    const rows = await session.query(`SELECT rolname::text AS name FROM pg_catalog.pg_roles
-     WHERE rolname = ANY ($1) AND NOT (pg_has_role(oid, $2) AND pg_has_role(oid, 'USAGE'))
-     ORDER BY rolname COLLATE "C"`, [owners, me.version >= 160_000 ? 'SET' : 'MEMBER']);
-    if (rows.length === 0)
-        return undefined;
-    return `this role may not give objects to ${rows.map((row) => displayWord(row.name)).join(', ')}, who own them in the backup`;
-}
-
-;// CONCATENATED MODULE: ./build/restore.js
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-const neverTargets = ['postgres', 'template0', 'template1'];
-/** A cancelled process is killed soon; an hour's work that failed may take its time to be cleaned up. */
-const undoMs = { cancelled: 2000, failed: 60_000 };
-/**
- * Restores a whole backup into a database that is empty, or does not exist yet and is created as the source was. Checks
- * every byte of the archive first, stops at the first error, and counts every table afterwards. Throws a `Failure` that
- * says what the target holds now; a database and roles that were created here are dropped again unless pg_restore was done.
- */
-async function restore(store, backup, config, io) {
-    requireRestorable(backup.manifest, config.target.database, io.log);
-    const deadline = new AbortController();
-    const timer = setTimeout(() => {
-        deadline.abort(new Failure('restore', 'timeLimit', `the restore was not done within ${formatSeconds(config.timeoutMs / 1000)}`, {
-            hint: 'give it more with --timeout, or more --jobs',
-        }));
-    }, config.timeoutMs);
-    const signal = AbortSignal.any([io.signal, deadline.signal]);
-    try {
-        return await new Restoration(store, backup.manifest, config, { log: io.log, signal }).run();
-    }
-    finally {
-        clearTimeout(timer);
-    }
-}
-/** Before anybody connects. */
-function requireRestorable(manifest, database, log) {
-    if (neverTargets.includes(database))
-        throw new Failure('restore', 'badInput', `${database} is the server's own database and is never restored into`, {
-            hint: 'name another database in the target URL; one that does not exist is created',
-        });
-    if (manifest.series === 'data-only' || manifest.scope.mode === 'data-only')
-        throw new Failure('restore', 'badInput', `${manifest.name}/${manifest.id} holds rows only, and no definitions of the tables they belong to`, {
-            hint: 'restore a full or schema-only backup first, then load the rows with the stock pg_restore --data-only (pgassay fetch gives the archive)',
-        });
-    if (!manifest.selfContained)
-        log.warn('this backup holds a part of its database: objects that need something outside of it cannot be restored alone');
-}
-class Restoration {
-    #store;
-    #manifest;
-    #config;
-    #io;
-    #target;
-    #roles = new TargetRoles();
-    #started = Date.now();
-    #application = `pgassay ${(0,external_node_crypto_.randomBytes)(3).toString('hex')}`;
-    #state = 'before';
-    constructor(store, manifest, config, io) {
-        this.#store = store;
-        this.#manifest = manifest;
-        this.#config = config;
-        this.#io = io;
-        this.#target = new Target({
-            connection: config.target,
-            applicationName: `${this.#application} restore`,
-            onRunner: config.machine.onRunner,
-            log: io.log,
-            signal: io.signal,
-        });
-    }
-    async run() {
-        const { signal } = this.#io;
-        const closeSessions = () => void this.#target.closeAll();
-        signal.addEventListener('abort', closeSessions, { once: true });
-        try {
-            return await withPrivateFolder(this.#config.machine, (folder) => this.#run(folder));
-        }
-        catch (error) {
-            throw this.#told(error, await this.#leave());
-        }
-        finally {
-            signal.removeEventListener('abort', closeSessions);
-            await this.#target.closeAll();
-        }
-    }
-    async #run(folder) {
-        const { log, signal } = this.#io;
-        const census = await readCensus(this.#store, this.#manifest);
-        const programs = await programsFor(this.#manifest, this.#config, this.#config.machine, this.#io);
-        const warning = restoreSecurityWarning(programs.version);
-        if (warning !== undefined)
-            log.warn(warning);
-        const archive = await checkedArchive(this.#store, this.#manifest, folder, signal);
-        try {
-            const keepOwners = await this.#fill({ programs, folder, archive, census });
-            this.#state = 'restored';
-            const session = await this.#target.reopen();
-            await this.#roles.settle(session, log);
-            const { compared, unread } = await this.#compare(session, census);
-            this.#state = 'equal';
-            await this.#finishDatabase(session, archive, keepOwners);
-            return {
-                manifest: this.#manifest,
-                tables: compared.length,
-                rows: compared.reduce((rows, table) => rows + (table.found ?? 0), 0),
-                compared,
-                uncounted: unread.filter((each) => each.kind === 'table').length,
-                seconds: (Date.now() - this.#started) / 1000,
-                createdDatabase: this.#target.created,
-                createdRoles: this.#roles.created,
-            };
-        }
-        finally {
-            await archive.file.close();
-        }
-    }
-    /** Prepares the target and runs pg_restore, once more with one job when several got into each other's way. */
-    async #fill(source) {
-        try {
-            return await this.#fillOnce(source, this.#config.jobs);
-        }
-        catch (error) {
-            if (!(error instanceof JobsDeadlocked) || !this.#target.created)
-                throw error;
-            const left = await this.#leave();
-            if (!this.#target.restart())
-                throw error;
-            this.#io.signal.throwIfAborted();
-            this.#io.log.notice(`${error.message}: two of its jobs waited for each other; ${left}, once more with one job`);
-            this.#state = 'before';
-            return this.#fillOnce(source, 1);
-        }
-    }
-    async #fillOnce(source, jobs) {
-        const keepOwners = await this.#prepare(source.census);
-        this.#state = 'restoring';
-        await this.#restore(source, jobs, keepOwners);
-        return keepOwners;
-    }
-    /** Everything that can be known to fail is found out here. No session of ours is left idle while pg_restore runs. */
-    async #prepare(census) {
-        const { database } = this.#manifest;
-        const session = await this.#target.open(database, (each) => requireServer(each, database, census.extensions));
-        if (!this.#target.created)
-            await requireEmpty(session, this.#config.target.database);
-        const keepOwners = await this.#roles.prepare(session, census, this.#config.owners, this.#io.log);
-        await this.#target.close(session);
-        return keepOwners;
-    }
-    async #restore({ programs, folder, archive, census }, jobs, keepOwners) {
-        const environment = await childEnvironment(this.#config.target, this.#target.server, folder, {
-            applicationName: `${this.#application} pg_restore`,
-            ...(programs.libraryPath === undefined ? {} : { libraryPath: programs.libraryPath }),
-        });
-        await restoreArchive({
-            programs,
-            environment,
-            database: this.#config.target.database,
-            archive,
-            jobs,
-            keepOwners,
-            oneTransaction: this.#atomic,
-            names: census.contents.flatMap((entry) => [entry.tag, entry.schema ?? '']),
-        }, this.#io);
-    }
-    /** A database that was created here can be dropped, so its restore need not be one transaction. */
-    get #atomic() {
-        return !this.#target.created && this.#config.jobs === 1;
-    }
-    async #compare(session, census) {
-        const { state, unread } = await readRestored(session, census, { harmless: false });
-        const without = new Set(unread.map((each) => `${each.kind} ${nameKey(each)}`));
-        const { compared, findings } = compareRestored({
-            ...census,
-            tables: census.tables.filter((table) => !without.has(`table ${nameKey(table)}`)),
-            sequences: census.sequences.filter((sequence) => !without.has(`sequence ${nameKey(sequence)}`)),
-        }, state);
-        if (findings.length > 0)
-            throw new Failure('restore', 'restore', `the restored database is not what was backed up\n${describeFindings(findings)}`, {
-                hint: `${displayWord(this.#config.target.database)} is kept: do not use it before you have looked at it; verify the backup (pgassay verify) and look for triggers or rules that change rows`,
-            });
-        if (unread.length > 0) {
-            const lines = unread.slice(0, 10).map((each) => `  ${each.kind} ${displayName(each)}: ${each.reason}`);
-            if (unread.length > 10)
-                lines.push(`  and ${unread.length - 10} more`);
-            this.#io.log.warn(`restored, but this role may not read them to compare:\n${lines.join('\n')}`);
-        }
-        const uncounted = census.tables
-            .filter((table) => without.has(`table ${nameKey(table)}`))
-            .map(({ schema, name, rows }) => {
-            return { schema, name, object: displayName({ schema, name }), recorded: rows, found: undefined };
-        });
-        return { compared: [...compared, ...uncounted], unread };
-    }
-    /** Settings, grants and comment of the database itself: applied to one created here, told for one that was there. */
-    async #finishDatabase(session, { toc }, keepOwners) {
-        const statements = databaseStatements(toc);
-        const wanted = statements.filter((each) => keepOwners || !each.grants);
-        const left = this.#target.created
-            ? await applyToDatabase(session, this.#config.target.database, wanted)
-            : statements.map((each) => each.title);
-        if (left.length === 0)
-            return;
-        const why = this.#target.created
-            ? 'this role may not set them'
-            : 'the database was there before, and these belong to whoever made it';
-        this.#io.log.warn(`of the database itself, these are not as in the backup: ${[...new Set(left)].join(', ')} (${why})`);
-    }
-    /** Cleans up after a failure and says, in half a sentence, what the target holds now. */
-    async #leave() {
-        const { log, signal } = this.#io;
-        const name = displayWord(this.#config.target.database);
-        if (this.#state === 'equal')
-            return `${name} is restored and every table compared`;
-        if (this.#state === 'restored')
-            this.#roles.remind(log);
-        if (this.#state === 'restored')
-            return `${name} is kept: pg_restore was done, and the comparison was not`;
-        const budget = signal.aborted ? undoMs.cancelled : undoMs.failed;
-        const began = this.#state === 'restoring';
-        if (!began && !this.#target.created && !this.#roles.hasTraces)
-            return this.#target.untouched();
-        const told = await this.#target.undo(budget, async (session) => {
-            // A pg_restore that had to be killed leaves its sessions behind until the server notices.
-            if (began)
-                await endSessions(session, `${this.#application} pg_restore`).catch(() => { });
-            await this.#roles.drop(session, log);
-        });
-        if (told !== '')
-            return told;
-        if (!began)
-            return 'nothing was restored';
-        return this.#atomic
-            ? `it was rolled back, ${name} is as empty as before`
-            : `${name} now holds part of the backup: empty it, or use another database, before trying again`;
-    }
-    /** The error with what is left of the restore; row values are in none of them. */
-    #told(error, left) {
-        const { signal } = this.#io;
-        if (signal.aborted) {
-            const reason = signal.reason instanceof Failure ? signal.reason : cancelled('restore');
-            const message = reason.exit === 'cancelled' ? 'cancelled' : reason.message;
-            const hint = reason.exit === 'cancelled' ? 'run it again when you are ready' : reason.hint;
-            return new Failure('restore', reason.exit, `${message}; ${left}`, { hint, cause: error });
-        }
-        if (this.#state === 'restored' && !(error instanceof Failure && error.exit === 'restore'))
-            return new Failure('restore', 'restore', `the restored database could not be compared: ${restore_said(error)}`, {
-                hint: `${left}; do not use it before you have counted its tables, or restore again into another database`,
-                cause: error,
-            });
-        if (error instanceof Failure) {
-            if (error.hint !== undefined || error.stage !== 'restore') {
-                if (this.#target.created)
-                    this.#io.log.info(left);
-                return error;
-            }
-            const next = error instanceof JobsDeadlocked ? 'run it again with --jobs 1' : 'correct the cause and run it again';
-            return new Failure('restore', error.exit, error.message, {
-                hint: `${left}; ${next}`,
-                cause: error.cause,
-            });
-        }
-        if (!isDatabaseError(error))
-            throw error;
-        return new Failure('restore', 'restore', `the target server refused a statement: ${restore_said(error)}`, {
-            hint: left,
-            cause: error,
-        });
-    }
-}
-function restore_said(error) {
-    if (error instanceof Failure)
-        return error.message;
-    return isDatabaseError(error) ? reduceMessage(error.message) : 'the connection broke';
-}
-
 ;// CONCATENATED MODULE: ./build/cli/restore.js
 
 
@@ -86873,40 +87108,35 @@ const restore_restoreCommand = {
             help: 'the database to restore into; created when it does not exist',
             secret: { variable: 'TARGET_URL' },
         },
+        { name: 'max-age', value: 'TIME', help: 'refuse a backup that is older' },
+        { name: 'confirm', value: 'DATABASE', help: "the target database's name, typed, where it is not empty" },
         { name: 'jobs', value: 'N', help: 'parallel connections (default: processors; 1 restores in one transaction)' },
         { name: 'owners', value: 'WHAT', help: 'auto (default: kept where this role may), keep or drop' },
+        { name: 'accept-client-risk', help: 'no warning of a pg_restore that a crafted archive could take over' },
         { name: 'timeout', value: 'TIME', help: 'give up after this long (default 5h)' },
+        { name: 'stall-timeout', value: 'TIME', help: 'without a byte from the store (default 5m)' },
         ...programFlags,
         ...tlsFlags,
     ],
     async run(terminal) {
-        const { flags, log, secrets, machine } = terminal;
+        const { flags, log, secrets, signal, machine, variables } = terminal;
+        hideStoreSecrets(terminal);
         const inputs = new Inputs(flags.read);
         const url = flags.read('target-url') ?? '';
-        const { target, ...config } = readHiding(secrets, url, () => {
-            const withPem = new Inputs(withPemFiles(flags.read, inputs));
-            const target = readTarget(withPem, 'target-url');
-            const config = {
-                ...readPrograms(withPem),
-                jobs: withPem.integer('jobs', Math.min(16, (0,external_node_os_.availableParallelism)()), 1, 64),
-                owners: withPem.choice('owners', ['auto', 'keep', 'drop'], 'auto'),
-                timeoutMs: withPem.duration('timeout', '5h', '120h'),
-                machine,
-            };
-            inputs.add(withPem.problems);
-            inputs.finish();
-            if (target === undefined)
-                throw new Error('a URL without a target and without a problem');
-            return { ...config, target };
+        const { config, store, idleMs, name, selector } = readHiding(secrets, url, () => {
+            const read = withPemFiles((input) => (input === 'backup' ? flags.argument : flags.read(input)), inputs);
+            return readRestore(read, { machine, identity: identityOf(variables) }, inputs.problems);
         });
+        const { target } = config;
         for (const secret of secretsOf(url, target))
             secrets.add(secret);
         for (const word of publicWordsOf(target))
             secrets.spare(word);
         for (const notice of target.notices)
             log.notice(notice);
-        const { store, backup } = await openBackup(terminal);
-        const result = await restore(store, backup, { ...config, target }, terminal);
+        const opened = openStore(store, { signal, idleMs });
+        const { backup } = await locate(opened, { name, selector }, log);
+        const result = await restore(opened, backup, config, { log, signal });
         const { manifest, compared } = result;
         answer(terminal, {
             backupId: manifest.id,
@@ -86923,21 +87153,9 @@ const restore_restoreCommand = {
                 recorded,
                 restored: found ?? null,
             })),
-        }, [
-            table(['table', 'recorded', 'restored'], compared.map((each) => [
-                each.object,
-                formatNumber(each.recorded),
-                each.found === undefined ? 'not counted' : formatNumber(each.found),
-            ]), [1, 2]),
-            '',
-            `${manifest.name}/${manifest.id} restored into ${displayWord(target.database)} in ${formatSeconds(result.seconds)}: ${formatCount(result.tables, 'table')}, ${formatCount(result.rows, 'row')}, ${restore_verdictOf(result)}`,
-            'run ANALYZE there before traffic returns: statistics are not part of a dump',
-        ].join('\n'));
+        }, restoreText({ ...result, database: displayWord(target.database) }));
     },
 };
-function restore_verdictOf({ uncounted }) {
-    return uncounted === 0 ? 'all as recorded' : `as recorded but for ${formatCount(uncounted, 'table')} not counted`;
-}
 
 ;// CONCATENATED MODULE: ./build/cli/restore-test.js
 
@@ -87177,9 +87395,12 @@ function main_describeFailure({ stage, message, hint }) {
 
 
 
+
 var __webpack_exports__backup = __webpack_exports__.RR;
 var __webpack_exports__backupPost = __webpack_exports__.dy;
 var __webpack_exports__cli = __webpack_exports__.xw;
+var __webpack_exports__restore = __webpack_exports__.PF;
+var __webpack_exports__restorePost = __webpack_exports__.px;
 var __webpack_exports__restoreTest = __webpack_exports__.$5;
 var __webpack_exports__restoreTestPost = __webpack_exports__.VR;
-export { __webpack_exports__backup as backup, __webpack_exports__backupPost as backupPost, __webpack_exports__cli as cli, __webpack_exports__restoreTest as restoreTest, __webpack_exports__restoreTestPost as restoreTestPost };
+export { __webpack_exports__backup as backup, __webpack_exports__backupPost as backupPost, __webpack_exports__cli as cli, __webpack_exports__restore as restore, __webpack_exports__restorePost as restorePost, __webpack_exports__restoreTest as restoreTest, __webpack_exports__restoreTestPost as restoreTestPost };

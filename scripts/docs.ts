@@ -43,7 +43,7 @@ const meanings: Record<ExitName, string> = {
 };
 
 /** The folders with an action.yml and a README of its own. */
-export const actionFolders = ['.', 'restore-test'];
+export const actionFolders = ['.', 'restore', 'restore-test'];
 
 if (import.meta.main) {
   const args = process.argv.slice(2);

@@ -5,7 +5,7 @@ import { cancelled, Failure } from './failure.ts';
 import type { Log } from './log.ts';
 import { type Machine, type ProgramChoice, programsFor, withPrivateFolder } from './machine.ts';
 import type { Census, Manifest } from './manifest.ts';
-import { formatSeconds } from './numbers.ts';
+import { formatAge, formatSeconds, formatTime } from './numbers.ts';
 import { childEnvironment } from './postgres/child-environment.ts';
 import type { Programs } from './postgres/client.ts';
 import type { Session } from './postgres/connect.ts';
@@ -15,7 +15,7 @@ import { displayName, displayWord, nameKey } from './postgres/names.ts';
 import { readRestored, type Unread } from './postgres/read-back.ts';
 import { JobsDeadlocked, type OwnerChoice, restoreArchive } from './postgres/restore.ts';
 import { Target } from './postgres/target.ts';
-import { requireEmpty, requireServer } from './postgres/target-checks.ts';
+import { requireAnother, requireEmpty, requireServer } from './postgres/target-checks.ts';
 import { TargetRoles } from './postgres/target-roles.ts';
 import type { ConnectionTarget } from './postgres/url.ts';
 import { restoreSecurityWarning } from './postgres/version.ts';
@@ -26,6 +26,12 @@ import { readCensus } from './verify.ts';
 
 export interface RestoreConfig extends ProgramChoice {
   readonly target: ConnectionTarget;
+  /** A backup that is older is refused. */
+  readonly maxAgeMs: number | undefined;
+  /** The user has typed the target database's name. */
+  readonly confirmed: boolean;
+  /** A pg_restore with a known hole may be used without a warning. */
+  readonly acceptClientRisk: boolean;
   readonly jobs: number;
   readonly owners: OwnerChoice;
   readonly timeoutMs: number;
@@ -71,6 +77,7 @@ const undoMs = { cancelled: 2000, failed: 60_000 };
  */
 export async function restore(store: Store, backup: Backup, config: RestoreConfig, io: Io): Promise<Restored> {
   requireRestorable(backup.manifest, config.target.database, io.log);
+  await requireYoung(store, backup.manifest, config.maxAgeMs);
   const deadline = new AbortController();
   const timer = setTimeout(() => {
     deadline.abort(
@@ -106,6 +113,21 @@ function requireRestorable(manifest: Manifest, database: string, log: Log): void
     log.warn(
       'this backup holds a part of its database: objects that need something outside of it cannot be restored alone',
     );
+}
+
+async function requireYoung(
+  store: Store,
+  { name, id, createdAt }: Manifest,
+  maxAgeMs: number | undefined,
+): Promise<void> {
+  const now = await store.now();
+  if (maxAgeMs === undefined || now.getTime() - Date.parse(createdAt) <= maxAgeMs) return;
+  throw new Failure(
+    'locate',
+    'badInput',
+    `${name}/${id} is of ${formatTime(createdAt)}, ${formatAge(createdAt, now)}; max-age allows ${formatSeconds(maxAgeMs / 1000)}`,
+    { hint: 'take a newer backup (pgassay list), or allow an older one with max-age' },
+  );
 }
 
 class Restoration {
@@ -152,7 +174,8 @@ class Restoration {
     const census = await readCensus(this.#store, this.#manifest);
     const programs = await programsFor(this.#manifest, this.#config, this.#config.machine, this.#io);
     const warning = restoreSecurityWarning(programs.version);
-    if (warning !== undefined) log.warn(warning);
+    if (warning !== undefined && !this.#config.acceptClientRisk)
+      log.warn(`${warning}; accept-client-risk: true stops this warning`);
     const archive = await checkedArchive(this.#store, this.#manifest, folder, signal);
     try {
       const keepOwners = await this.#fill({ programs, folder, archive, census });
@@ -203,7 +226,11 @@ class Restoration {
   async #prepare(census: Census): Promise<boolean> {
     const { database } = this.#manifest;
     const session = await this.#target.open(database, (each) => requireServer(each, database, census.extensions));
-    if (!this.#target.created) await requireEmpty(session, this.#config.target.database);
+    if (!this.#target.created) {
+      const { database: name } = this.#config.target;
+      await requireAnother(session, database, { name, confirmed: this.#config.confirmed });
+      await requireEmpty(session, name);
+    }
     const keepOwners = await this.#roles.prepare(session, census, this.#config.owners, this.#io.log);
     await this.#target.close(session);
     return keepOwners;

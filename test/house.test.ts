@@ -185,6 +185,7 @@ describe('README.md', () => {
   test('what it links to is there', () => {
     for (const page of [
       'README.md',
+      'restore/README.md',
       'restore-test/README.md',
       'CONTRIBUTING.md',
       'SECURITY.md',

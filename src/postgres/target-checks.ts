@@ -32,6 +32,23 @@ export async function requireServer(
   );
 }
 
+/** Throws a `Failure` when this is the very database that was backed up, and nobody has typed its name. */
+export async function requireAnother(
+  session: Session,
+  source: Manifest['database'],
+  { name, confirmed }: { readonly name: string; readonly confirmed: boolean },
+): Promise<void> {
+  if (confirmed || source.id === null) return;
+  const { database } = await readServerFacts(session);
+  if (database.id !== source.id) return;
+  throw new Failure(
+    'restore',
+    'badInput',
+    `${displayWord(name)} is the database that this backup was taken from; nothing was changed`,
+    { hint: `restore into another database, or say that this one is meant with confirm: ${displayWord(name)}` },
+  );
+}
+
 /** Catalogs of objects in schemas: what they are called, the catalog, its name and schema columns, a condition. */
 const inSchemas = [
   ['', 'pg_class', 'relname', 'relnamespace', "o.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')"],
