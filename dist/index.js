@@ -72598,6 +72598,8 @@ function pause(ms, signal) {
 
 ;// CONCATENATED MODULE: ./build/backup-id.js
 
+/** The label of backups that a restore takes of its target first: they are picked by id only. */
+const safetyLabel = 'pre-restore';
 /** `YYYYMMDDTHHMMSSZ-<6 hex>`, UTC: sorts by time. */
 const idPattern = /^\d{8}T\d{6}Z-[0-9a-f]{6}$/;
 /** What groups one database's backups: a folder's name that is safe in every store. */
@@ -73094,7 +73096,7 @@ function catalog_select(catalog, selector, now) {
             return false;
         if (selector.by === 'label')
             return manifest.label === selector.label;
-        if (manifest.label === 'pre-restore')
+        if (manifest.label === safetyLabel)
             return false;
         if (selector.by === 'random')
             return created >= now.getTime() - selector.withinMs;
@@ -78661,14 +78663,14 @@ async function requireSpace(store, newest) {
         return;
     throw new Failure('preflight', 'disk', `the store has ${formatBytes(free)} free, and the last backup took ${formatBytes(needed)}`, { hint: 'free space or move the store to a larger disk' });
 }
-/** Whatever its series; what is dated in the future says nothing. */
+/** Whatever its series; what is dated in the future says nothing, and a safety backup is of wherever somebody restored into. */
 async function preflight_newestOf(store, name) {
     const latest = (await store.now()).getTime() + futureMs;
     for (const id of (await store.ids(name)).reverse()) {
         if ((timeOfId(id) ?? 0) > latest)
             continue;
         const found = await readBackup(store, name, id);
-        if (found.kind === 'backup')
+        if (found.kind === 'backup' && found.backup.manifest.label !== safetyLabel)
             return found.backup;
     }
     return undefined;
@@ -80640,7 +80642,9 @@ class Attempt {
     /** For the report only: whatever goes wrong here, the backup is published. */
     async #history(manifest) {
         const recent = await readRecent(this.#store, manifest.name, 30).catch(() => []);
-        return recent.map((backup) => backup.manifest).filter((each) => each.series === manifest.series);
+        return recent
+            .map((backup) => backup.manifest)
+            .filter((each) => each.series === manifest.series && (each.label === safetyLabel) === (manifest.label === safetyLabel));
     }
     /** A session that every end of this attempt closes; nothing is set in it yet. */
     async #open(purpose, sameServerAs) {
@@ -81137,8 +81141,8 @@ function readBackupConfig(read, { machine, source, event, identity }, known = []
         source,
         machine,
     };
-    if (config.label === 'pre-restore')
-        inputs.problem('label', 'pre-restore is kept for safety backups that restore takes', 'choose another label');
+    if (config.label === safetyLabel)
+        inputs.problem('label', `${safetyLabel} is kept for safety backups that restore takes`, 'choose another label');
     inputs.finish();
     if (target === undefined)
         throw new Error('a URL without a target and without a problem');
@@ -82881,6 +82885,8 @@ function eventOf(path) {
 
 
 
+
+
 /** An input of this step, as the runner hands it over. */
 function input(name) {
     return process.env[`INPUT_${name.toUpperCase()}`];
@@ -82930,6 +82936,21 @@ async function removeStepFolder() {
     if ((0,external_node_path_.basename)(folder).startsWith('pgassay-'))
         await (0,promises_.rm)(folder, { recursive: true, force: true });
 }
+/** The backup that this step is writing: should the step be killed, its post step removes what is there of it. */
+function saveUnfinished(name, id) {
+    saveState('name', name);
+    saveState('id', id);
+}
+/** After the job: what a killed run had begun to store, unless it is whole. */
+async function discardUnfinished() {
+    const [name, id] = [getState('name'), getState('id')];
+    if (!namePattern.test(name) || !idPattern.test(id))
+        return;
+    const inputs = new Inputs(input);
+    const store = readStore(inputs, identityOf(process.env));
+    if (inputs.problems.length === 0)
+        await openStore(store).discard(name, id);
+}
 /** A summary that cannot be written changes nothing about the result. */
 async function writeSummary(markdown, log) {
     if (!process.env.GITHUB_STEP_SUMMARY)
@@ -82943,8 +82964,6 @@ async function writeSummary(markdown, log) {
 }
 
 ;// CONCATENATED MODULE: ./build/action/backup.js
-
-
 
 
 
@@ -82972,10 +82991,9 @@ function runBackup() {
             const { password } = config.target;
             if (password !== undefined && !run.secrets.forms().includes(password))
                 run.log.warn('the password is too short to be hidden in logs, or part of a host, user, database or folder name: choose another');
-            saveState('name', config.name);
             // Asked now, so that nobody waits for the answer once the backup is stored.
             const details = alerts.details();
-            const result = await backup(config, { ...run, began: (id) => saveState('id', id) });
+            const result = await backup(config, { ...run, began: (id) => saveUnfinished(config.name, id) });
             await report(result, run, await details);
             if (result.kind === 'stored') {
                 const { manifest } = result;
@@ -83043,13 +83061,7 @@ async function report(result, { log }, details) {
 async function runBackupPost() {
     try {
         await removeStepFolder();
-        const [name, id] = [getState('name'), getState('id')];
-        if (!namePattern.test(name) || !idPattern.test(id))
-            return;
-        const inputs = new Inputs(input);
-        const store = readStore(inputs, identityOf(process.env));
-        if (inputs.problems.length === 0)
-            await openStore(store).discard(name, id);
+        await discardUnfinished();
     }
     catch (error) {
         warning(`cleaning up after the backup failed: ${error.message}`);
@@ -83590,8 +83602,11 @@ class JobsDeadlocked extends Failure {
 }
 /** Runs pg_restore, stopping at the first error. Throws a `Failure` without a hint that names the entry, and no row value. */
 async function restoreArchive(plan, io) {
+    const { only } = plan;
     const exit = await pgRestore(plan, [
         '--exit-on-error',
+        ...(only === undefined ? [] : [`--use-list=${await writeList(only)}`]),
+        ...(only?.clean === true ? ['--clean', '--if-exists'] : []),
         ...(plan.oneTransaction ? ['--single-transaction'] : [`--jobs=${plan.jobs}`]),
         ...(plan.keepOwners ? [] : ['--no-owner', '--no-privileges']),
     ], io);
@@ -83610,8 +83625,7 @@ const mostRefused = 10_000;
  * ended by somebody, a `Failure`.
  */
 async function restoreLeniently(plan, { list, folder }, io) {
-    const path = (0,external_node_path_.join)(folder, `list-${process.hrtime.bigint()}`);
-    await (0,promises_.writeFile)(path, list.map((id) => `${id};\n`).join(''), { mode: 0o600, flag: 'wx' });
+    const path = await writeList({ list, folder });
     const reader = new ReportReader(knownNames(plan));
     const refused = [];
     let deadlocked = false;
@@ -83635,6 +83649,11 @@ async function restoreLeniently(plan, { list, folder }, io) {
     if (exit.code !== 0 && refused.length === 0)
         refused.push({ dumpId: undefined, message: `pg_restore exited ${exit.code}` });
     return refused;
+}
+async function writeList({ list, folder, }) {
+    const path = (0,external_node_path_.join)(folder, `list-${process.hrtime.bigint()}`);
+    await (0,promises_.writeFile)(path, list.map((id) => `${id};\n`).join(''), { mode: 0o600, flag: 'wx' });
+    return path;
 }
 function isDeadlock(report) {
     return /deadlock detected$/.test(report?.message ?? '');
@@ -83686,6 +83705,143 @@ async function pgRestore(plan, args, { log, signal }, onLine = () => { }) {
         clearInterval(progress);
         signal.removeEventListener('abort', stop);
     }
+}
+
+;// CONCATENATED MODULE: ./build/postgres/restored-objects.js
+
+
+
+
+
+
+/** Entries that are rows and values, or belong to the database or the server; what is left defines objects. */
+const notObjects = new Set([
+    'TABLE DATA',
+    'SEQUENCE SET',
+    'MATERIALIZED VIEW DATA',
+    'STATISTICS DATA',
+    'BLOB',
+    'BLOBS',
+    'BLOB METADATA',
+    'DATABASE',
+    'DATABASE PROPERTIES',
+    // They are compared with the census, which knows their versions too.
+    'EXTENSION',
+]);
+/** Whether an entry defines, comments or grants something that a restore into another database brings back. */
+function isObject({ kind, tag }) {
+    if (notObjects.has(kind))
+        return false;
+    const about = kind === 'ACL' || kind === 'COMMENT' || kind === 'SECURITY LABEL';
+    return !about || !/^(?:DATABASE|EXTENSION|LARGE OBJECTS?) /.test(tag);
+}
+/**
+ * The table of contents that a database would have if it were dumped now, definitions only. Throws a `Failure`.
+ * `environment` says where it is and as whom to read it.
+ */
+async function readContents(programs, environment, database, signal) {
+    signal.throwIfAborted();
+    const program = start({
+        path: programs.pgDump,
+        args: ['-Fc', '--schema-only', '--compress=0', '--no-password', '-d', databaseArgument(database)],
+        env: environment,
+    });
+    program.stdin.end();
+    const stop = () => void program.stop().catch(() => undefined);
+    signal.addEventListener('abort', stop, { once: true });
+    try {
+        const reader = new TocReader();
+        for await (const chunk of program.stdout)
+            reader.push(chunk);
+        const exit = await program.exited;
+        signal.throwIfAborted();
+        if (exit.code === 0 && reader.toc !== undefined)
+            return reader.toc;
+        const said = readReports(exit.stderr).find((report) => report.severity === 'error')?.message;
+        throw new Failure('verify', 'restore', `the definitions of the database could not be read: ${said ?? 'pg_dump failed'}`);
+    }
+    finally {
+        signal.removeEventListener('abort', stop);
+        await program.stop().catch(() => undefined);
+    }
+}
+/** Both as sets of (kind, schema, tag, owner): what one has and the other has not. */
+function compareContents(archived, restored) {
+    const left = new Map();
+    for (const content of restored) {
+        const key = JSON.stringify([content.kind, content.schema, content.tag]);
+        left.set(key, [...(left.get(key) ?? []), content]);
+    }
+    const findings = [];
+    for (const content of archived) {
+        const same = left.get(JSON.stringify([content.kind, content.schema, content.tag])) ?? [];
+        const at = Math.max(same.findIndex((each) => each.owner === content.owner), same.length === 0 ? -1 : 0);
+        const [found] = at === -1 ? [] : same.splice(at, 1);
+        if (found === undefined)
+            findings.push({ object: describeContent(content), expected: 'there', found: 'missing' });
+        else if (found.owner !== content.owner)
+            findings.push({
+                object: describeContent(content),
+                expected: `owned by ${displayWord(content.owner)}`,
+                found: `owned by ${displayWord(found.owner)}`,
+            });
+    }
+    for (const extra of [...left.values()].flat())
+        findings.push({ object: describeContent(extra), expected: 'not there', found: 'there' });
+    return findings;
+}
+/** `INDEX shop.customers_lower` */
+function describeContent({ kind, schema, tag }) {
+    const name = schema === null ? displayTag(tag) : `${displayWord(schema)}.${displayTag(tag)}`;
+    return name.startsWith(`${kind} `) ? name : `${kind} ${name}`;
+}
+/** A tag may be `customers customers_pkey` or `label(text, integer)`, a version `0.8.0`: no names to be quoted, but on one line. */
+function displayTag(tag) {
+    return /^[\p{L}\p{N}_ (),.[\]-]+$/u.test(tag) ? tag : displayWord(tag);
+}
+/**
+ * Indexes that are not valid, and constraints that are not validated though they were at the source: the archive says
+ * NOT VALID where they were not.
+ */
+async function readUnsound(session, archived) {
+    const rows = await session.query(`SELECT 'index' AS kind, n.nspname::text AS schema, t.relname::text AS table, c.relname::text AS name
+     FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+     JOIN pg_catalog.pg_class t ON t.oid = i.indrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relkind = 'i' AND NOT (i.indisvalid AND i.indisready) AND n.nspname !~ '^pg_'
+     UNION ALL
+     SELECT 'constraint', n.nspname::text, coalesce(t.relname, y.typname)::text, o.conname::text
+     FROM pg_catalog.pg_constraint o JOIN pg_catalog.pg_namespace n ON n.oid = o.connamespace
+     LEFT JOIN pg_catalog.pg_class t ON t.oid = o.conrelid LEFT JOIN pg_catalog.pg_type y ON y.oid = o.contypid
+     WHERE NOT o.convalidated AND o.conparentid = 0
+     ORDER BY 1, 2, 3, 4`);
+    const unchecked = new Set(archived
+        .filter((entry) => /CONSTRAINT/.test(entry.kind) && /\bNOT (?:VALID|ENFORCED)\b/.test(entry.definition))
+        .map((entry) => `${entry.schema} ${entry.tag}`));
+    // A table's own definition may hold constraints that are not enforced, and so are never validated.
+    const inTables = new Set(archived
+        .filter((entry) => entry.kind === 'TABLE' && /\bNOT (?:VALID|ENFORCED)\b/.test(entry.definition))
+        .map((entry) => `${entry.schema} ${entry.tag}`));
+    return rows.flatMap(({ kind, schema, table, name }) => {
+        if (kind === 'index')
+            return [{ object: `index ${displayName({ schema, name })}`, expected: 'valid', found: 'not valid' }];
+        if (unchecked.has(`${schema} ${table} ${name}`) || inTables.has(`${schema} ${table}`))
+            return [];
+        const object = `constraint ${displayWord(name)} on ${displayName({ schema, name: table })}`;
+        return [{ object, expected: 'validated', found: 'not validated' }];
+    });
+}
+/** Extensions that are missing; and of the others, which have another version here. */
+async function compareExtensions(session, extensions) {
+    const rows = await session.query('SELECT extname::text AS name, extversion::text AS version FROM pg_catalog.pg_extension');
+    const here = new Map(rows.map((row) => [row.name, row.version]));
+    return {
+        findings: extensions
+            .filter((each) => !here.has(each.name))
+            .map((each) => ({ object: `extension ${displayWord(each.name)}`, expected: 'there', found: 'missing' })),
+        versions: extensions
+            .filter((each) => here.has(each.name) && here.get(each.name) !== each.version)
+            .map((each) => `extension ${displayWord(each.name)} ${displayTag(each.version)} was ${displayTag(here.get(each.name) ?? '')} here`),
+    };
 }
 
 ;// CONCATENATED MODULE: ./build/postgres/target-database.js
@@ -83988,24 +84144,36 @@ const objectsQuery = [
     `SELECT 'subscription ', NULL, o.subname::text FROM pg_catalog.pg_subscription o
    WHERE o.subdbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())`,
 ].join('\nUNION ALL ');
-/** Throws a `Failure` unless the database holds no object that somebody made. */
-async function requireEmpty(session, name) {
-    const objects = await session.query(`SELECT kind, schema, name FROM (${objectsQuery}) o ORDER BY kind COLLATE "C", schema COLLATE "C", name COLLATE "C"`);
-    if (objects.length === 0)
-        return;
+/** Every object of the database that somebody made; none: it is empty. */
+function objectsOf(session) {
+    return session.query(`SELECT kind, schema, name FROM (${objectsQuery}) o ORDER BY kind COLLATE "C", schema COLLATE "C", name COLLATE "C"`);
+}
+/** What a database that is not empty has: the first few, and how many more. */
+function describeObjects(objects, most = 5) {
     const shown = objects
-        .slice(0, 5)
-        .map((each) => {
-        const { kind, schema } = each;
+        .slice(0, most)
+        .map(({ kind, schema, name }) => {
         if (schema !== null)
-            return `${kind}${displayName({ schema, name: each.name })}`;
-        return `${kind}${kind === 'large object ' || kind === 'cast ' ? each.name : displayWord(each.name)}`;
+            return `${kind}${displayName({ schema, name })}`;
+        return `${kind}${kind === 'large object ' || kind === 'cast ' ? name : displayWord(name)}`;
     })
         .join(', ');
-    const more = objects.length > 5 ? ` and ${objects.length - 5} more` : '';
-    throw new Failure('restore', 'badInput', `the database ${displayWord(name)} is not empty: it has ${shown}${more}; nothing was changed`, {
-        hint: 'restore into a database that does not exist yet (it is created) or an empty one, look at it, then switch over',
-    });
+    return `${shown}${objects.length > most ? ` and ${objects.length - most} more` : ''}`;
+}
+/** Which relations have these names now: another answer says that they were made anew since. */
+async function readRelationIds(session, names) {
+    const [row] = await session.query(`SELECT coalesce(string_agg(c.oid::text, ',' ORDER BY c.oid), '') AS ids
+     FROM unnest($1::text[], $2::text[]) AS wanted(schema, name)
+     JOIN pg_catalog.pg_namespace n ON n.nspname = wanted.schema
+     JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name`, [names.map((each) => each.schema), names.map((each) => each.name)]);
+    return row?.ids ?? '';
+}
+/** Sessions in this database now that are not ours. */
+async function countOthers(session) {
+    const [row] = await session.query(`SELECT count(*) FROM pg_catalog.pg_stat_activity
+     WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+       AND application_name !~ '^pgassay '`);
+    return Number(row?.count ?? 0);
 }
 
 ;// CONCATENATED MODULE: ./build/postgres/target-roles.js
@@ -84220,7 +84388,427 @@ async function strangers(session, me, owners) {
     return `this role may not give objects to ${rows.map((row) => displayWord(row.name)).join(', ')}, who own them in the backup`;
 }
 
+;// CONCATENATED MODULE: ./build/postgres/archive-selection.js
+
+/** The request cannot be met; the message is a sentence for the user. */
+class BadSelection extends Error {
+}
+/** The same for the same object in two tables of contents. */
+function entryKey({ kind, schema, tag }) {
+    return JSON.stringify([kind, schema, tag]);
+}
+const relations = new Set(['TABLE', 'FOREIGN TABLE', 'VIEW', 'MATERIALIZED VIEW', 'SEQUENCE']);
+/** They hold or show rows of their own: they come when they are asked for, never because somebody needs them. */
+const askedFor = new Set(['TABLE', 'FOREIGN TABLE', 'VIEW', 'MATERIALIZED VIEW']);
+const holdsRows = new Set(['TABLE', 'FOREIGN TABLE', 'MATERIALIZED VIEW']);
+const beforeAttaching = new Set(['TABLE', 'TABLE DATA', 'CONSTRAINT', 'INDEX', 'INDEX ATTACH']);
+/** Go wherever their object goes. */
+const attributes = new Set([
+    ...['ACL', 'COMMENT', 'SECURITY LABEL', 'SEQUENCE SET', 'SEQUENCE OWNED BY', 'TABLE DATA', 'MATERIALIZED VIEW DATA'],
+    ...['DEFAULT', 'ROW SECURITY', 'STATISTICS DATA'],
+]);
+/** Parts of a relation, and what points at one from elsewhere. */
+const dependents = new Set([
+    ...['CONSTRAINT', 'CHECK CONSTRAINT', 'FK CONSTRAINT', 'INDEX', 'INDEX ATTACH', 'TABLE ATTACH', 'TRIGGER', 'RULE'],
+    ...['POLICY', 'STATISTICS', 'PUBLICATION TABLE', 'SEQUENCE', 'VIEW', 'MATERIALIZED VIEW'],
+    ...['FUNCTION', 'PROCEDURE', 'AGGREGATE'],
+]);
+/** Never dropped to be made again: what is in them or belongs to them is not all ours. */
+const kept = new Set(['SCHEMA', 'EXTENSION', 'PROCEDURAL LANGUAGE', 'SUBSCRIPTION']);
+/** Everything in the archive, but for schemas and extensions that are there, and what is said about extensions. */
+function selectAll(archive, existing) {
+    const byId = new Map(archive.map((entry) => [entry.dumpId, entry]));
+    const stays = (entry) => kept.has(entry.kind) && existing.has(entryKey(entry));
+    const entries = archive.filter((entry) => {
+        if (archive_selection_isAboutDatabase(entry) || stays(entry))
+            return false;
+        if (entry.kind !== 'COMMENT')
+            return true;
+        return !entry.dependencies.some((id) => {
+            const about = byId.get(id);
+            return about !== undefined && stays(about);
+        });
+    });
+    return { entries, existing: entries.filter((each) => isRelation(each) && existing.has(entryKey(each))), leftOut: [] };
+}
+/**
+ * What was asked for with all that belongs to it, what it needs and the target (`existing`) lacks, and what pointed at it
+ * and is missing there. With `clean`, what points at it comes even if it is there, to be dropped and made again. Throws
+ * {@link BadSelection}.
+ */
+function archive_selection_select(archive, wanted, { existing, clean }) {
+    const selector = new Selector(archive, existing, clean);
+    const seeds = wanted.tables.length > 0 ? seedTables(archive, wanted.tables) : seedSchemas(archive, wanted.schemas);
+    return selector.select(seeds, wanted.tables.length > 0);
+}
+class Selector {
+    #archive;
+    #byId;
+    #existing;
+    #clean;
+    #selected = new Set();
+    constructor(archive, existing, clean) {
+        this.#archive = archive.filter((entry) => !archive_selection_isAboutDatabase(entry));
+        this.#byId = new Map(this.#archive.map((entry) => [entry.dumpId, entry]));
+        this.#existing = existing;
+        this.#clean = clean;
+    }
+    /** `byName`: each of them was asked for by its own name, not by that of its schema. */
+    select(seeds, byName) {
+        const asked = this.#withChildren(seeds);
+        for (const entry of asked)
+            if (this.#wants(entry))
+                this.#selected.add(entry.dumpId);
+        for (const entry of asked)
+            this.#bringNeeds(entry);
+        const leftOut = this.#bringDependents();
+        const entries = this.#archive.filter((entry) => this.#selected.has(entry.dumpId));
+        const existing = asked.filter((each) => this.#has(each) && (byName ? isRelation(each) : holdsRows.has(each.kind)));
+        return { entries: this.#attachedLast(entries), existing, leftOut };
+    }
+    /**
+     * A partition that is attached to a parent outside of the selection gets the parent's indexes made, unless it has them
+     * already: then they are taken for what they are, and attaching them once more does nothing.
+     */
+    #attachedLast(entries) {
+        const outside = new Set(entries.filter(({ kind, dependencies }) => (kind === 'TABLE ATTACH' || kind === 'INDEX ATTACH') &&
+            dependencies.some((id) => this.#byId.get(id)?.kind === 'TABLE' && !this.#selected.has(id))));
+        const rest = entries.filter((entry) => !outside.has(entry));
+        const at = 1 + rest.findLastIndex(({ kind }) => beforeAttaching.has(kind));
+        return [...rest.slice(0, at), ...outside, ...rest.slice(at)];
+    }
+    /** What is there stays as it is, unless all is to be made again. */
+    #wants(entry) {
+        return !this.#has(entry) || (this.#clean && !kept.has(entry.kind));
+    }
+    #has(entry) {
+        return this.#existing.has(entryKey(entry));
+    }
+    /** Partitions, and tables that inherit, in the archive's order. */
+    #withChildren(seeds) {
+        const asked = new Set(seeds);
+        const attached = new Map(this.#archive.filter((entry) => entry.kind === 'TABLE ATTACH').map((entry) => [archive_selection_nameOf(entry), entry]));
+        for (let before = -1; before !== asked.size;) {
+            before = asked.size;
+            for (const entry of this.#archive) {
+                if (entry.kind !== 'TABLE' && entry.kind !== 'FOREIGN TABLE')
+                    continue;
+                const parents = /\bINHERITS \(/.test(entry.definition) ? entry.dependencies : [];
+                const partitioned = attached.get(archive_selection_nameOf(entry))?.dependencies ?? [];
+                const isChild = [...parents, ...partitioned].some((id) => {
+                    const parent = this.#byId.get(id);
+                    return parent !== undefined && parent !== entry && parent.kind === 'TABLE' && asked.has(parent);
+                });
+                if (isChild)
+                    asked.add(entry);
+            }
+        }
+        return this.#archive.filter((entry) => asked.has(entry));
+    }
+    #bringNeeds(entry) {
+        const missing = [];
+        const needs = this.#missingFor(entry, missing);
+        if (needs === undefined)
+            for (const need of missing)
+                this.#selected.add(need.dumpId);
+        // Parts of a relation that cannot come are left out and named; a relation without what it needs is nothing.
+        else if (this.#selected.has(entry.dumpId) && isRelation(entry))
+            throw new BadSelection(`${describe(entry)} needs ${describe(needs)}, which is neither in the target nor among what was asked for`);
+        else
+            this.#selected.delete(entry.dumpId);
+    }
+    /** Gathers in `bring` what has to come along; returns what cannot. */
+    #missingFor(entry, bring, seen = new Set()) {
+        for (const id of entry.dependencies) {
+            const need = this.#byId.get(id);
+            if (need === undefined || seen.has(id) || this.#selected.has(id) || this.#has(need))
+                continue;
+            seen.add(id);
+            if (askedFor.has(need.kind))
+                return need;
+            const beyond = this.#missingFor(need, bring, seen);
+            if (beyond !== undefined)
+                return beyond;
+            bring.push(need);
+        }
+        return undefined;
+    }
+    /** Until nothing more comes. Returns what pointed at a relation and cannot come. */
+    #bringDependents() {
+        const leftOut = new Set();
+        for (let before = -1; before !== this.#selected.size;) {
+            before = this.#selected.size;
+            leftOut.clear();
+            for (const entry of this.#archive) {
+                if (this.#selected.has(entry.dumpId) || !this.#follows(entry))
+                    continue;
+                const bring = [];
+                if (this.#missingFor(entry, bring) !== undefined)
+                    leftOut.add(entry);
+                else
+                    for (const each of [...bring, entry])
+                        this.#selected.add(each.dumpId);
+            }
+        }
+        return [...leftOut].filter((entry) => !attributes.has(entry.kind));
+    }
+    #follows(entry) {
+        const on = entry.dependencies.filter((id) => this.#selected.has(id));
+        if (attributes.has(entry.kind))
+            return on.length > 0;
+        if (!dependents.has(entry.kind) || (this.#has(entry) && !this.#clean))
+            return false;
+        return on.some((id) => isRelation(this.#byId.get(id)));
+    }
+}
+/** What goes unsaid when its table is dropped and made again. */
+const incidental = new Set([...attributes, 'INDEX ATTACH', 'DEFAULT ACL'].filter((kind) => kind !== 'ROW SECURITY'));
+/**
+ * What the target holds that dropping `entries` there would break or take along, or whose name they need. Without CASCADE
+ * the server refuses the former too, but for indexes, triggers, partitions and the like, which go silently with their table.
+ */
+function inTheWay(target, entries, { clean }) {
+    const ours = new Set(entries.map(entryKey));
+    const names = new Set(entries.filter(hasRelationName).map(archive_selection_nameOf));
+    const dropped = new Set();
+    if (clean)
+        for (const entry of target)
+            if (ours.has(entryKey(entry)))
+                dropped.add(entry.dumpId);
+    const broken = new Set(dropped);
+    for (let before = -1; before !== broken.size;) {
+        before = broken.size;
+        for (const entry of target)
+            if (entry.dependencies.some((id) => broken.has(id)))
+                broken.add(entry.dumpId);
+    }
+    return target.flatMap((entry) => {
+        if (ours.has(entryKey(entry)) || archive_selection_isAboutDatabase(entry))
+            return [];
+        if (broken.has(entry.dumpId) && !incidental.has(entry.kind))
+            return [{ entry, why: 'depends on what is dropped' }];
+        if (hasRelationName(entry) && names.has(archive_selection_nameOf(entry)))
+            return [{ entry, why: 'has the name of something else' }];
+        return [];
+    });
+}
+function seedTables(archive, patterns) {
+    const seeds = new Set();
+    for (const text of patterns) {
+        const { name, schema } = parsePattern(text, 3);
+        const [names, schemas] = [expression(text, name), schema === undefined ? undefined : expression(text, schema)];
+        const found = archive.filter((entry) => isRelation(entry) && names.test(entry.tag) && (schemas?.test(entry.schema ?? '') ?? true));
+        if (found.length === 0)
+            throw new BadSelection(`the backup has no table ${text}`);
+        const places = new Set(found.map((entry) => entry.schema));
+        if (schemas === undefined && places.size > 1)
+            throw new BadSelection(`${text} is in several schemas (${[...places].join(', ')}): write schema.table`);
+        for (const entry of found)
+            seeds.add(entry);
+    }
+    return [...seeds];
+}
+function seedSchemas(archive, patterns) {
+    const seeds = new Set();
+    for (const text of patterns) {
+        const names = expression(text, parsePattern(text, 2).name);
+        const found = archive.filter((entry) => names.test(entry.schema ?? '') || (entry.kind === 'SCHEMA' && names.test(entry.tag)));
+        if (found.length === 0)
+            throw new BadSelection(`the backup has no schema ${text}`);
+        for (const entry of found)
+            if (!attributes.has(entry.kind))
+                seeds.add(entry);
+    }
+    return [...seeds];
+}
+function expression(text, pattern) {
+    try {
+        return new RegExp(pattern, 'su');
+    }
+    catch {
+        throw new BadSelection(`${text} is no pattern: put names with special characters into double quotes`);
+    }
+}
+function isRelation(entry) {
+    return entry !== undefined && relations.has(entry.kind);
+}
+function hasRelationName({ kind }) {
+    return relations.has(kind) || kind === 'INDEX' || kind === 'TYPE' || kind === 'DOMAIN';
+}
+function archive_selection_nameOf({ schema, tag }) {
+    return JSON.stringify([schema, tag]);
+}
+/** Only `pg_restore --create` uses these. */
+function archive_selection_isAboutDatabase({ kind, tag }) {
+    if (kind === 'DATABASE' || kind === 'DATABASE PROPERTIES')
+        return true;
+    return (kind === 'ACL' || kind === 'COMMENT' || kind === 'SECURITY LABEL') && tag.startsWith('DATABASE ');
+}
+function describe({ kind, schema, tag }) {
+    return `${kind} ${schema === null ? '' : `${schema}.`}${tag}`;
+}
+
+;// CONCATENATED MODULE: ./build/restore-choice.js
+
+
+
+
+
+
+
+/** Rows and values. */
+const dataKinds = new Set([
+    ...['TABLE DATA', 'SEQUENCE SET', 'MATERIALIZED VIEW DATA', 'STATISTICS DATA'],
+    ...['BLOB', 'BLOBS', 'BLOB METADATA'],
+]);
+/** Every database has it, and most archives do not name it. */
+const publicSchema = entryKey({ kind: 'SCHEMA', schema: null, tag: 'public' });
+/**
+ * What to restore into a target that holds `objects`. `readTarget` reads its table of contents; it is asked only when
+ * something is there. Throws a `Failure` (exit 2) that says what stands in the way; nothing was changed then.
+ */
+async function restore_choice_choose(request, { toc, census }, objects, readTarget) {
+    const { database, wanted, mode, clean, confirmed } = request;
+    const whole = wanted.tables.length === 0 && wanted.schemas.length === 0;
+    if (objects.length === 0) {
+        if (whole && mode === 'full')
+            return { only: undefined, clean: false, occupied: false, census, leftOut: [] };
+        const selection = selected(toc, wanted, { existing: new Set([publicSchema]), clean: false });
+        return chosen(selection, { mode, clean: false, occupied: false, census });
+    }
+    const name = displayWord(database);
+    if (whole && !clean)
+        throw restore_choice_refused(`the database ${name} is not empty: it has ${describeObjects(objects)}`, `restore into a database that does not exist yet (it is created) or an empty one, look at it, then switch over; or say clean: true and confirm: ${name} to have what the backup holds replaced here`);
+    if (!confirmed)
+        throw restore_choice_refused(`the database ${name} is not empty: it has ${describeObjects(objects)}`, `say that this one is meant with confirm: ${name}`);
+    const subscriptions = objects.filter((each) => each.kind === 'subscription ');
+    if (clean && subscriptions.length > 0)
+        throw restore_choice_refused(`${name} has ${describeObjects(subscriptions)}, which would go on writing into it`, `detach it first, without touching the publisher's slot:\n${subscriptions.flatMap((each) => detaching(each.name)).join('\n')}`);
+    const target = await readTarget();
+    const existing = new Set([publicSchema, ...target.entries.map(entryKey)]);
+    const selection = selected(toc, wanted, { existing, clean });
+    if (!clean && selection.existing.length > 0)
+        throw restore_choice_refused(`${name} has ${listed(selection.existing)} already`, `rename it there (ALTER TABLE … RENAME TO …) to compare the two, or say clean: true to have it dropped and restored`);
+    const choice = chosen(selection, { mode, clean, occupied: true, census });
+    const obstacles = inTheWay(target.entries, choice.only ?? [], { clean });
+    if (obstacles.length > 0)
+        throw obstructed(name, obstacles);
+    return choice;
+}
+function selected(toc, wanted, target) {
+    try {
+        const whole = wanted.tables.length === 0 && wanted.schemas.length === 0;
+        return whole ? selectAll(toc.entries, target.existing) : archive_selection_select(toc.entries, wanted, target);
+    }
+    catch (error) {
+        if (error instanceof BadSelection || error instanceof BadPattern)
+            throw restore_choice_refused(error.message, 'pgassay show lists what a backup holds');
+        throw error;
+    }
+}
+function chosen({ entries, leftOut }, parts) {
+    const { mode, clean, occupied, census } = parts;
+    const only = mode === 'full' ? entries : entries.filter((entry) => !dataKinds.has(entry.kind));
+    return { only, clean, occupied, census: censusOf(only, census), leftOut };
+}
+/** The census of these entries alone; large objects of somebody else may be in the target too, and are not counted. */
+function censusOf(entries, census) {
+    const keysOf = (kind) => new Set(entries
+        .filter((entry) => entry.kind === kind)
+        .map((entry) => nameKey({ schema: entry.schema ?? '', name: entry.tag })));
+    const [tables, data, sequences] = [keysOf('TABLE'), keysOf('TABLE DATA'), keysOf('SEQUENCE SET')];
+    const extensions = new Set(entries.filter((entry) => entry.kind === 'EXTENSION').map((entry) => entry.tag));
+    const names = (role) => entries.some(({ owner, kind, definition }) => owner === role || (needsRoles.has(kind) && definition.includes(role)));
+    return {
+        ...census,
+        tables: census.tables
+            .filter((table) => tables.has(nameKey(table)))
+            .map((table) => {
+            const { schema, name } = table;
+            return data.has(nameKey(table)) ? table : { schema, name, rows: 0, archiveRows: 0, data: false };
+        }),
+        sequences: census.sequences.filter((sequence) => sequences.has(nameKey(sequence))),
+        contents: entries.map(({ kind, schema, tag, owner }) => ({ kind, schema, tag, owner })),
+        extensions: census.extensions.filter((each) => extensions.has(each.name)),
+        roles: census.roles.filter(names),
+        largeObjects: null,
+    };
+}
+const needsRoles = new Set(['ACL', 'DEFAULT ACL', 'POLICY']);
+function obstructed(name, obstacles) {
+    const shown = obstacles.slice(0, 20).map(({ entry, why }) => `  ${describeContent(entry)}: ${why}`);
+    if (obstacles.length > 20)
+        shown.push(`  and ${obstacles.length - 20} more`);
+    return restore_choice_refused(`${formatCount(obstacles.length, 'object')} of ${name} stand${obstacles.length === 1 ? 's' : ''} in the way, and ${obstacles.length === 1 ? 'is' : 'are'} not part of what is restored\n${shown.join('\n')}`, 'drop or rename them if they can go, and make them again afterwards; or restore into another database');
+}
+function listed(entries) {
+    const shown = entries.slice(0, 10).map(describeContent).join(', ');
+    return entries.length > 10 ? `${shown} and ${entries.length - 10} more` : shown;
+}
+function detaching(subscription) {
+    const name = sqlWord(subscription);
+    return [
+        `  ALTER SUBSCRIPTION ${name} DISABLE;`,
+        `  ALTER SUBSCRIPTION ${name} SET (slot_name = NONE);`,
+        `  DROP SUBSCRIPTION ${name};`,
+    ];
+}
+function restore_choice_refused(message, hint) {
+    return new Failure('restore', 'badInput', `${message}; nothing was changed`, { hint });
+}
+
+;// CONCATENATED MODULE: ./build/safety-backup.js
+
+
+
+
+
+/**
+ * Takes a whole backup of a database that is about to be changed. Its label keeps it from being picked as the latest one,
+ * and from telling the next backup of that name which database it should be of. Throws a `Failure`.
+ */
+async function takeSafetyBackup(request, io) {
+    const { began, ...rest } = io;
+    try {
+        const result = await backup({
+            ...request,
+            label: safetyLabel,
+            scope: { mode: 'full', schemas: [], excludeSchemas: [], tables: [], excludeTables: [], excludeTableData: [] },
+            roles: true,
+            compression: 'auto',
+            census: 'rows',
+            // Whatever the target holds is to be kept, whichever database it is.
+            allowEmpty: true,
+            allowPooler: false,
+            acceptNewDatabase: true,
+            lockWaitMs: 60_000,
+            onBlockedDdl: 'warn',
+            maxReplicaLagMs: 60_000,
+            verifyUpload: 'checksum',
+            dryRun: false,
+            retries: 2,
+            version: release,
+        }, { ...rest, ...(began === undefined ? {} : { began }) });
+        if (result.kind !== 'stored')
+            throw new Error('a backup that is no dry run was not stored');
+        return result.manifest;
+    }
+    catch (error) {
+        if (!(error instanceof Failure) || error.exit === 'cancelled')
+            throw error;
+        const name = displayWord(request.target.database);
+        throw new Failure(error.stage, error.exit, `the safety backup of ${name} failed: ${error.message}`, {
+            hint: `${error.hint === undefined ? '' : `${error.hint}\n`}${name} was not changed; safety-backup: false goes on without one`,
+            cause: error,
+        });
+    }
+}
+
 ;// CONCATENATED MODULE: ./build/restore.js
+
+
+
+
 
 
 
@@ -84243,9 +84831,11 @@ const neverTargets = ['postgres', 'template0', 'template1'];
 /** A cancelled process is killed soon; an hour's work that failed may take its time to be cleaned up. */
 const undoMs = { cancelled: 2000, failed: 60_000 };
 /**
- * Restores a whole backup into a database that is empty, or does not exist yet and is created as the source was. Checks
- * every byte of the archive first, stops at the first error, and counts every table afterwards. Throws a `Failure` that
- * says what the target holds now; a database and roles that were created here are dropped again unless pg_restore was done.
+ * Restores a backup, or a part of it, into a database that does not exist yet and is created as the source was, is empty,
+ * or, when its name was typed, holds something: then in one transaction, after a backup of what is there if any of it is
+ * dropped. Checks every byte of the archive first, stops at the first error, and counts every table afterwards. Throws a
+ * `Failure` that says what the target holds now; a database and roles that were created here are dropped again unless
+ * pg_restore was done.
  */
 async function restore(store, backup, config, io) {
     requireRestorable(backup.manifest, config.target.database, io.log);
@@ -84258,7 +84848,7 @@ async function restore(store, backup, config, io) {
     }, config.timeoutMs);
     const signal = AbortSignal.any([io.signal, deadline.signal]);
     try {
-        return await new Restoration(store, backup.manifest, config, { log: io.log, signal }).run();
+        return await new Restoration(store, backup.manifest, config, { ...io, signal }).run();
     }
     finally {
         clearTimeout(timer);
@@ -84292,6 +84882,11 @@ class Restoration {
     #roles = new TargetRoles();
     #started = Date.now();
     #application = `pgassay ${(0,external_node_crypto_.randomBytes)(3).toString('hex')}`;
+    #choice;
+    #safety;
+    /** What a transaction makes anew, and which relations had these names before it. */
+    #relations = [];
+    #before = '';
     #state = 'before';
     constructor(store, manifest, config, io) {
         this.#store = store;
@@ -84314,7 +84909,7 @@ class Restoration {
             return await withPrivateFolder(this.#config.machine, (folder) => this.#run(folder));
         }
         catch (error) {
-            throw this.#told(error, await this.#leave());
+            throw this.#withSafety(this.#told(error, await this.#leave()));
         }
         finally {
             signal.removeEventListener('abort', closeSessions);
@@ -84330,13 +84925,14 @@ class Restoration {
             log.warn(`${warning}; accept-client-risk: true stops this warning`);
         const archive = await checkedArchive(this.#store, this.#manifest, folder, signal);
         try {
-            const keepOwners = await this.#fill({ programs, folder, archive, census });
+            const { choice, keepOwners } = await this.#fill({ programs, folder, archive, census });
             this.#state = 'restored';
             const session = await this.#target.reopen();
             await this.#roles.settle(session, log);
-            const { compared, unread } = await this.#compare(session, census);
+            const { compared, unread } = await this.#compare(session, choice.census);
             this.#state = 'equal';
-            await this.#finishDatabase(session, archive, keepOwners);
+            if (choice.only === undefined)
+                await this.#finishDatabase(session, archive, keepOwners);
             return {
                 manifest: this.#manifest,
                 tables: compared.length,
@@ -84346,6 +84942,7 @@ class Restoration {
                 seconds: (Date.now() - this.#started) / 1000,
                 createdDatabase: this.#target.created,
                 createdRoles: this.#roles.created,
+                safetyBackup: this.#safety,
             };
         }
         finally {
@@ -84370,43 +84967,103 @@ class Restoration {
         }
     }
     async #fillOnce(source, jobs) {
-        const keepOwners = await this.#prepare(source.census);
+        const prepared = await this.#prepare(source);
         this.#state = 'restoring';
-        await this.#restore(source, jobs, keepOwners);
-        return keepOwners;
+        await this.#restore(source, jobs, prepared);
+        return prepared;
     }
     /** Everything that can be known to fail is found out here. No session of ours is left idle while pg_restore runs. */
-    async #prepare(census) {
+    async #prepare(source) {
         const { database } = this.#manifest;
-        const session = await this.#target.open(database, (each) => requireServer(each, database, census.extensions));
-        if (!this.#target.created) {
-            const { database: name } = this.#config.target;
-            await requireAnother(session, database, { name, confirmed: this.#config.confirmed });
-            await requireEmpty(session, name);
+        const { wanted, mode } = this.#config;
+        const whole = wanted.tables.length === 0 && wanted.schemas.length === 0 && mode === 'full';
+        const extensions = whole ? source.census.extensions : [];
+        let session = await this.#target.open(database, (each) => requireServer(each, database, extensions));
+        let choice = await this.#choose(session, source);
+        if (choice.clean && this.#safety === undefined && this.#config.safetyBackup) {
+            await this.#target.close(session);
+            await this.#takeSafetyBackup();
+            session = await this.#target.reopen();
+            // A partition that somebody added meanwhile would go with its parent.
+            choice = await this.#choose(session, source);
         }
-        const keepOwners = await this.#roles.prepare(session, census, this.#config.owners, this.#io.log);
+        this.#choice = choice;
+        await this.#announce(session, choice);
+        const relations = (choice.only ?? []).filter((entry) => entry.kind === 'TABLE' || entry.kind === 'VIEW');
+        this.#relations = relations.map(({ schema, tag }) => ({ schema: schema ?? '', name: tag }));
+        this.#before = await readRelationIds(session, this.#relations);
+        const keepOwners = await this.#roles.prepare(session, choice.census, this.#config.owners, this.#io.log);
         await this.#target.close(session);
-        return keepOwners;
+        return { choice, keepOwners };
     }
-    async #restore({ programs, folder, archive, census }, jobs, keepOwners) {
-        const environment = await childEnvironment(this.#config.target, this.#target.server, folder, {
-            applicationName: `${this.#application} pg_restore`,
-            ...(programs.libraryPath === undefined ? {} : { libraryPath: programs.libraryPath }),
+    async #choose(session, { folder, archive, census }) {
+        const config = this.#config;
+        const { database } = config.target;
+        if (!this.#target.created)
+            await requireAnother(session, this.#manifest.database, { name: database, confirmed: config.confirmed });
+        const objects = this.#target.created ? [] : await objectsOf(session);
+        return restore_choice_choose({ ...config, database }, { toc: archive.toc, census }, objects, async () => {
+            const { version } = await readServerFacts(session);
+            const programs = await programsOfMajor(version.major, false, config, config.machine, this.#io);
+            const environment = await this.#environment(programs, folder, 'pg_dump');
+            return readContents(programs, environment, database, this.#io.signal).catch((error) => {
+                if (!(error instanceof Failure))
+                    throw error;
+                throw new Failure('restore', 'privilege', error.message, {
+                    hint: `to see what stands in the way, this role has to be able to lock and read every table of ${displayWord(database)}; nothing was changed`,
+                    cause: error,
+                });
+            });
         });
+    }
+    async #takeSafetyBackup() {
+        const config = this.#config;
+        const { log, signal, began, safe } = this.#io;
+        const { name } = this.#manifest;
+        log.info(`a safety backup of ${displayWord(config.target.database)} first, under ${name} with the label pre-restore`);
+        this.#safety = await takeSafetyBackup({ ...config, name }, { log, signal, began });
+        safe?.(this.#safety.id);
+        const { tables, rows } = this.#safety.totals;
+        log.notice(`safety backup ${name}/${this.#safety.id}: ${formatCount(tables, 'table')}, ${formatCount(rows, 'row')}; what is written from now on is not in it`);
+    }
+    /** Which way it goes, said before it does. */
+    async #announce(session, { only, clean, occupied, leftOut }) {
+        const { log } = this.#io;
+        if (leftOut.length > 0) {
+            const lines = leftOut.slice(0, 20).map((entry) => `  ${describeContent(entry)}`);
+            if (leftOut.length > 20)
+                lines.push(`  and ${leftOut.length - 20} more`);
+            log.warn(`left out, because the target lacks something that they need:\n${lines.join('\n')}`);
+        }
+        if (only === undefined || !occupied)
+            return;
+        const others = await countOthers(session);
+        const name = displayWord(this.#config.target.database);
+        log.notice(`${formatCount(only.length, 'item')} of the archive ${clean ? 'replace what is there of them' : 'are added'}, with one job in one transaction: until it ends, and if it fails, ${name} is as it was${others === 0 ? '' : `; it waits for ${formatCount(others, 'other session')} that may hold locks there`}`);
+    }
+    async #restore({ programs, folder, archive }, jobs, { choice, keepOwners }) {
+        const { only, clean, census } = choice;
         await restoreArchive({
             programs,
-            environment,
+            environment: await this.#environment(programs, folder, 'pg_restore'),
             database: this.#config.target.database,
             archive,
             jobs,
             keepOwners,
             oneTransaction: this.#atomic,
+            only: only && { list: only.map((entry) => entry.dumpId), folder, clean },
             names: census.contents.flatMap((entry) => [entry.tag, entry.schema ?? '']),
         }, this.#io);
     }
+    #environment(programs, folder, purpose) {
+        return childEnvironment(this.#config.target, this.#target.server, folder, {
+            applicationName: `${this.#application} ${purpose}`,
+            ...(programs.libraryPath === undefined ? {} : { libraryPath: programs.libraryPath }),
+        });
+    }
     /** A database that was created here can be dropped, so its restore need not be one transaction. */
     get #atomic() {
-        return !this.#target.created && this.#config.jobs === 1;
+        return this.#choice?.only !== undefined || (!this.#target.created && this.#config.jobs === 1);
     }
     async #compare(session, census) {
         const { state, unread } = await readRestored(session, census, { harmless: false });
@@ -84461,19 +85118,37 @@ class Restoration {
         const began = this.#state === 'restoring';
         if (!began && !this.#target.created && !this.#roles.hasTraces)
             return this.#target.untouched();
+        let after;
         const told = await this.#target.undo(budget, async (session) => {
             // A pg_restore that had to be killed leaves its sessions behind until the server notices.
             if (began)
                 await endSessions(session, `${this.#application} pg_restore`).catch(() => { });
-            await this.#roles.drop(session, log);
+            if (began && !this.#target.created && this.#relations.length > 0)
+                after = await readRelationIds(session, this.#relations);
+            if (after === undefined || after === this.#before)
+                await this.#roles.drop(session, log);
         });
         if (told !== '')
             return told;
         if (!began)
             return 'nothing was restored';
+        if (after !== undefined && after !== this.#before)
+            return `${name} is kept: pg_restore had committed, and the comparison was not made`;
+        if (this.#choice?.occupied === true)
+            return after === undefined && this.#relations.length > 0
+                ? `${name} could not be asked: it is as it was before, unless the transaction was committed in its last moment`
+                : `it was rolled back, ${name} is as it was before`;
         return this.#atomic
             ? `it was rolled back, ${name} is as empty as before`
             : `${name} now holds part of the backup: empty it, or use another database, before trying again`;
+    }
+    /** Whatever became of the target, what it held before is somewhere. */
+    #withSafety(failure) {
+        if (this.#safety === undefined)
+            return failure;
+        const { stage, exit, message, hint, cause } = failure;
+        const before = `what it held before is in the safety backup ${this.#safety.name}/${this.#safety.id}`;
+        return new Failure(stage, exit, message, { hint: hint === undefined ? before : `${hint}\n${before}`, cause });
     }
     /** The error with what is left of the restore; row values are in none of them. */
     #told(error, left) {
@@ -84528,7 +85203,12 @@ const restoreInputs = [
     'backup',
     'max-age',
     'target-url',
+    'tables',
+    'schemas',
+    'mode',
+    'clean',
     'confirm',
+    'safety-backup',
     'jobs',
     'owners',
     'accept-client-risk',
@@ -84551,14 +85231,9 @@ const laterRestoreInputs = [
     'encrypt-passphrase',
     'signing-key',
     'retries',
-    'tables',
-    'schemas',
-    'mode',
-    'clean',
-    'safety-backup',
 ];
 /** Inputs to one readonly request. Throws a `Failure` that lists every problem of every input. */
-function readRestore(read, { machine, identity }, known = []) {
+function readRestore(read, { machine, source, identity }, known = []) {
     const inputs = new Inputs(read);
     inputs.add(known);
     for (const name of laterRestoreInputs)
@@ -84574,6 +85249,12 @@ function readRestore(read, { machine, identity }, known = []) {
         inputs.problem('confirm', `${confirm} is not the name of the target database, ${target.database}`, 'look at the target URL again, and say the name of the database that may be changed');
     const config = {
         maxAgeMs: inputs.optional('max-age') === undefined ? undefined : inputs.duration('max-age', '1d', '36500d'),
+        wanted: { tables: inputs.patterns('tables'), schemas: inputs.patterns('schemas') },
+        mode: readMode(inputs),
+        clean: inputs.flag('clean', false),
+        safetyBackup: inputs.flag('safety-backup', true),
+        store,
+        source,
         confirmed: confirm !== undefined,
         jobs: inputs.integer('jobs', Math.min(16, (0,external_node_os_.availableParallelism)()), 1, 64),
         owners: inputs.choice('owners', ['auto', 'keep', 'drop'], 'auto'),
@@ -84583,11 +85264,27 @@ function readRestore(read, { machine, identity }, known = []) {
         timeoutMs: inputs.duration('timeout', '5h', '120h'),
         machine,
     };
-    const idleMs = Math.min(inputs.duration('stall-timeout', '5m', '24h'), 60_000);
+    const stallMs = inputs.duration('stall-timeout', '5m', '24h');
+    if (config.wanted.tables.length > 0 && config.wanted.schemas.length > 0)
+        inputs.problem('tables', 'and schemas are both given', 'give one of them; a table pattern can name its schema: sales.*');
+    if (config.clean && confirm === undefined)
+        inputs.problem('confirm', 'is needed with clean', 'say the name of the database in which something may be dropped');
     inputs.finish();
     if (target === undefined || 'problem' in parsed)
         throw new Error('a problem with an input that nobody told');
-    return { config: { ...config, target }, store, idleMs, name: inputs.optional('name'), selector: parsed.selector };
+    return {
+        config: { ...config, target, stallMs },
+        idleMs: Math.min(stallMs, 60_000),
+        name: inputs.optional('name'),
+        selector: parsed.selector,
+    };
+}
+function readMode(inputs) {
+    const mode = inputs.choice('mode', ['full', 'schema-only', 'data-only'], 'full');
+    if (mode !== 'data-only')
+        return mode;
+    inputs.problem('mode', 'data-only is not part of this release', 'rows of tables that are there: pg_restore --data-only');
+    return 'full';
 }
 
 ;// CONCATENATED MODULE: ./build/action/restore.js
@@ -84612,15 +85309,20 @@ function runRestore() {
         await withStepFolder((temporary) => recover(readRequest(run.secrets, temporary), run));
     });
 }
-async function recover({ config, store, idleMs, name, selector }, run) {
+async function recover({ config, idleMs, name, selector }, run) {
     const { log, secrets, signal } = run;
     for (const notice of config.target.notices)
         log.notice(notice);
-    const opened = openStore(store, { signal, idleMs });
+    const opened = openStore(config.store, { signal, idleMs });
     const { backup } = await locate(opened, { name, selector }, log);
     setOutput('backup-id', backup.manifest.id);
     setOutput('safety-backup-id', '');
-    const restored = await log.group('Restore', () => restore(opened, backup, config, { log, signal }));
+    const restored = await log.group('Restore', () => restore(opened, backup, config, {
+        log,
+        signal,
+        began: (id) => saveUnfinished(backup.manifest.name, id),
+        safe: (id) => setOutput('safety-backup-id', id),
+    }));
     const report = { ...restored, database: displayWord(config.target.database) };
     for (const [output, value] of Object.entries({
         tables: report.tables,
@@ -84638,12 +85340,16 @@ function readRequest(secrets, temporary) {
     try {
         const inputs = new Inputs(input);
         const read = withPemFiles(input, inputs);
-        const surroundings = { machine: { ...machineOf(process.env), temporary }, identity: identityOf(process.env) };
+        const surroundings = {
+            machine: { ...machineOf(process.env), temporary },
+            source: sourceOf(process.env),
+            identity: identityOf(process.env),
+        };
         const request = readHiding(secrets, url, () => readRestore(read, surroundings, inputs.problems));
         const { target } = request.config;
         for (const secret of secretsOf(url, target))
             secrets.add(secret);
-        for (const word of [...publicWordsOf(target), request.name, publicWordOf(request.store)])
+        for (const word of [...publicWordsOf(target), request.name, publicWordOf(request.config.store)])
             secrets.spare(word);
         return request;
     }
@@ -84655,6 +85361,7 @@ function readRequest(secrets, temporary) {
 async function runRestorePost() {
     try {
         await removeStepFolder();
+        await discardUnfinished();
     }
     catch (error) {
         warning(`cleaning up after the restore failed: ${error.message}`);
@@ -84853,143 +85560,6 @@ function imagesFor(extensions, major) {
     return extension_images_images
         .filter(([names]) => names.some((name) => extensions.includes(name)))
         .map(([, image]) => image.replace(/N(?=$|-)/, String(major)));
-}
-
-;// CONCATENATED MODULE: ./build/postgres/restored-objects.js
-
-
-
-
-
-
-/** Entries that are rows and values, or belong to the database or the server; what is left defines objects. */
-const notObjects = new Set([
-    'TABLE DATA',
-    'SEQUENCE SET',
-    'MATERIALIZED VIEW DATA',
-    'STATISTICS DATA',
-    'BLOB',
-    'BLOBS',
-    'BLOB METADATA',
-    'DATABASE',
-    'DATABASE PROPERTIES',
-    // They are compared with the census, which knows their versions too.
-    'EXTENSION',
-]);
-/** Whether an entry defines, comments or grants something that a restore into another database brings back. */
-function isObject({ kind, tag }) {
-    if (notObjects.has(kind))
-        return false;
-    const about = kind === 'ACL' || kind === 'COMMENT' || kind === 'SECURITY LABEL';
-    return !about || !/^(?:DATABASE|EXTENSION|LARGE OBJECTS?) /.test(tag);
-}
-/**
- * The table of contents that a database would have if it were dumped now, definitions only. Throws a `Failure`.
- * `environment` says where it is and as whom to read it.
- */
-async function readContents(programs, environment, database, signal) {
-    signal.throwIfAborted();
-    const program = start({
-        path: programs.pgDump,
-        args: ['-Fc', '--schema-only', '--compress=0', '--no-password', '-d', databaseArgument(database)],
-        env: environment,
-    });
-    program.stdin.end();
-    const stop = () => void program.stop().catch(() => undefined);
-    signal.addEventListener('abort', stop, { once: true });
-    try {
-        const reader = new TocReader();
-        for await (const chunk of program.stdout)
-            reader.push(chunk);
-        const exit = await program.exited;
-        signal.throwIfAborted();
-        if (exit.code === 0 && reader.toc !== undefined)
-            return reader.toc;
-        const said = readReports(exit.stderr).find((report) => report.severity === 'error')?.message;
-        throw new Failure('verify', 'restore', `the restored definitions could not be read: ${said ?? 'pg_dump failed'}`);
-    }
-    finally {
-        signal.removeEventListener('abort', stop);
-        await program.stop().catch(() => undefined);
-    }
-}
-/** Both as sets of (kind, schema, tag, owner): what one has and the other has not. */
-function compareContents(archived, restored) {
-    const left = new Map();
-    for (const content of restored) {
-        const key = JSON.stringify([content.kind, content.schema, content.tag]);
-        left.set(key, [...(left.get(key) ?? []), content]);
-    }
-    const findings = [];
-    for (const content of archived) {
-        const same = left.get(JSON.stringify([content.kind, content.schema, content.tag])) ?? [];
-        const at = Math.max(same.findIndex((each) => each.owner === content.owner), same.length === 0 ? -1 : 0);
-        const [found] = at === -1 ? [] : same.splice(at, 1);
-        if (found === undefined)
-            findings.push({ object: describeContent(content), expected: 'there', found: 'missing' });
-        else if (found.owner !== content.owner)
-            findings.push({
-                object: describeContent(content),
-                expected: `owned by ${displayWord(content.owner)}`,
-                found: `owned by ${displayWord(found.owner)}`,
-            });
-    }
-    for (const extra of [...left.values()].flat())
-        findings.push({ object: describeContent(extra), expected: 'not there', found: 'there' });
-    return findings;
-}
-/** `INDEX shop.customers_lower` */
-function describeContent({ kind, schema, tag }) {
-    const name = schema === null ? displayTag(tag) : `${displayWord(schema)}.${displayTag(tag)}`;
-    return name.startsWith(`${kind} `) ? name : `${kind} ${name}`;
-}
-/** A tag may be `customers customers_pkey` or `label(text, integer)`, a version `0.8.0`: no names to be quoted, but on one line. */
-function displayTag(tag) {
-    return /^[\p{L}\p{N}_ (),.[\]-]+$/u.test(tag) ? tag : displayWord(tag);
-}
-/**
- * Indexes that are not valid, and constraints that are not validated though they were at the source: the archive says
- * NOT VALID where they were not.
- */
-async function readUnsound(session, archived) {
-    const rows = await session.query(`SELECT 'index' AS kind, n.nspname::text AS schema, t.relname::text AS table, c.relname::text AS name
-     FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
-     JOIN pg_catalog.pg_class t ON t.oid = i.indrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-     WHERE c.relkind = 'i' AND NOT (i.indisvalid AND i.indisready) AND n.nspname !~ '^pg_'
-     UNION ALL
-     SELECT 'constraint', n.nspname::text, coalesce(t.relname, y.typname)::text, o.conname::text
-     FROM pg_catalog.pg_constraint o JOIN pg_catalog.pg_namespace n ON n.oid = o.connamespace
-     LEFT JOIN pg_catalog.pg_class t ON t.oid = o.conrelid LEFT JOIN pg_catalog.pg_type y ON y.oid = o.contypid
-     WHERE NOT o.convalidated AND o.conparentid = 0
-     ORDER BY 1, 2, 3, 4`);
-    const unchecked = new Set(archived
-        .filter((entry) => /CONSTRAINT/.test(entry.kind) && /\bNOT (?:VALID|ENFORCED)\b/.test(entry.definition))
-        .map((entry) => `${entry.schema} ${entry.tag}`));
-    // A table's own definition may hold constraints that are not enforced, and so are never validated.
-    const inTables = new Set(archived
-        .filter((entry) => entry.kind === 'TABLE' && /\bNOT (?:VALID|ENFORCED)\b/.test(entry.definition))
-        .map((entry) => `${entry.schema} ${entry.tag}`));
-    return rows.flatMap(({ kind, schema, table, name }) => {
-        if (kind === 'index')
-            return [{ object: `index ${displayName({ schema, name })}`, expected: 'valid', found: 'not valid' }];
-        if (unchecked.has(`${schema} ${table} ${name}`) || inTables.has(`${schema} ${table}`))
-            return [];
-        const object = `constraint ${displayWord(name)} on ${displayName({ schema, name: table })}`;
-        return [{ object, expected: 'validated', found: 'not validated' }];
-    });
-}
-/** Extensions that are missing; and of the others, which have another version here. */
-async function compareExtensions(session, extensions) {
-    const rows = await session.query('SELECT extname::text AS name, extversion::text AS version FROM pg_catalog.pg_extension');
-    const here = new Map(rows.map((row) => [row.name, row.version]));
-    return {
-        findings: extensions
-            .filter((each) => !here.has(each.name))
-            .map((each) => ({ object: `extension ${displayWord(each.name)}`, expected: 'there', found: 'missing' })),
-        versions: extensions
-            .filter((each) => here.has(each.name) && here.get(each.name) !== each.version)
-            .map((each) => `extension ${displayWord(each.name)} ${displayTag(each.version)} was ${displayTag(here.get(each.name) ?? '')} here`),
-    };
 }
 
 ;// CONCATENATED MODULE: ./build/checks.js
@@ -87013,7 +87583,7 @@ const listCommand = {
             terminal.log.notice(`${formatCount(catalog.unfinished.length, 'upload')} without a manifest: running, or cut off; not a backup`);
         const now = await store.now();
         const proofs = new Map(await Promise.all(catalog.backups.map(async (each) => [each, await newestProof(store, each)])));
-        answer(terminal, { backups: catalog.backups.map((each) => listed(each, proofs.get(each))) }, catalog.backups.length === 0
+        answer(terminal, { backups: catalog.backups.map((each) => list_listed(each, proofs.get(each))) }, catalog.backups.length === 0
             ? `no backups in ${store.uri}`
             : table(['name', 'id', 'age', 'label', 'size', 'tables', 'rows', 'server', 'restore test'], catalog.backups.map((each) => {
                 const { manifest } = each;
@@ -87032,7 +87602,7 @@ const listCommand = {
     },
 };
 /** What `list --json` says of a backup. */
-function listed({ manifest }, proof) {
+function list_listed({ manifest }, proof) {
     return {
         id: manifest.id,
         name: manifest.name,
@@ -87099,16 +87669,26 @@ const showCommand = {
 
 const restore_restoreCommand = {
     name: 'restore',
-    summary: 'Restores a backup into an empty or a new database, then counts every table.',
+    summary: 'Restores a backup, or tables of it, then counts every table that was restored.',
     argument: backupArgument,
     flags: [
         ...storeFlags,
+        ...writeFlags,
         {
             name: 'target-url',
             help: 'the database to restore into; created when it does not exist',
             secret: { variable: 'TARGET_URL' },
         },
         { name: 'max-age', value: 'TIME', help: 'refuse a backup that is older' },
+        { name: 'tables', value: 'PATTERN', many: true, help: 'only these tables, with all that belongs to them' },
+        { name: 'schemas', value: 'PATTERN', many: true, help: 'only what is in these schemas' },
+        { name: 'mode', value: 'MODE', help: 'full (default) or schema-only' },
+        { name: 'clean', help: 'what the target has of it is dropped first; needs --confirm' },
+        {
+            name: 'safety-backup',
+            value: 'true|false',
+            help: 'back the target up first when something is dropped (default true)',
+        },
         { name: 'confirm', value: 'DATABASE', help: "the target database's name, typed, where it is not empty" },
         { name: 'jobs', value: 'N', help: 'parallel connections (default: processors; 1 restores in one transaction)' },
         { name: 'owners', value: 'WHAT', help: 'auto (default: kept where this role may), keep or drop' },
@@ -87123,9 +87703,9 @@ const restore_restoreCommand = {
         hideStoreSecrets(terminal);
         const inputs = new Inputs(flags.read);
         const url = flags.read('target-url') ?? '';
-        const { config, store, idleMs, name, selector } = readHiding(secrets, url, () => {
+        const { config, idleMs, name, selector } = readHiding(secrets, url, () => {
             const read = withPemFiles((input) => (input === 'backup' ? flags.argument : flags.read(input)), inputs);
-            return readRestore(read, { machine, identity: identityOf(variables) }, inputs.problems);
+            return readRestore(read, { machine, source: sourceOf(variables), identity: identityOf(variables) }, inputs.problems);
         });
         const { target } = config;
         for (const secret of secretsOf(url, target))
@@ -87134,7 +87714,7 @@ const restore_restoreCommand = {
             secrets.spare(word);
         for (const notice of target.notices)
             log.notice(notice);
-        const opened = openStore(store, { signal, idleMs });
+        const opened = openStore(config.store, { signal, idleMs });
         const { backup } = await locate(opened, { name, selector }, log);
         const result = await restore(opened, backup, config, { log, signal });
         const { manifest, compared } = result;
@@ -87147,6 +87727,7 @@ const restore_restoreCommand = {
             durationSeconds: result.seconds,
             createdDatabase: result.createdDatabase,
             createdRoles: result.createdRoles,
+            safetyBackupId: result.safetyBackup?.id ?? null,
             compared: compared.map(({ schema, name, recorded, found }) => ({
                 schema,
                 name,

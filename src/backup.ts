@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { withinLimits } from './attempts.ts';
-import { newId } from './backup-id.ts';
+import { newId, safetyLabel } from './backup-id.ts';
 import { readRecent } from './catalog.ts';
 import { cancelled, Failure } from './failure.ts';
 import type { Log } from './log.ts';
@@ -274,7 +274,11 @@ class Attempt {
   /** For the report only: whatever goes wrong here, the backup is published. */
   async #history(manifest: Manifest): Promise<Manifest[]> {
     const recent = await readRecent(this.#store, manifest.name, 30).catch(() => []);
-    return recent.map((backup) => backup.manifest).filter((each) => each.series === manifest.series);
+    return recent
+      .map((backup) => backup.manifest)
+      .filter(
+        (each) => each.series === manifest.series && (each.label === safetyLabel) === (manifest.label === safetyLabel),
+      );
   }
 
   /** A session that every end of this attempt closes; nothing is set in it yet. */

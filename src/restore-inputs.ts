@@ -4,8 +4,8 @@ import { parseSelector, type Selector } from './catalog.ts';
 import type { Problem } from './failure.ts';
 import { Inputs, type ReadInput } from './inputs.ts';
 import type { Machine } from './machine.ts';
+import type { Source } from './manifest.ts';
 import type { RestoreConfig } from './restore.ts';
-import type { StoreChoice } from './store/open.ts';
 import type { IdentityService } from './store/s3-address.ts';
 import { readStore, storeInputs } from './store-inputs.ts';
 
@@ -16,7 +16,12 @@ export const restoreInputs: readonly string[] = [
   'backup',
   'max-age',
   'target-url',
+  'tables',
+  'schemas',
+  'mode',
+  'clean',
   'confirm',
+  'safety-backup',
   'jobs',
   'owners',
   'accept-client-risk',
@@ -40,16 +45,10 @@ export const laterRestoreInputs: readonly string[] = [
   'encrypt-passphrase',
   'signing-key',
   'retries',
-  'tables',
-  'schemas',
-  'mode',
-  'clean',
-  'safety-backup',
 ];
 
 export interface RestoreRequest {
   readonly config: RestoreConfig;
-  readonly store: StoreChoice;
   /** How long the store may be silent, milliseconds. */
   readonly idleMs: number;
   /** Undefined: the only one in the store. */
@@ -59,13 +58,14 @@ export interface RestoreRequest {
 
 export interface RestoreSurroundings {
   readonly machine: Machine;
+  readonly source: Source | null;
   readonly identity: IdentityService | undefined;
 }
 
 /** Inputs to one readonly request. Throws a `Failure` that lists every problem of every input. */
 export function readRestore(
   read: ReadInput,
-  { machine, identity }: RestoreSurroundings,
+  { machine, source, identity }: RestoreSurroundings,
   known: readonly Problem[] = [],
 ): RestoreRequest {
   const inputs = new Inputs(read);
@@ -90,6 +90,12 @@ export function readRestore(
     );
   const config = {
     maxAgeMs: inputs.optional('max-age') === undefined ? undefined : inputs.duration('max-age', '1d', '36500d'),
+    wanted: { tables: inputs.patterns('tables'), schemas: inputs.patterns('schemas') },
+    mode: readMode(inputs),
+    clean: inputs.flag('clean', false),
+    safetyBackup: inputs.flag('safety-backup', true),
+    store,
+    source,
     confirmed: confirm !== undefined,
     jobs: inputs.integer('jobs', Math.min(16, availableParallelism()), 1, 64),
     owners: inputs.choice('owners', ['auto', 'keep', 'drop'], 'auto'),
@@ -99,8 +105,32 @@ export function readRestore(
     timeoutMs: inputs.duration('timeout', '5h', '120h'),
     machine,
   };
-  const idleMs = Math.min(inputs.duration('stall-timeout', '5m', '24h'), 60_000);
+  const stallMs = inputs.duration('stall-timeout', '5m', '24h');
+  if (config.wanted.tables.length > 0 && config.wanted.schemas.length > 0)
+    inputs.problem(
+      'tables',
+      'and schemas are both given',
+      'give one of them; a table pattern can name its schema: sales.*',
+    );
+  if (config.clean && confirm === undefined)
+    inputs.problem('confirm', 'is needed with clean', 'say the name of the database in which something may be dropped');
   inputs.finish();
   if (target === undefined || 'problem' in parsed) throw new Error('a problem with an input that nobody told');
-  return { config: { ...config, target }, store, idleMs, name: inputs.optional('name'), selector: parsed.selector };
+  return {
+    config: { ...config, target, stallMs },
+    idleMs: Math.min(stallMs, 60_000),
+    name: inputs.optional('name'),
+    selector: parsed.selector,
+  };
+}
+
+function readMode(inputs: Inputs): RestoreConfig['mode'] {
+  const mode = inputs.choice('mode', ['full', 'schema-only', 'data-only'], 'full');
+  if (mode !== 'data-only') return mode;
+  inputs.problem(
+    'mode',
+    'data-only is not part of this release',
+    'rows of tables that are there: pg_restore --data-only',
+  );
+  return 'full';
 }

@@ -1,5 +1,5 @@
 import * as core from '@actions/core';
-import { identityOf, machineOf, readHiding, withPemFiles } from '../environment.ts';
+import { identityOf, machineOf, readHiding, sourceOf, withPemFiles } from '../environment.ts';
 import { Inputs } from '../inputs.ts';
 import { locate } from '../locate.ts';
 import { displayWord } from '../postgres/names.ts';
@@ -12,11 +12,13 @@ import { openStore, publicWordOf } from '../store/open.ts';
 import { repositoryIsPrivate } from './alert.ts';
 import { maskAll, type Run, runAction } from './run.ts';
 import {
+  discardUnfinished,
   hideSecretInputs,
   input,
   refuseWindows,
   removeStepFolder,
   reportUnknown,
+  saveUnfinished,
   withStepFolder,
   writeSummary,
 } from './step.ts';
@@ -30,14 +32,21 @@ export function runRestore(): Promise<void> {
   });
 }
 
-async function recover({ config, store, idleMs, name, selector }: RestoreRequest, run: Run): Promise<void> {
+async function recover({ config, idleMs, name, selector }: RestoreRequest, run: Run): Promise<void> {
   const { log, secrets, signal } = run;
   for (const notice of config.target.notices) log.notice(notice);
-  const opened = openStore(store, { signal, idleMs });
+  const opened = openStore(config.store, { signal, idleMs });
   const { backup } = await locate(opened, { name, selector }, log);
   core.setOutput('backup-id', backup.manifest.id);
   core.setOutput('safety-backup-id', '');
-  const restored = await log.group('Restore', () => restore(opened, backup, config, { log, signal }));
+  const restored = await log.group('Restore', () =>
+    restore(opened, backup, config, {
+      log,
+      signal,
+      began: (id) => saveUnfinished(backup.manifest.name, id),
+      safe: (id) => core.setOutput('safety-backup-id', id),
+    }),
+  );
   const report = { ...restored, database: displayWord(config.target.database) };
   for (const [output, value] of Object.entries({
     tables: report.tables,
@@ -56,11 +65,16 @@ function readRequest(secrets: Secrets, temporary: string): RestoreRequest {
   try {
     const inputs = new Inputs(input);
     const read = withPemFiles(input, inputs);
-    const surroundings = { machine: { ...machineOf(process.env), temporary }, identity: identityOf(process.env) };
+    const surroundings = {
+      machine: { ...machineOf(process.env), temporary },
+      source: sourceOf(process.env),
+      identity: identityOf(process.env),
+    };
     const request = readHiding(secrets, url, () => readRestore(read, surroundings, inputs.problems));
     const { target } = request.config;
     for (const secret of secretsOf(url, target)) secrets.add(secret);
-    for (const word of [...publicWordsOf(target), request.name, publicWordOf(request.store)]) secrets.spare(word);
+    for (const word of [...publicWordsOf(target), request.name, publicWordOf(request.config.store)])
+      secrets.spare(word);
     return request;
   } finally {
     maskAll(secrets);
@@ -71,6 +85,7 @@ function readRequest(secrets: Secrets, temporary: string): RestoreRequest {
 export async function runRestorePost(): Promise<void> {
   try {
     await removeStepFolder();
+    await discardUnfinished();
   } catch (error) {
     core.warning(`cleaning up after the restore failed: ${(error as Error).message}`);
   }

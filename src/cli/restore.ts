@@ -1,4 +1,4 @@
-import { identityOf, readHiding, withPemFiles } from '../environment.ts';
+import { identityOf, readHiding, sourceOf, withPemFiles } from '../environment.ts';
 import { Inputs } from '../inputs.ts';
 import { locate } from '../locate.ts';
 import { displayWord } from '../postgres/names.ts';
@@ -8,20 +8,30 @@ import { restore } from '../restore.ts';
 import { readRestore } from '../restore-inputs.ts';
 import { openStore } from '../store/open.ts';
 import { answer, type Command } from './command.ts';
-import { backupArgument, hideStoreSecrets, programFlags, storeFlags, tlsFlags } from './shared-flags.ts';
+import { backupArgument, hideStoreSecrets, programFlags, storeFlags, tlsFlags, writeFlags } from './shared-flags.ts';
 
 export const restoreCommand: Command = {
   name: 'restore',
-  summary: 'Restores a backup into an empty or a new database, then counts every table.',
+  summary: 'Restores a backup, or tables of it, then counts every table that was restored.',
   argument: backupArgument,
   flags: [
     ...storeFlags,
+    ...writeFlags,
     {
       name: 'target-url',
       help: 'the database to restore into; created when it does not exist',
       secret: { variable: 'TARGET_URL' },
     },
     { name: 'max-age', value: 'TIME', help: 'refuse a backup that is older' },
+    { name: 'tables', value: 'PATTERN', many: true, help: 'only these tables, with all that belongs to them' },
+    { name: 'schemas', value: 'PATTERN', many: true, help: 'only what is in these schemas' },
+    { name: 'mode', value: 'MODE', help: 'full (default) or schema-only' },
+    { name: 'clean', help: 'what the target has of it is dropped first; needs --confirm' },
+    {
+      name: 'safety-backup',
+      value: 'true|false',
+      help: 'back the target up first when something is dropped (default true)',
+    },
     { name: 'confirm', value: 'DATABASE', help: "the target database's name, typed, where it is not empty" },
     { name: 'jobs', value: 'N', help: 'parallel connections (default: processors; 1 restores in one transaction)' },
     { name: 'owners', value: 'WHAT', help: 'auto (default: kept where this role may), keep or drop' },
@@ -36,15 +46,19 @@ export const restoreCommand: Command = {
     hideStoreSecrets(terminal);
     const inputs = new Inputs(flags.read);
     const url = flags.read('target-url') ?? '';
-    const { config, store, idleMs, name, selector } = readHiding(secrets, url, () => {
+    const { config, idleMs, name, selector } = readHiding(secrets, url, () => {
       const read = withPemFiles((input) => (input === 'backup' ? flags.argument : flags.read(input)), inputs);
-      return readRestore(read, { machine, identity: identityOf(variables) }, inputs.problems);
+      return readRestore(
+        read,
+        { machine, source: sourceOf(variables), identity: identityOf(variables) },
+        inputs.problems,
+      );
     });
     const { target } = config;
     for (const secret of secretsOf(url, target)) secrets.add(secret);
     for (const word of publicWordsOf(target)) secrets.spare(word);
     for (const notice of target.notices) log.notice(notice);
-    const opened = openStore(store, { signal, idleMs });
+    const opened = openStore(config.store, { signal, idleMs });
     const { backup } = await locate(opened, { name, selector }, log);
     const result = await restore(opened, backup, config, { log, signal });
     const { manifest, compared } = result;
@@ -59,6 +73,7 @@ export const restoreCommand: Command = {
         durationSeconds: result.seconds,
         createdDatabase: result.createdDatabase,
         createdRoles: result.createdRoles,
+        safetyBackupId: result.safetyBackup?.id ?? null,
         compared: compared.map(({ schema, name, recorded, found }) => ({
           schema,
           name,

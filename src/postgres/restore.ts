@@ -26,6 +26,8 @@ export interface RecoveryPlan extends RestorePlan {
   readonly keepOwners: boolean;
   /** All or nothing, with one connection; `jobs` counts otherwise. */
   readonly oneTransaction: boolean;
+  /** Only these entries (their numbers, in the archive's order), dropped first with `clean`; undefined: the whole archive. */
+  readonly only?: { readonly list: readonly number[]; readonly folder: string; readonly clean: boolean } | undefined;
 }
 
 /**
@@ -36,10 +38,13 @@ export class JobsDeadlocked extends Failure {}
 
 /** Runs pg_restore, stopping at the first error. Throws a `Failure` without a hint that names the entry, and no row value. */
 export async function restoreArchive(plan: RecoveryPlan, io: Io): Promise<void> {
+  const { only } = plan;
   const exit = await pgRestore(
     plan,
     [
       '--exit-on-error',
+      ...(only === undefined ? [] : [`--use-list=${await writeList(only)}`]),
+      ...(only?.clean === true ? ['--clean', '--if-exists'] : []),
       ...(plan.oneTransaction ? ['--single-transaction'] : [`--jobs=${plan.jobs}`]),
       ...(plan.keepOwners ? [] : ['--no-owner', '--no-privileges']),
     ],
@@ -73,8 +78,7 @@ export async function restoreLeniently(
   { list, folder }: { readonly list: readonly number[]; readonly folder: string },
   io: Io,
 ): Promise<Refused[]> {
-  const path = join(folder, `list-${process.hrtime.bigint()}`);
-  await writeFile(path, list.map((id) => `${id};\n`).join(''), { mode: 0o600, flag: 'wx' });
+  const path = await writeList({ list, folder });
   const reader = new ReportReader(knownNames(plan));
   const refused: Refused[] = [];
   let deadlocked = false;
@@ -98,6 +102,18 @@ export async function restoreLeniently(
   if (exit.code !== 0 && refused.length === 0)
     refused.push({ dumpId: undefined, message: `pg_restore exited ${exit.code}` });
   return refused;
+}
+
+async function writeList({
+  list,
+  folder,
+}: {
+  readonly list: readonly number[];
+  readonly folder: string;
+}): Promise<string> {
+  const path = join(folder, `list-${process.hrtime.bigint()}`);
+  await writeFile(path, list.map((id) => `${id};\n`).join(''), { mode: 0o600, flag: 'wx' });
+  return path;
 }
 
 function isDeadlock(report: ProgramReport | undefined): boolean {

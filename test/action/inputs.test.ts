@@ -110,7 +110,7 @@ describe('the inputs of a restore test', () => {
 
 describe('the inputs of a restore', () => {
   const declaring = actionIn('restore');
-  const around = { machine: surroundings.machine, identity: undefined };
+  const around = { machine: surroundings.machine, source: null, identity: undefined };
   const given: Record<string, string> = {
     store: 'file:///srv/backups',
     'target-url': 'postgresql://u:secret@localhost/shop',
@@ -118,9 +118,7 @@ describe('the inputs of a restore', () => {
 
   test('are the same in action.yml, in the code and on the command line, where the backup is an argument', () => {
     assert.deepEqual(Object.keys(declaring.inputs).sort(), [...restoreInputs].sort());
-    const expected = restoreInputs.filter(
-      (name) => name !== 'backup' && !writeFlags.some((flag) => flag.name === name),
-    );
+    const expected = restoreInputs.filter((name) => name !== 'backup');
     assert.deepEqual(restoreCommand.flags.map((flag) => flag.name).sort(), [...expected].sort());
   });
 
