@@ -78682,6 +78682,8 @@ async function preflight_newestOf(store, name) {
 const largestRead = 256 * 1024 * 1024;
 /** The one folder inside a backup's; its files are listed with the backup's, as `proofs/<file>`. */
 const proofsFolder = 'proofs';
+/** Where restores are recorded; no backup's name begins so. */
+const recordsFolder = '_restores';
 /** Writes a small file whole. */
 async function put(store, path, content) {
     const upload = await store.begin(path, content.length);
@@ -78694,6 +78696,23 @@ async function put(store, path, content) {
     catch (error) {
         await upload.abort();
         throw error;
+    }
+}
+/**
+ * The same under a name that is free: `x.json`, else `x-2.json` and so on, up to 10, for two that are of one second.
+ * Returns the path.
+ */
+async function putNext(store, path, content) {
+    for (let more = 1;; more++) {
+        const free = more === 1 ? path : path.replace(/\.json$/, `-${more}.json`);
+        try {
+            await put(store, free, content);
+            return free;
+        }
+        catch (error) {
+            if (!(error instanceof Failure) || error.exit !== 'exists' || more === 10)
+                throw error;
+        }
     }
 }
 
@@ -78986,6 +79005,9 @@ class FolderStore {
         const ids = id === undefined ? await this.ids(name) : [id];
         const folders = await Promise.all(ids.map(async (each) => [each, await this.#sizes(`${name}/${each}`)]));
         return new Map(folders);
+    }
+    async records() {
+        return [...(await this.#sizes(recordsFolder)).keys()].sort();
     }
     history() {
         return 'as written';
@@ -80120,6 +80142,16 @@ class S3Store {
         }
         return new Map([...found].sort(([a], [b]) => (a < b ? -1 : 1)));
     }
+    async records() {
+        const from = this.#key(`${recordsFolder}/`);
+        const found = [];
+        for await (const { objects } of this.#lister.pages(from, undefined, this.#signal))
+            for (const object of objects) {
+                found.push(object.key.slice(from.length));
+                this.#objects.set(object.key.slice(this.#prefix.length), object);
+            }
+        return found.sort();
+    }
     history(path) {
         const object = this.#objects.get(path);
         if (object?.deleted === true)
@@ -81211,6 +81243,17 @@ function sourceOf(variables) {
         runUrl: `${variables.GITHUB_SERVER_URL ?? 'https://github.com'}/${repository}/actions/runs/${runId}`,
         sha: variables.GITHUB_SHA ?? '',
     };
+}
+/** Who started this: the person on GitHub, else the user of this machine. */
+function actorOf(variables) {
+    if (variables.GITHUB_ACTOR)
+        return variables.GITHUB_ACTOR;
+    try {
+        return (0,external_node_os_.userInfo)().username;
+    }
+    catch {
+        return 'unknown';
+    }
 }
 /** Where the runner lets a job with `id-token: write` ask for a token. */
 function identityOf(variables) {
@@ -84757,6 +84800,72 @@ function restore_choice_refused(message, hint) {
     return new Failure('restore', 'badInput', `${message}; nothing was changed`, { hint });
 }
 
+;// CONCATENATED MODULE: ./build/restore-record.js
+
+
+
+
+const recordPattern = /^\d{8}T\d{6}Z(?:-\d+)?\.json$/;
+/** A store that refuses it is a warning: the restore is what it is. */
+async function writeRecord(store, record, log) {
+    const file = record.finishedAt.replace(/[-:]/g, '').replace(/\.\d+Z$/, 'Z');
+    const content = Buffer.from(`${JSON.stringify(record, null, 2)}\n`);
+    try {
+        await putNext(store, `${recordsFolder}/${file}.json`, content);
+    }
+    catch (error) {
+        if (!(error instanceof Failure))
+            throw error;
+        log.warn(`this restore could not be recorded in the store: ${error.message}`);
+    }
+}
+/** Newest first; of one name where one is given. What is no record is passed over. */
+async function readRecords(store, name) {
+    const files = (await store.records()).filter((file) => recordPattern.test(file));
+    const records = await Promise.all(files.map((file) => readRecord(store, `${recordsFolder}/${file}`)));
+    return records
+        .filter((record) => record !== undefined)
+        .filter((record) => name === undefined || record.name === name)
+        .sort((a, b) => Date.parse(b.finishedAt) - Date.parse(a.finishedAt));
+}
+async function readRecord(store, path) {
+    const bytes = await store.read(path);
+    try {
+        return bytes === undefined ? undefined : parseRecord(bytes);
+    }
+    catch (error) {
+        if (error instanceof UnreadableDocument)
+            return undefined;
+        throw error;
+    }
+}
+/** Parses and checks a record. Throws {@link UnreadableDocument}. */
+function parseRecord(bytes) {
+    const value = parseJsonObject(bytes, 'the record');
+    const check = new JsonCheck(value, 'the record');
+    check.text('format', /^pgassay-restore\/1$/);
+    check.text('name', namePattern);
+    check.text('backupId', idPattern);
+    for (const key of ['startedAt', 'finishedAt'])
+        check.time(key);
+    for (const key of ['database', 'by'])
+        check.text(key);
+    const scope = check.object('scope');
+    scope.text('mode');
+    scope.texts('tables');
+    scope.texts('schemas');
+    scope.flag('clean');
+    check.text('result', /^(?:restored|failed)$/);
+    if (!check.isNull('exitCode'))
+        check.count('exitCode');
+    const totals = check.isNull('totals') ? undefined : check.object('totals');
+    for (const key of ['tables', 'rows'])
+        totals?.count(key);
+    if (!check.isNull('safetyBackupId'))
+        check.text('safetyBackupId', idPattern);
+    return value;
+}
+
 ;// CONCATENATED MODULE: ./build/safety-backup.js
 
 
@@ -84827,7 +84936,11 @@ async function takeSafetyBackup(request, io) {
 
 
 
+
+
 const neverTargets = ['postgres', 'template0', 'template1'];
+/** A cancelled process has this long to say what it did. */
+const recordMs = 3000;
 /** A cancelled process is killed soon; an hour's work that failed may take its time to be cleaned up. */
 const undoMs = { cancelled: 2000, failed: 60_000 };
 /**
@@ -84847,12 +84960,35 @@ async function restore(store, backup, config, io) {
         }));
     }, config.timeoutMs);
     const signal = AbortSignal.any([io.signal, deadline.signal]);
+    const startedAt = new Date();
+    const restoration = new Restoration(store, backup.manifest, config, { ...io, signal });
+    const record = (end) => recordRestore(backup.manifest, config, { ...end, startedAt, safetyBackupId: restoration.safetyBackupId }, io.log);
     try {
-        return await new Restoration(store, backup.manifest, config, { ...io, signal }).run();
+        const { tables, rows, ...rest } = await restoration.run();
+        await record({ result: 'restored', exitCode: null, totals: { tables, rows } });
+        return { ...rest, tables, rows };
+    }
+    catch (error) {
+        // What was refused before it began changed nothing.
+        if (restoration.began)
+            await record({ result: 'failed', exitCode: error instanceof Failure ? error.exitCode : 1, totals: null });
+        throw error;
     }
     finally {
         clearTimeout(timer);
     }
+}
+/** Into the store, whatever became of the run's own connections to it. */
+async function recordRestore({ name, id }, config, { startedAt, ...end }, log) {
+    const { target, wanted, mode, clean, actor, source } = config;
+    const store = openStore(config.store, { signal: AbortSignal.timeout(recordMs), idleMs: recordMs });
+    const times = { startedAt: startedAt.toISOString(), finishedAt: new Date().toISOString() };
+    const scope = { mode, ...wanted, clean };
+    const record = {
+        ...{ format: 'pgassay-restore/1', name, backupId: id, ...times, database: target.database, scope, ...end },
+        ...{ by: actor, source },
+    };
+    await writeRecord(store, record, log);
 }
 /** Before anybody connects. */
 function requireRestorable(manifest, database, log) {
@@ -84900,6 +85036,13 @@ class Restoration {
             log: io.log,
             signal: io.signal,
         });
+    }
+    /** Whether anything was, or may have been, done to the target. */
+    get began() {
+        return this.#safety !== undefined || this.#choice !== undefined;
+    }
+    get safetyBackupId() {
+        return this.#safety?.id ?? null;
     }
     async run() {
         const { signal } = this.#io;
@@ -85233,7 +85376,7 @@ const laterRestoreInputs = [
     'retries',
 ];
 /** Inputs to one readonly request. Throws a `Failure` that lists every problem of every input. */
-function readRestore(read, { machine, source, identity }, known = []) {
+function readRestore(read, { machine, source, actor, identity }, known = []) {
     const inputs = new Inputs(read);
     inputs.add(known);
     for (const name of laterRestoreInputs)
@@ -85255,6 +85398,7 @@ function readRestore(read, { machine, source, identity }, known = []) {
         safetyBackup: inputs.flag('safety-backup', true),
         store,
         source,
+        actor,
         confirmed: confirm !== undefined,
         jobs: inputs.integer('jobs', Math.min(16, (0,external_node_os_.availableParallelism)()), 1, 64),
         owners: inputs.choice('owners', ['auto', 'keep', 'drop'], 'auto'),
@@ -85343,6 +85487,7 @@ function readRequest(secrets, temporary) {
         const surroundings = {
             machine: { ...machineOf(process.env), temporary },
             source: sourceOf(process.env),
+            actor: actorOf(process.env),
             identity: identityOf(process.env),
         };
         const request = readHiding(secrets, url, () => readRestore(read, surroundings, inputs.problems));
@@ -85372,23 +85517,10 @@ async function runRestorePost() {
 
 
 
-
 /** Writes a proof beside its backup and returns its address. Throws a `Failure`. */
 async function writeProof(store, proof) {
-    const name = proofName(new Date(proof.testedAt));
-    for (let more = 1;; more++) {
-        const file = more === 1 ? name : name.replace('.json', `-${more}.json`);
-        const path = `${proof.name}/${proof.backupId}/${file}`;
-        try {
-            await put(store, path, serializeProof(proof));
-            return `${store.uri}/${path}`;
-        }
-        catch (error) {
-            // Two tests of one backup in one second.
-            if (!(error instanceof Failure) || error.exit !== 'exists' || more === 10)
-                throw error;
-        }
-    }
+    const path = `${proof.name}/${proof.backupId}/${proofName(new Date(proof.testedAt))}`;
+    return `${store.uri}/${await putNext(store, path, serializeProof(proof))}`;
 }
 /** The newest proof of a backup that is of this very manifest; undefined when it was never tested. */
 async function newestProof(store, backup) {
@@ -87235,14 +87367,17 @@ function hideStoreSecrets({ flags, secrets }) {
             secrets.add(value);
     }
 }
-/** The store the flags name, and everything in it that they let in. */
-async function openCatalog(terminal) {
+/** The store the flags name, and the name they give, whether it is there or not. */
+function openNamed(terminal) {
     const inputs = new Inputs(terminal.flags.read);
     hideStoreSecrets(terminal);
     const choice = readStore(inputs, identityOf(terminal.variables));
     inputs.finish();
-    const store = openStore(choice, { signal: terminal.signal });
-    const wanted = inputs.optional('name');
+    return { store: openStore(choice, { signal: terminal.signal }), name: inputs.optional('name') };
+}
+/** The store the flags name, and everything in it that they let in. */
+async function openCatalog(terminal) {
+    const { store, name: wanted } = openNamed(terminal);
     const name = wanted === undefined ? undefined : await requireName(store, wanted);
     return { store, catalog: await readCatalog(store, name) };
 }
@@ -87572,11 +87707,18 @@ function commandHelp(command) {
 
 
 
+
+
 const listCommand = {
     name: 'list',
     summary: 'Lists the backups of a store, newest first.',
-    flags: storeFlags,
+    flags: [
+        ...storeFlags,
+        { name: 'restores', help: 'what was restored from it instead, by whom and into which database' },
+    ],
     async run(terminal) {
+        if (new Inputs(terminal.flags.read).flag('restores', false))
+            return listRestores(terminal);
         const { store, catalog } = await openCatalog(terminal);
         warnOf(catalog, terminal.log);
         if (catalog.unfinished.length > 0)
@@ -87601,6 +87743,31 @@ const listCommand = {
             }), [4, 5, 6]));
     },
 };
+async function listRestores(terminal) {
+    const { store, name } = openNamed(terminal);
+    const [records, now] = [await readRecords(store, name), await store.now()];
+    answer(terminal, { restores: records }, records.length === 0
+        ? `no restore is recorded in ${store.uri}`
+        : table(['age', 'backup', 'into', 'what', 'result', 'by', 'safety backup'], records.map((each) => [
+            formatAge(each.finishedAt, now),
+            `${each.name}/${each.backupId}`,
+            displayWord(each.database),
+            describeScope(each),
+            describeEnd(each),
+            displayWord(each.by),
+            each.safetyBackupId ?? '',
+        ])));
+}
+function describeScope({ scope: { mode, tables, schemas, clean } }) {
+    const what = [...tables.map((each) => `table ${each}`), ...schemas.map((each) => `schema ${each}`)];
+    const rows = mode === 'full' ? '' : `, ${mode}`;
+    return `${what.length === 0 ? 'all' : what.join(', ')}${rows}${clean ? ', clean' : ''}`;
+}
+function describeEnd({ result, exitCode, totals }) {
+    if (totals === null)
+        return `${result}, exit ${exitCode ?? 'unknown'}`;
+    return `${result}: ${formatCount(totals.tables, 'table')}, ${formatCount(totals.rows, 'row')}`;
+}
 /** What `list --json` says of a backup. */
 function list_listed({ manifest }, proof) {
     return {
@@ -87705,7 +87872,7 @@ const restore_restoreCommand = {
         const url = flags.read('target-url') ?? '';
         const { config, idleMs, name, selector } = readHiding(secrets, url, () => {
             const read = withPemFiles((input) => (input === 'backup' ? flags.argument : flags.read(input)), inputs);
-            return readRestore(read, { machine, source: sourceOf(variables), identity: identityOf(variables) }, inputs.problems);
+            return readRestore(read, { machine, source: sourceOf(variables), actor: actorOf(variables), identity: identityOf(variables) }, inputs.problems);
         });
         const { target } = config;
         for (const secret of secretsOf(url, target))

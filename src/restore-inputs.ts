@@ -59,13 +59,15 @@ export interface RestoreRequest {
 export interface RestoreSurroundings {
   readonly machine: Machine;
   readonly source: Source | null;
+  /** Who started it. */
+  readonly actor: string;
   readonly identity: IdentityService | undefined;
 }
 
 /** Inputs to one readonly request. Throws a `Failure` that lists every problem of every input. */
 export function readRestore(
   read: ReadInput,
-  { machine, source, identity }: RestoreSurroundings,
+  { machine, source, actor, identity }: RestoreSurroundings,
   known: readonly Problem[] = [],
 ): RestoreRequest {
   const inputs = new Inputs(read);
@@ -96,6 +98,7 @@ export function readRestore(
     safetyBackup: inputs.flag('safety-backup', true),
     store,
     source,
+    actor,
     confirmed: confirm !== undefined,
     jobs: inputs.integer('jobs', Math.min(16, availableParallelism()), 1, 64),
     owners: inputs.choice('owners', ['auto', 'keep', 'drop'], 'auto'),

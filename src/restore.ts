@@ -24,8 +24,9 @@ import type { ConnectionTarget } from './postgres/url.ts';
 import { restoreSecurityWarning } from './postgres/version.ts';
 import { endSessions } from './postgres/watch.ts';
 import { type Choice, choose } from './restore-choice.ts';
+import { type RestoreRecord, writeRecord } from './restore-record.ts';
 import { takeSafetyBackup } from './safety-backup.ts';
-import type { StoreChoice } from './store/open.ts';
+import { openStore, type StoreChoice } from './store/open.ts';
 import type { Store } from './store/store.ts';
 import { compareRestored, describeFindings, type Recorded } from './verdict.ts';
 import { readCensus } from './verify.ts';
@@ -47,6 +48,8 @@ export interface RestoreConfig extends ProgramChoice {
   readonly store: StoreChoice;
   readonly stallMs: number;
   readonly source: RunSource | null;
+  /** Who started it, for the record of it. */
+  readonly actor: string;
   /** A pg_restore with a known hole may be used without a warning. */
   readonly acceptClientRisk: boolean;
   readonly jobs: number;
@@ -95,6 +98,9 @@ interface Prepared {
 
 const neverTargets = ['postgres', 'template0', 'template1'];
 
+/** A cancelled process has this long to say what it did. */
+const recordMs = 3000;
+
 /** A cancelled process is killed soon; an hour's work that failed may take its time to be cleaned up. */
 const undoMs = { cancelled: 2000, failed: 60_000 };
 
@@ -117,11 +123,43 @@ export async function restore(store: Store, backup: Backup, config: RestoreConfi
     );
   }, config.timeoutMs);
   const signal = AbortSignal.any([io.signal, deadline.signal]);
+  const startedAt = new Date();
+  const restoration = new Restoration(store, backup.manifest, config, { ...io, signal });
+  const record = (end: Pick<RestoreRecord, 'result' | 'exitCode' | 'totals'>): Promise<void> =>
+    recordRestore(backup.manifest, config, { ...end, startedAt, safetyBackupId: restoration.safetyBackupId }, io.log);
   try {
-    return await new Restoration(store, backup.manifest, config, { ...io, signal }).run();
+    const { tables, rows, ...rest } = await restoration.run();
+    await record({ result: 'restored', exitCode: null, totals: { tables, rows } });
+    return { ...rest, tables, rows };
+  } catch (error) {
+    // What was refused before it began changed nothing.
+    if (restoration.began)
+      await record({ result: 'failed', exitCode: error instanceof Failure ? error.exitCode : 1, totals: null });
+    throw error;
   } finally {
     clearTimeout(timer);
   }
+}
+
+/** Into the store, whatever became of the run's own connections to it. */
+async function recordRestore(
+  { name, id }: Manifest,
+  config: RestoreConfig,
+  {
+    startedAt,
+    ...end
+  }: Pick<RestoreRecord, 'result' | 'exitCode' | 'totals' | 'safetyBackupId'> & { readonly startedAt: Date },
+  log: Log,
+): Promise<void> {
+  const { target, wanted, mode, clean, actor, source } = config;
+  const store = openStore(config.store, { signal: AbortSignal.timeout(recordMs), idleMs: recordMs });
+  const times = { startedAt: startedAt.toISOString(), finishedAt: new Date().toISOString() };
+  const scope = { mode, ...wanted, clean };
+  const record: RestoreRecord = {
+    ...{ format: 'pgassay-restore/1', name, backupId: id, ...times, database: target.database, scope, ...end },
+    ...{ by: actor, source },
+  };
+  await writeRecord(store, record, log);
 }
 
 /** Before anybody connects. */
@@ -188,6 +226,15 @@ class Restoration {
       log: io.log,
       signal: io.signal,
     });
+  }
+
+  /** Whether anything was, or may have been, done to the target. */
+  get began(): boolean {
+    return this.#safety !== undefined || this.#choice !== undefined;
+  }
+
+  get safetyBackupId(): string | null {
+    return this.#safety?.id ?? null;
   }
 
   async run(): Promise<Restored> {

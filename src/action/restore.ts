@@ -1,5 +1,5 @@
 import * as core from '@actions/core';
-import { identityOf, machineOf, readHiding, sourceOf, withPemFiles } from '../environment.ts';
+import { actorOf, identityOf, machineOf, readHiding, sourceOf, withPemFiles } from '../environment.ts';
 import { Inputs } from '../inputs.ts';
 import { locate } from '../locate.ts';
 import { displayWord } from '../postgres/names.ts';
@@ -68,6 +68,7 @@ function readRequest(secrets: Secrets, temporary: string): RestoreRequest {
     const surroundings = {
       machine: { ...machineOf(process.env), temporary },
       source: sourceOf(process.env),
+      actor: actorOf(process.env),
       identity: identityOf(process.env),
     };
     const request = readHiding(secrets, url, () => readRestore(read, surroundings, inputs.problems));

@@ -1,4 +1,4 @@
-import { identityOf, readHiding, sourceOf, withPemFiles } from '../environment.ts';
+import { actorOf, identityOf, readHiding, sourceOf, withPemFiles } from '../environment.ts';
 import { Inputs } from '../inputs.ts';
 import { locate } from '../locate.ts';
 import { displayWord } from '../postgres/names.ts';
@@ -50,7 +50,7 @@ export const restoreCommand: Command = {
       const read = withPemFiles((input) => (input === 'backup' ? flags.argument : flags.read(input)), inputs);
       return readRestore(
         read,
-        { machine, source: sourceOf(variables), identity: identityOf(variables) },
+        { machine, source: sourceOf(variables), actor: actorOf(variables), identity: identityOf(variables) },
         inputs.problems,
       );
     });

@@ -110,7 +110,7 @@ describe('the inputs of a restore test', () => {
 
 describe('the inputs of a restore', () => {
   const declaring = actionIn('restore');
-  const around = { machine: surroundings.machine, source: null, identity: undefined };
+  const around = { machine: surroundings.machine, source: null, actor: 'somebody', identity: undefined };
   const given: Record<string, string> = {
     store: 'file:///srv/backups',
     'target-url': 'postgresql://u:secret@localhost/shop',

@@ -192,7 +192,10 @@ for (const major of majorsAvailable())
       await reader.query('BEGIN; SELECT FROM customers');
       const run = startRestore(cluster, backup, cluster.url('stopped'), ['--clean', '--confirm', 'stopped']);
       await until(async () => {
-        const waiting = await cluster.query('stopped', `SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'`);
+        const waiting = await cluster.query(
+          'postgres',
+          `SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = 'stopped'`,
+        );
         return waiting.length > 0 || undefined;
       });
       run.signal('SIGINT');
