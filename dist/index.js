@@ -83487,6 +83487,60 @@ async function checkedArchive(store, manifest, folder, signal) {
     }
 }
 
+;// CONCATENATED MODULE: ./build/postgres/added-grants.js
+
+
+const granting = new Set(['TABLE', 'FOREIGN TABLE', 'VIEW', 'MATERIALIZED VIEW', 'SEQUENCE']);
+/**
+ * Default privileges of the target grant something on whatever is made there, which the source's object need not have
+ * had: takes back what the archive's entries do not grant. Returns what was taken back and what could not be, for people.
+ */
+async function revokeAdded(session, entries) {
+    const relations = entries.filter((entry) => granting.has(entry.kind));
+    const grants = await session.query(`SELECT n.nspname::text AS schema, c.relname::text AS name, CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind,
+            r.rolname::text AS grantee, a.privilege_type AS privilege
+     FROM unnest($1::text[], $2::text[]) AS made(schema, name)
+     JOIN pg_catalog.pg_namespace n ON n.nspname = made.schema
+     JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = made.name
+     CROSS JOIN LATERAL aclexplode(c.relacl) a LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.grantee
+     WHERE a.grantee <> c.relowner AND (a.grantee = 0 OR r.rolname IS NOT NULL)
+     ORDER BY 1, 2, 4, 5`, [relations.map((each) => each.schema ?? ''), relations.map((each) => each.tag)]);
+    const recorded = new Map();
+    for (const { kind, schema, tag, definition } of entries) {
+        if (kind !== 'ACL')
+            continue;
+        const key = JSON.stringify([schema, tag]);
+        recorded.set(key, [...(recorded.get(key) ?? []), definition]);
+    }
+    const [revoked, left] = [[], []];
+    for (const grant of grants) {
+        const { schema, kind, name, grantee, privilege } = grant;
+        const definitions = recorded.get(JSON.stringify([schema, `${kind} ${name}`])) ?? [];
+        if (definitions.some((definition) => isGranted(definition, grant)))
+            continue;
+        const said = `${privilege} on ${displayName(grant)} to ${grantee === null ? 'everybody' : displayWord(grantee)}`;
+        try {
+            await session.query(`REVOKE ${privilege} ON ${kind} ${quoteQualified(grant)} FROM ${grantee === null ? 'PUBLIC' : quoteName(grantee)}`);
+            revoked.push(said);
+        }
+        catch (error) {
+            if (!isDatabaseError(error))
+                throw error;
+            left.push(said);
+        }
+    }
+    return { revoked, left };
+}
+/** `GRANT SELECT,INSERT ON TABLE sales.orders TO reader;`, as pg_dump writes it, one a line. */
+function isGranted(definition, { grantee, privilege }) {
+    for (const [, privileges = '', to = ''] of definition.matchAll(/^GRANT (ALL|[A-Z, ]+) ON .* TO (.+?)(?: WITH GRANT OPTION)?;$/gm)) {
+        const same = grantee === null ? to === 'PUBLIC' : to === grantee || to === quoteName(grantee);
+        if (same && (privileges === 'ALL' || privileges.split(/, */).includes(privilege)))
+            return true;
+    }
+    return false;
+}
+
 ;// CONCATENATED MODULE: ./build/postgres/database-settings.js
 
 
@@ -84491,14 +84545,14 @@ class Selector {
     #clean;
     #selected = new Set();
     constructor(archive, existing, clean) {
-        this.#archive = archive.filter((entry) => !archive_selection_isAboutDatabase(entry));
+        this.#archive = withWholeViews(archive.filter((entry) => !archive_selection_isAboutDatabase(entry)));
         this.#byId = new Map(this.#archive.map((entry) => [entry.dumpId, entry]));
         this.#existing = existing;
         this.#clean = clean;
     }
     /** `byName`: each of them was asked for by its own name, not by that of its schema. */
     select(seeds, byName) {
-        const asked = this.#withChildren(seeds);
+        const asked = this.#withChildren(seeds.flatMap((seed) => this.#byId.get(seed.dumpId) ?? []));
         for (const entry of asked)
             if (this.#wants(entry))
                 this.#selected.add(entry.dumpId);
@@ -84633,6 +84687,22 @@ function inTheWay(target, entries, { clean }) {
         if (hasRelationName(entry) && names.has(archive_selection_nameOf(entry)))
             return [{ entry, why: 'has the name of something else' }];
         return [];
+    });
+}
+/**
+ * pg_dump writes a view that needs a primary key (GROUP BY it) as an empty one and, later, its rule `_RETURN`: the view
+ * then needs what its rule needs.
+ */
+function withWholeViews(archive) {
+    const rules = new Map(archive.filter(({ kind, tag }) => kind === 'RULE' && tag.endsWith(' _RETURN')).map((rule) => [archive_selection_nameOf(rule), rule]));
+    return archive.map((entry) => {
+        if (entry.kind !== 'VIEW')
+            return entry;
+        const rule = rules.get(JSON.stringify([entry.schema, `${entry.tag} _RETURN`]));
+        if (rule === undefined)
+            return entry;
+        const needs = rule.dependencies.filter((id) => id !== entry.dumpId);
+        return { ...entry, dependencies: [...entry.dependencies, ...needs] };
     });
 }
 function seedTables(archive, patterns) {
@@ -84938,6 +85008,7 @@ async function takeSafetyBackup(request, io) {
 
 
 
+
 const neverTargets = ['postgres', 'template0', 'template1'];
 /** A cancelled process has this long to say what it did. */
 const recordMs = 3000;
@@ -85076,6 +85147,8 @@ class Restoration {
             this.#state = 'equal';
             if (choice.only === undefined)
                 await this.#finishDatabase(session, archive, keepOwners);
+            else if (keepOwners)
+                await this.#takeBackAdded(session, choice.only);
             return {
                 manifest: this.#manifest,
                 tables: compared.length,
@@ -85246,6 +85319,18 @@ class Restoration {
             ? 'this role may not set them'
             : 'the database was there before, and these belong to whoever made it';
         this.#io.log.warn(`of the database itself, these are not as in the backup: ${[...new Set(left)].join(', ')} (${why})`);
+    }
+    /** What this database's default privileges granted on new objects, and the backup does not. */
+    async #takeBackAdded(session, only) {
+        const { revoked, left } = await revokeAdded(session, only);
+        const lines = (grants) => [...grants.slice(0, 10), ...(grants.length > 10 ? [`and ${grants.length - 10} more`] : [])]
+            .map((each) => `\n  ${each}`)
+            .join('');
+        const what = "this database's default privileges granted what the backup does not";
+        if (revoked.length > 0)
+            this.#io.log.notice(`${what}; taken back:${lines(revoked)}`);
+        if (left.length > 0)
+            this.#io.log.warn(`${what}, and this role may not take it back:${lines(left)}`);
     }
     /** Cleans up after a failure and says, in half a sentence, what the target holds now. */
     async #leave() {

@@ -85,7 +85,7 @@ class Selector {
   readonly #selected = new Set<number>();
 
   constructor(archive: readonly TocEntry[], existing: ReadonlySet<string>, clean: boolean) {
-    this.#archive = archive.filter((entry) => !isAboutDatabase(entry));
+    this.#archive = withWholeViews(archive.filter((entry) => !isAboutDatabase(entry)));
     this.#byId = new Map(this.#archive.map((entry) => [entry.dumpId, entry]));
     this.#existing = existing;
     this.#clean = clean;
@@ -93,7 +93,7 @@ class Selector {
 
   /** `byName`: each of them was asked for by its own name, not by that of its schema. */
   select(seeds: readonly TocEntry[], byName: boolean): Selection {
-    const asked = this.#withChildren(seeds);
+    const asked = this.#withChildren(seeds.flatMap((seed) => this.#byId.get(seed.dumpId) ?? []));
     for (const entry of asked) if (this.#wants(entry)) this.#selected.add(entry.dumpId);
     for (const entry of asked) this.#bringNeeds(entry);
     const leftOut = this.#bringDependents();
@@ -232,6 +232,23 @@ export function inTheWay(
     if (broken.has(entry.dumpId) && !incidental.has(entry.kind)) return [{ entry, why: 'depends on what is dropped' }];
     if (hasRelationName(entry) && names.has(nameOf(entry))) return [{ entry, why: 'has the name of something else' }];
     return [];
+  });
+}
+
+/**
+ * pg_dump writes a view that needs a primary key (GROUP BY it) as an empty one and, later, its rule `_RETURN`: the view
+ * then needs what its rule needs.
+ */
+function withWholeViews(archive: readonly TocEntry[]): TocEntry[] {
+  const rules = new Map(
+    archive.filter(({ kind, tag }) => kind === 'RULE' && tag.endsWith(' _RETURN')).map((rule) => [nameOf(rule), rule]),
+  );
+  return archive.map((entry) => {
+    if (entry.kind !== 'VIEW') return entry;
+    const rule = rules.get(JSON.stringify([entry.schema, `${entry.tag} _RETURN`]));
+    if (rule === undefined) return entry;
+    const needs = rule.dependencies.filter((id) => id !== entry.dumpId);
+    return { ...entry, dependencies: [...entry.dependencies, ...needs] };
   });
 }
 
