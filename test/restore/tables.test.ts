@@ -121,6 +121,29 @@ for (const major of majorsAvailable())
       assert.deepEqual(await cluster.query('schema', described), whole);
     });
 
+    test('what default privileges grant on new tables, and the backup does not, is taken back and said', async () => {
+      await copy('defaults', 'DROP TABLE customers CASCADE');
+      await cluster.query(
+        'defaults',
+        `ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO reader; ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC;
+         ALTER DEFAULT PRIVILEGES GRANT USAGE ON SEQUENCES TO reader`,
+      );
+      const result = await bring('defaults', ['--tables', 'customers']);
+      assert.equal(result.exitCode, 0, result.stderr);
+      assert.match(result.stderr, /default privileges granted what the backup does not; taken back:\n/);
+      assert.match(result.stderr, /DELETE on public\.customers to reader/);
+      const granted = await cluster.query(
+        'defaults',
+        `SELECT c.relname AS name, coalesce(r.rolname, 'PUBLIC') AS to, privilege_type AS what FROM pg_class c, aclexplode(c.relacl) a
+         LEFT JOIN pg_roles r ON r.oid = grantee
+         WHERE relnamespace IN ('public'::regnamespace, 'sales'::regnamespace) AND grantee <> relowner ORDER BY 1`,
+      );
+      assert.deepEqual(granted, [
+        { name: 'customers', to: 'reader', what: 'SELECT' },
+        { name: 'opener', to: 'reader', what: 'SELECT' },
+      ]);
+    });
+
     test('one table alone into a new database: what points elsewhere is left out and named', async () => {
       const result = await bring('alone', ['--tables', 'sales.orders']);
       assert.equal(result.exitCode, 0, result.stderr);
