@@ -83487,60 +83487,6 @@ async function checkedArchive(store, manifest, folder, signal) {
     }
 }
 
-;// CONCATENATED MODULE: ./build/postgres/added-grants.js
-
-
-const granting = new Set(['TABLE', 'FOREIGN TABLE', 'VIEW', 'MATERIALIZED VIEW', 'SEQUENCE']);
-/**
- * Default privileges of the target grant something on whatever is made there, which the source's object need not have
- * had: takes back what the archive's entries do not grant. Returns what was taken back and what could not be, for people.
- */
-async function revokeAdded(session, entries) {
-    const relations = entries.filter((entry) => granting.has(entry.kind));
-    const grants = await session.query(`SELECT n.nspname::text AS schema, c.relname::text AS name, CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind,
-            r.rolname::text AS grantee, a.privilege_type AS privilege
-     FROM unnest($1::text[], $2::text[]) AS made(schema, name)
-     JOIN pg_catalog.pg_namespace n ON n.nspname = made.schema
-     JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = made.name
-     CROSS JOIN LATERAL aclexplode(c.relacl) a LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.grantee
-     WHERE a.grantee <> c.relowner AND (a.grantee = 0 OR r.rolname IS NOT NULL)
-     ORDER BY 1, 2, 4, 5`, [relations.map((each) => each.schema ?? ''), relations.map((each) => each.tag)]);
-    const recorded = new Map();
-    for (const { kind, schema, tag, definition } of entries) {
-        if (kind !== 'ACL')
-            continue;
-        const key = JSON.stringify([schema, tag]);
-        recorded.set(key, [...(recorded.get(key) ?? []), definition]);
-    }
-    const [revoked, left] = [[], []];
-    for (const grant of grants) {
-        const { schema, kind, name, grantee, privilege } = grant;
-        const definitions = recorded.get(JSON.stringify([schema, `${kind} ${name}`])) ?? [];
-        if (definitions.some((definition) => isGranted(definition, grant)))
-            continue;
-        const said = `${privilege} on ${displayName(grant)} to ${grantee === null ? 'everybody' : displayWord(grantee)}`;
-        try {
-            await session.query(`REVOKE ${privilege} ON ${kind} ${quoteQualified(grant)} FROM ${grantee === null ? 'PUBLIC' : quoteName(grantee)}`);
-            revoked.push(said);
-        }
-        catch (error) {
-            if (!isDatabaseError(error))
-                throw error;
-            left.push(said);
-        }
-    }
-    return { revoked, left };
-}
-/** `GRANT SELECT,INSERT ON TABLE sales.orders TO reader;`, as pg_dump writes it, one a line. */
-function isGranted(definition, { grantee, privilege }) {
-    for (const [, privileges = '', to = ''] of definition.matchAll(/^GRANT (ALL|[A-Z, ]+) ON .* TO (.+?)(?: WITH GRANT OPTION)?;$/gm)) {
-        const same = grantee === null ? to === 'PUBLIC' : to === grantee || to === quoteName(grantee);
-        if (same && (privileges === 'ALL' || privileges.split(/, */).includes(privilege)))
-            return true;
-    }
-    return false;
-}
-
 ;// CONCATENATED MODULE: ./build/postgres/database-settings.js
 
 
@@ -83613,6 +83559,102 @@ async function applyToDatabase(session, database, statements) {
         }
     }
     return left;
+}
+
+;// CONCATENATED MODULE: ./build/postgres/default-grants.js
+
+
+const granting = new Set(['TABLE', 'FOREIGN TABLE', 'VIEW', 'MATERIALIZED VIEW', 'SEQUENCE']);
+/**
+ * Default privileges of the target grant something on whatever is made there, or keep a function from everybody, which the
+ * source's object need not have had. Takes back what the archive's entries do not grant, and lets everybody execute the
+ * functions that the archive keeps from nobody.
+ */
+async function settleDefaultGrants(session, entries) {
+    const [changed, left] = [[], []];
+    const recorded = aclsOf(entries);
+    const attempt = async (said, statement) => {
+        try {
+            await session.query(statement);
+            changed.push(said);
+        }
+        catch (error) {
+            if (!isDatabaseError(error))
+                throw error;
+            left.push(said);
+        }
+    };
+    for (const { entry, ...grant } of await readGrants(session, entries)) {
+        const { kind, grantee, privilege } = grant;
+        if (recorded(entry).some((definition) => isGranted(definition, grant)))
+            continue;
+        const [from, shown] = grantee === null ? ['PUBLIC', 'everybody'] : [quoteName(grantee), displayWord(grantee)];
+        await attempt(`not granted: ${privilege} on ${displayName(grant)} to ${shown}`, `REVOKE ${privilege} ON ${kind} ${quoteQualified(grant)} FROM ${from}`);
+    }
+    const [withheld] = await session.query(`SELECT FROM pg_catalog.pg_default_acl WHERE defaclobjtype = 'f'`);
+    if (withheld === undefined)
+        return { changed, left };
+    for (const entry of entries.filter(({ kind }) => routines.has(kind))) {
+        if (recorded(entry).some((definition) => /^REVOKE .* FROM PUBLIC;$/m.test(definition)))
+            continue;
+        const signature = await withheldRoutine(session, entry);
+        if (signature !== undefined)
+            await attempt(`granted: EXECUTE on ${entry.tag} to everybody`, `GRANT EXECUTE ON ROUTINE ${signature} TO PUBLIC`);
+    }
+    return { changed, left };
+}
+/** An object's grants in the archive. */
+function aclsOf(entries) {
+    const definitions = new Map();
+    for (const { kind, dependencies, definition } of entries)
+        if (kind === 'ACL')
+            for (const id of dependencies)
+                definitions.set(id, [...(definitions.get(id) ?? []), definition]);
+    return ({ dumpId }) => definitions.get(dumpId) ?? [];
+}
+/** What others than its owner may do with each relation among the entries. */
+async function readGrants(session, entries) {
+    const relations = new Map(entries
+        .filter((entry) => granting.has(entry.kind))
+        .map((entry) => [nameKey({ schema: entry.schema ?? '', name: entry.tag }), entry]));
+    const grants = await session.query(`SELECT n.nspname::text AS schema, c.relname::text AS name, CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind,
+            r.rolname::text AS grantee, a.privilege_type AS privilege
+     FROM unnest($1::text[], $2::text[]) AS made(schema, name)
+     JOIN pg_catalog.pg_namespace n ON n.nspname = made.schema
+     JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = made.name
+     CROSS JOIN LATERAL aclexplode(c.relacl) a LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.grantee
+     WHERE a.grantee <> c.relowner AND (a.grantee = 0 OR r.rolname IS NOT NULL)
+     ORDER BY 1, 2, 4, 5`, [[...relations.values()].map((each) => each.schema ?? ''), [...relations.values()].map((each) => each.tag)]);
+    return grants.flatMap((grant) => {
+        const entry = relations.get(nameKey(grant));
+        return entry === undefined ? [] : [{ ...grant, entry }];
+    });
+}
+const routines = new Set(['FUNCTION', 'PROCEDURE', 'AGGREGATE']);
+/** Its signature as SQL, when not everybody may execute it. A name that looks like a signature itself is not found. */
+async function withheldRoutine(session, { schema, tag }) {
+    const at = tag.indexOf('(');
+    const asked = `${quoteName(schema ?? '')}.${quoteName(tag.slice(0, at))}${tag.slice(at).replace('(*)', '()')}`;
+    try {
+        const [row] = await session.query(`SELECT p.oid::regprocedure::text AS signature FROM pg_catalog.pg_proc p
+       WHERE p.oid = to_regprocedure($1)
+         AND NOT EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a WHERE a.grantee = 0)`, [asked]);
+        return row?.signature;
+    }
+    catch (error) {
+        if (isDatabaseError(error))
+            return undefined;
+        throw error;
+    }
+}
+/** `GRANT SELECT,INSERT ON TABLE sales.orders TO reader;`, as pg_dump writes it, one a line. */
+function isGranted(definition, { grantee, privilege }) {
+    for (const [, privileges = '', to = ''] of definition.matchAll(/^GRANT (ALL|[A-Z, ]+) ON .* TO (.+?)(?: WITH GRANT OPTION)?;$/gm)) {
+        const same = grantee === null ? to === 'PUBLIC' : to === grantee || to === quoteName(grantee);
+        if (same && (privileges === 'ALL' || privileges.split(/, */).includes(privilege)))
+            return true;
+    }
+    return false;
 }
 
 ;// CONCATENATED MODULE: ./build/postgres/read-back.js
@@ -84658,6 +84700,22 @@ class Selector {
         return on.some((id) => isRelation(this.#byId.get(id)));
     }
 }
+/**
+ * `pg_restore --clean` drops in the reverse of the order in which it restores, and the server refuses to drop a partition's
+ * primary key before its parent's is gone, which takes it along. So the constraints of partitions come before their parents'.
+ */
+function inDroppableOrder(entries) {
+    const constraints = new Map(entries.filter((entry) => entry.kind === 'CONSTRAINT').map((entry) => [entry.dumpId, entry]));
+    const related = new Set();
+    for (const entry of constraints.values())
+        for (const id of entry.dependencies) {
+            const parent = constraints.get(id);
+            if (parent !== undefined)
+                related.add(entry).add(parent);
+        }
+    const reversed = entries.filter((entry) => related.has(entry)).reverse();
+    return entries.map((entry) => (related.has(entry) ? (reversed.shift() ?? entry) : entry));
+}
 /** What goes unsaid when its table is dropped and made again. */
 const incidental = new Set([...attributes, 'INDEX ATTACH', 'DEFAULT ACL'].filter((kind) => kind !== 'ROW SECURITY'));
 /**
@@ -84821,7 +84879,8 @@ function selected(toc, wanted, target) {
 }
 function chosen({ entries, leftOut }, parts) {
     const { mode, clean, occupied, census } = parts;
-    const only = mode === 'full' ? entries : entries.filter((entry) => !dataKinds.has(entry.kind));
+    const kept = mode === 'full' ? entries : entries.filter((entry) => !dataKinds.has(entry.kind));
+    const only = clean ? inDroppableOrder(kept) : kept;
     return { only, clean, occupied, census: censusOf(only, census), leftOut };
 }
 /** The census of these entries alone; large objects of somebody else may be in the target too, and are not counted. */
@@ -85148,7 +85207,7 @@ class Restoration {
             if (choice.only === undefined)
                 await this.#finishDatabase(session, archive, keepOwners);
             else if (keepOwners)
-                await this.#takeBackAdded(session, choice.only);
+                await this.#settleGrants(session, choice.only);
             return {
                 manifest: this.#manifest,
                 tables: compared.length,
@@ -85320,17 +85379,17 @@ class Restoration {
             : 'the database was there before, and these belong to whoever made it';
         this.#io.log.warn(`of the database itself, these are not as in the backup: ${[...new Set(left)].join(', ')} (${why})`);
     }
-    /** What this database's default privileges granted on new objects, and the backup does not. */
-    async #takeBackAdded(session, only) {
-        const { revoked, left } = await revokeAdded(session, only);
+    /** Grants as in the backup, whatever this database's default privileges made of them. */
+    async #settleGrants(session, only) {
+        const { changed, left } = await settleDefaultGrants(session, only);
         const lines = (grants) => [...grants.slice(0, 10), ...(grants.length > 10 ? [`and ${grants.length - 10} more`] : [])]
             .map((each) => `\n  ${each}`)
             .join('');
-        const what = "this database's default privileges granted what the backup does not";
-        if (revoked.length > 0)
-            this.#io.log.notice(`${what}; taken back:${lines(revoked)}`);
+        const what = "this database's default privileges give new objects other grants than the backup has";
+        if (changed.length > 0)
+            this.#io.log.notice(`${what}; set as they were:${lines(changed)}`);
         if (left.length > 0)
-            this.#io.log.warn(`${what}, and this role may not take it back:${lines(left)}`);
+            this.#io.log.warn(`${what}, and this role may not set them as they were:${lines(left)}`);
     }
     /** Cleans up after a failure and says, in half a sentence, what the target holds now. */
     async #leave() {

@@ -4,6 +4,7 @@ import { formatCount } from './numbers.ts';
 import {
   BadSelection,
   entryKey,
+  inDroppableOrder,
   inTheWay,
   type Obstacle,
   type Selection,
@@ -119,7 +120,8 @@ function chosen(
   },
 ): Choice {
   const { mode, clean, occupied, census } = parts;
-  const only = mode === 'full' ? entries : entries.filter((entry) => !dataKinds.has(entry.kind));
+  const kept = mode === 'full' ? entries : entries.filter((entry) => !dataKinds.has(entry.kind));
+  const only = clean ? inDroppableOrder(kept) : kept;
   return { only, clean, occupied, census: censusOf(only, census), leftOut };
 }
 

@@ -6,13 +6,13 @@ import type { Log } from './log.ts';
 import { type Machine, type ProgramChoice, programsFor, programsOfMajor, withPrivateFolder } from './machine.ts';
 import type { Census, Manifest, Source as RunSource } from './manifest.ts';
 import { formatAge, formatCount, formatSeconds, formatTime } from './numbers.ts';
-import { revokeAdded } from './postgres/added-grants.ts';
 import type { Wanted } from './postgres/archive-selection.ts';
 import type { TocEntry } from './postgres/archive-toc.ts';
 import { childEnvironment } from './postgres/child-environment.ts';
 import type { Programs } from './postgres/client.ts';
 import type { Session } from './postgres/connect.ts';
 import { applyToDatabase, databaseStatements } from './postgres/database-settings.ts';
+import { settleDefaultGrants } from './postgres/default-grants.ts';
 import { isDatabaseError, reduceMessage } from './postgres/messages.ts';
 import { displayName, displayWord, nameKey, type QualifiedName } from './postgres/names.ts';
 import { readRestored, type Unread } from './postgres/read-back.ts';
@@ -269,7 +269,7 @@ class Restoration {
       const { compared, unread } = await this.#compare(session, choice.census);
       this.#state = 'equal';
       if (choice.only === undefined) await this.#finishDatabase(session, archive, keepOwners);
-      else if (keepOwners) await this.#takeBackAdded(session, choice.only);
+      else if (keepOwners) await this.#settleGrants(session, choice.only);
       return {
         manifest: this.#manifest,
         tables: compared.length,
@@ -468,16 +468,16 @@ class Restoration {
     );
   }
 
-  /** What this database's default privileges granted on new objects, and the backup does not. */
-  async #takeBackAdded(session: Session, only: readonly TocEntry[]): Promise<void> {
-    const { revoked, left } = await revokeAdded(session, only);
+  /** Grants as in the backup, whatever this database's default privileges made of them. */
+  async #settleGrants(session: Session, only: readonly TocEntry[]): Promise<void> {
+    const { changed, left } = await settleDefaultGrants(session, only);
     const lines = (grants: readonly string[]): string =>
       [...grants.slice(0, 10), ...(grants.length > 10 ? [`and ${grants.length - 10} more`] : [])]
         .map((each) => `\n  ${each}`)
         .join('');
-    const what = "this database's default privileges granted what the backup does not";
-    if (revoked.length > 0) this.#io.log.notice(`${what}; taken back:${lines(revoked)}`);
-    if (left.length > 0) this.#io.log.warn(`${what}, and this role may not take it back:${lines(left)}`);
+    const what = "this database's default privileges give new objects other grants than the backup has";
+    if (changed.length > 0) this.#io.log.notice(`${what}; set as they were:${lines(changed)}`);
+    if (left.length > 0) this.#io.log.warn(`${what}, and this role may not set them as they were:${lines(left)}`);
   }
 
   /** Cleans up after a failure and says, in half a sentence, what the target holds now. */

@@ -200,6 +200,24 @@ class Selector {
   }
 }
 
+/**
+ * `pg_restore --clean` drops in the reverse of the order in which it restores, and the server refuses to drop a partition's
+ * primary key before its parent's is gone, which takes it along. So the constraints of partitions come before their parents'.
+ */
+export function inDroppableOrder(entries: readonly TocEntry[]): TocEntry[] {
+  const constraints = new Map(
+    entries.filter((entry) => entry.kind === 'CONSTRAINT').map((entry) => [entry.dumpId, entry]),
+  );
+  const related = new Set<TocEntry>();
+  for (const entry of constraints.values())
+    for (const id of entry.dependencies) {
+      const parent = constraints.get(id);
+      if (parent !== undefined) related.add(entry).add(parent);
+    }
+  const reversed = entries.filter((entry) => related.has(entry)).reverse();
+  return entries.map((entry) => (related.has(entry) ? (reversed.shift() ?? entry) : entry));
+}
+
 /** In the way of a restore: an object of the target, and why. */
 export interface Obstacle {
   readonly entry: TocEntry;

@@ -2,7 +2,18 @@ import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { cli, type RestoreReport, type Taken, taken, tryBackup } from '../support/backup.ts';
+import { loadSampleDatabase } from '../../scripts/sample-database.ts';
+import {
+  cli,
+  countedRows,
+  program,
+  type RestoreReport,
+  recordedRows,
+  type Taken,
+  takeBackup,
+  taken,
+  tryBackup,
+} from '../support/backup.ts';
 import { ourSessions, scratch, until, wrapped } from '../support/faults.ts';
 import { Cluster, majorsAvailable } from '../support/postgres.ts';
 import { backupOf, startRestore, tryRestore } from '../support/restoring.ts';
@@ -70,6 +81,23 @@ for (const major of majorsAvailable())
       const back = await tryRestore(cluster, { ...own, id: report.safetyBackupId }, cluster.url('undone'));
       assert.equal(back.exitCode, 0, back.stderr);
       assert.equal((await cluster.query('undone', `SELECT FROM customers WHERE name = 'gone'`)).length, 100);
+    });
+
+    test('every kind of object, over itself', async () => {
+      await cluster.createDatabase('sample');
+      await loadSampleDatabase(cluster.url('sample'), { eventTrigger: true });
+      const definitions = async (): Promise<string[]> =>
+        (await program(cluster, 'pg_dump', ['-s', '-d', cluster.url('sample')]))
+          .split('\n')
+          .filter((line) => !/^\\(?:un)?restrict /.test(line))
+          .sort();
+      const before = await definitions();
+      const own = await takeBackup(cluster, 'sample', { name: 'sample' });
+      await cluster.query('sample', `DELETE FROM shop.orders; DROP TABLE shop.customers CASCADE`);
+      const result = await tryRestore(cluster, own, cluster.url('sample'), ['--clean', '--confirm', 'sample']);
+      assert.equal(result.exitCode, 0, result.stderr);
+      assert.deepEqual(await definitions(), before);
+      assert.deepEqual(await countedRows(cluster, 'sample', own.census), recordedRows(own.census));
     });
 
     test('into another database than the one that was backed up, and the next backup of the source is not refused', async () => {

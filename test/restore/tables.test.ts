@@ -130,8 +130,8 @@ for (const major of majorsAvailable())
       );
       const result = await bring('defaults', ['--tables', 'customers']);
       assert.equal(result.exitCode, 0, result.stderr);
-      assert.match(result.stderr, /default privileges granted what the backup does not; taken back:\n/);
-      assert.match(result.stderr, /DELETE on public\.customers to reader/);
+      assert.match(result.stderr, /give new objects other grants than the backup has; set as they were:\n/);
+      assert.match(result.stderr, /not granted: DELETE on public\.customers to reader/);
       const granted = await cluster.query(
         'defaults',
         `SELECT c.relname AS name, coalesce(r.rolname, 'PUBLIC') AS to, privilege_type AS what FROM pg_class c, aclexplode(c.relacl) a
