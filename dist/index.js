@@ -83166,18 +83166,21 @@ function width(text) {
 const analyze = 'ANALYZE';
 /** For a terminal: every table, then the verdict, then what is left to do. */
 function restoreText(report) {
-    const { manifest, database, compared, seconds } = report;
+    const { manifest, database, compared, seconds, safetyBackup } = report;
     return [
         table(['table', 'recorded', 'restored'], compared.map((each) => [each.object, formatNumber(each.recorded), foundIn(each)]), [1, 2]),
         '',
         `${manifest.name}/${manifest.id} restored into ${database} in ${formatSeconds(seconds)}: ${countsOf(report)}, ${verdictOf(report)}`,
+        ...(safetyBackup === undefined
+            ? []
+            : [`what was there before is in the safety backup ${safetyBackup.name}/${safetyBackup.id}`]),
         `run ${analyze} there before traffic returns: statistics are not part of a dump`,
     ].join('\n');
 }
 const mostTables = 500;
 /** The job summary. Without `details` it holds no name out of the database and no count. */
 function restoreSummary(report, now, details) {
-    const { manifest, database, compared, seconds } = report;
+    const { manifest, database, compared, seconds, safetyBackup } = report;
     const rest = compared.length - mostTables;
     return [
         `### ${markdown(manifest.name)} is restored${details ? ` into ${markdown(database)}` : ''}: ${verdictOf(report)}`,
@@ -83188,6 +83191,12 @@ function restoreSummary(report, now, details) {
         '|---|---|',
         `| ${code(`${manifest.name}/${manifest.id}`)} | size, SHA-256, rows of every table, sequences |`,
         '',
+        ...(safetyBackup === undefined
+            ? []
+            : [
+                `What was there before is in the safety backup ${code(`${safetyBackup.name}/${safetyBackup.id}`)}: restore it by this id to go back.`,
+                '',
+            ]),
         '<details><summary>What to do before traffic returns</summary>',
         '',
         'Statistics are not part of a dump: without them queries are planned badly.',

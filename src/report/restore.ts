@@ -15,13 +15,15 @@ export interface RestoreReport {
   /** Tables that the server would not let this role count. */
   readonly uncounted: number;
   readonly seconds: number;
+  /** The backup of the target that was taken first. */
+  readonly safetyBackup: Manifest | undefined;
 }
 
 const analyze = 'ANALYZE';
 
 /** For a terminal: every table, then the verdict, then what is left to do. */
 export function restoreText(report: RestoreReport): string {
-  const { manifest, database, compared, seconds } = report;
+  const { manifest, database, compared, seconds, safetyBackup } = report;
   return [
     table(
       ['table', 'recorded', 'restored'],
@@ -30,6 +32,9 @@ export function restoreText(report: RestoreReport): string {
     ),
     '',
     `${manifest.name}/${manifest.id} restored into ${database} in ${formatSeconds(seconds)}: ${countsOf(report)}, ${verdictOf(report)}`,
+    ...(safetyBackup === undefined
+      ? []
+      : [`what was there before is in the safety backup ${safetyBackup.name}/${safetyBackup.id}`]),
     `run ${analyze} there before traffic returns: statistics are not part of a dump`,
   ].join('\n');
 }
@@ -38,7 +43,7 @@ const mostTables = 500;
 
 /** The job summary. Without `details` it holds no name out of the database and no count. */
 export function restoreSummary(report: RestoreReport, now: Date, details: boolean): string {
-  const { manifest, database, compared, seconds } = report;
+  const { manifest, database, compared, seconds, safetyBackup } = report;
   const rest = compared.length - mostTables;
   return [
     `### ${markdown(manifest.name)} is restored${details ? ` into ${markdown(database)}` : ''}: ${verdictOf(report)}`,
@@ -49,6 +54,12 @@ export function restoreSummary(report: RestoreReport, now: Date, details: boolea
     '|---|---|',
     `| ${code(`${manifest.name}/${manifest.id}`)} | size, SHA-256, rows of every table, sequences |`,
     '',
+    ...(safetyBackup === undefined
+      ? []
+      : [
+          `What was there before is in the safety backup ${code(`${safetyBackup.name}/${safetyBackup.id}`)}: restore it by this id to go back.`,
+          '',
+        ]),
     '<details><summary>What to do before traffic returns</summary>',
     '',
     'Statistics are not part of a dump: without them queries are planned badly.',

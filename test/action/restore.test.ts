@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import { type ActionOptions, type ActionResult, runAction } from '../support/action.ts';
 import { clientBin, type Taken, takeBackup } from '../support/backup.ts';
-import { errorOf, repository } from '../support/faults.ts';
+import { errorOf, filesIn, repository, wrapped } from '../support/faults.ts';
 import { Cluster } from '../support/postgres.ts';
 import { databasesOf } from '../support/restoring.ts';
 
@@ -73,6 +74,40 @@ describe('the step pgassay/pgassay/restore', () => {
     assert.deepEqual(await databasesOf(cluster), databases);
     const rows = await cluster.query('shop', 'SELECT FROM customers');
     assert.equal(rows.length, 500);
+  });
+
+  test('over what is there: the safety backup is an output, and in the summary', async () => {
+    await cluster.createDatabase('over', 'TEMPLATE shop');
+    await cluster.query('over', 'DELETE FROM customers');
+    const result = await step('over', { clean: true, confirm: 'over', tables: 'customers' });
+    assert.equal(result.exitCode, 0, result.log);
+    const { 'safety-backup-id': safety = '', tables, rows } = result.outputs;
+    assert.deepEqual([tables, rows], ['1', '500']);
+    assert.match(safety, /^\d{8}T\d{6}Z-[0-9a-f]{6}$/);
+    assert.ok(result.summary.includes(`safety backup \`assayed/${safety}\``), result.summary);
+    const undone = await step('undone', { backup: safety });
+    assert.equal(undone.exitCode, 0, undone.log);
+    assert.equal(undone.outputs.rows, '1');
+  });
+
+  test('a step that is killed in its safety backup leaves no half of one in the store', async () => {
+    await cluster.createDatabase('killed', 'TEMPLATE shop');
+    const backups = await filesIn(fileURLToPath(backup.store));
+    const bin = await wrapped(cluster, {
+      pg_dump: 'case "$*" in *--snapshot=*) "$REAL" "$@" | head -c 4000; sleep 30;; *) exec "$REAL" "$@";; esac',
+    });
+    const result = await step(
+      'killed',
+      { clean: true, confirm: 'killed', 'client-bin': bin },
+      {
+        onLine: (line, running) => {
+          if (line.includes('safety backup')) setTimeout(() => running.signal('SIGKILL'), 1500);
+        },
+      },
+    );
+    assert.equal(result.exitCode, 137, result.log);
+    assert.deepEqual(await filesIn(fileURLToPath(backup.store)), backups);
+    assert.equal((await cluster.query('killed', 'SELECT FROM customers')).length, 500);
   });
 
   test('into the emptied source only with its name typed', async () => {
