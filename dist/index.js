@@ -83570,7 +83570,145 @@ async function applyToDatabase(session, database, statements) {
     return left;
 }
 
+;// CONCATENATED MODULE: ./build/postgres/restored-objects.js
+
+
+
+
+
+
+/** Entries that are rows and values, or belong to the database or the server; what is left defines objects. */
+const notObjects = new Set([
+    'TABLE DATA',
+    'SEQUENCE SET',
+    'MATERIALIZED VIEW DATA',
+    'STATISTICS DATA',
+    'BLOB',
+    'BLOBS',
+    'BLOB METADATA',
+    'DATABASE',
+    'DATABASE PROPERTIES',
+    // They are compared with the census, which knows their versions too.
+    'EXTENSION',
+]);
+/** Whether an entry defines, comments or grants something that a restore into another database brings back. */
+function isObject({ kind, tag }) {
+    if (notObjects.has(kind))
+        return false;
+    const about = kind === 'ACL' || kind === 'COMMENT' || kind === 'SECURITY LABEL';
+    return !about || !/^(?:DATABASE|EXTENSION|LARGE OBJECTS?) /.test(tag);
+}
+/**
+ * The table of contents that a database would have if it were dumped now, definitions only. Throws a `Failure`.
+ * `environment` says where it is and as whom to read it.
+ */
+async function readContents(programs, environment, database, signal) {
+    signal.throwIfAborted();
+    const program = start({
+        path: programs.pgDump,
+        args: ['-Fc', '--schema-only', '--compress=0', '--no-password', '-d', databaseArgument(database)],
+        env: environment,
+    });
+    program.stdin.end();
+    const stop = () => void program.stop().catch(() => undefined);
+    signal.addEventListener('abort', stop, { once: true });
+    try {
+        const reader = new TocReader();
+        for await (const chunk of program.stdout)
+            reader.push(chunk);
+        const exit = await program.exited;
+        signal.throwIfAborted();
+        if (exit.code === 0 && reader.toc !== undefined)
+            return reader.toc;
+        const said = readReports(exit.stderr).find((report) => report.severity === 'error')?.message;
+        throw new Failure('verify', 'restore', `the definitions of the database could not be read: ${said ?? 'pg_dump failed'}`);
+    }
+    finally {
+        signal.removeEventListener('abort', stop);
+        await program.stop().catch(() => undefined);
+    }
+}
+/** Both as sets of (kind, schema, tag, owner): what one has and the other has not. */
+function compareContents(archived, restored) {
+    const left = new Map();
+    for (const content of restored) {
+        const key = JSON.stringify([content.kind, content.schema, content.tag]);
+        left.set(key, [...(left.get(key) ?? []), content]);
+    }
+    const findings = [];
+    for (const content of archived) {
+        const same = left.get(JSON.stringify([content.kind, content.schema, content.tag])) ?? [];
+        const at = Math.max(same.findIndex((each) => each.owner === content.owner), same.length === 0 ? -1 : 0);
+        const [found] = at === -1 ? [] : same.splice(at, 1);
+        if (found === undefined)
+            findings.push({ object: describeContent(content), expected: 'there', found: 'missing' });
+        else if (found.owner !== content.owner)
+            findings.push({
+                object: describeContent(content),
+                expected: `owned by ${displayWord(content.owner)}`,
+                found: `owned by ${displayWord(found.owner)}`,
+            });
+    }
+    for (const extra of [...left.values()].flat())
+        findings.push({ object: describeContent(extra), expected: 'not there', found: 'there' });
+    return findings;
+}
+/** `INDEX shop.customers_lower` */
+function describeContent({ kind, schema, tag }) {
+    const name = schema === null ? displayTag(tag) : `${displayWord(schema)}.${displayTag(tag)}`;
+    return name.startsWith(`${kind} `) ? name : `${kind} ${name}`;
+}
+/** A tag may be `customers customers_pkey` or `label(text, integer)`, a version `0.8.0`: no names to be quoted, but on one line. */
+function displayTag(tag) {
+    return /^[\p{L}\p{N}_ (),.[\]-]+$/u.test(tag) ? tag : displayWord(tag);
+}
+/**
+ * Indexes that are not valid, and constraints that are not validated though they were at the source: the archive says
+ * NOT VALID where they were not.
+ */
+async function readUnsound(session, archived) {
+    const rows = await session.query(`SELECT 'index' AS kind, n.nspname::text AS schema, t.relname::text AS table, c.relname::text AS name
+     FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+     JOIN pg_catalog.pg_class t ON t.oid = i.indrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relkind = 'i' AND NOT (i.indisvalid AND i.indisready) AND n.nspname !~ '^pg_'
+     UNION ALL
+     SELECT 'constraint', n.nspname::text, coalesce(t.relname, y.typname)::text, o.conname::text
+     FROM pg_catalog.pg_constraint o JOIN pg_catalog.pg_namespace n ON n.oid = o.connamespace
+     LEFT JOIN pg_catalog.pg_class t ON t.oid = o.conrelid LEFT JOIN pg_catalog.pg_type y ON y.oid = o.contypid
+     WHERE NOT o.convalidated AND o.conparentid = 0
+     ORDER BY 1, 2, 3, 4`);
+    const unchecked = new Set(archived
+        .filter((entry) => /CONSTRAINT/.test(entry.kind) && /\bNOT (?:VALID|ENFORCED)\b/.test(entry.definition))
+        .map((entry) => `${entry.schema} ${entry.tag}`));
+    // A table's own definition may hold constraints that are not enforced, and so are never validated.
+    const inTables = new Set(archived
+        .filter((entry) => entry.kind === 'TABLE' && /\bNOT (?:VALID|ENFORCED)\b/.test(entry.definition))
+        .map((entry) => `${entry.schema} ${entry.tag}`));
+    return rows.flatMap(({ kind, schema, table, name }) => {
+        if (kind === 'index')
+            return [{ object: `index ${displayName({ schema, name })}`, expected: 'valid', found: 'not valid' }];
+        if (unchecked.has(`${schema} ${table} ${name}`) || inTables.has(`${schema} ${table}`))
+            return [];
+        const object = `constraint ${displayWord(name)} on ${displayName({ schema, name: table })}`;
+        return [{ object, expected: 'validated', found: 'not validated' }];
+    });
+}
+/** Extensions that are missing; and of the others, which have another version here. */
+async function compareExtensions(session, extensions) {
+    const rows = await session.query('SELECT extname::text AS name, extversion::text AS version FROM pg_catalog.pg_extension');
+    const here = new Map(rows.map((row) => [row.name, row.version]));
+    return {
+        findings: extensions
+            .filter((each) => !here.has(each.name))
+            .map((each) => ({ object: `extension ${displayWord(each.name)}`, expected: 'there', found: 'missing' })),
+        versions: extensions
+            .filter((each) => here.has(each.name) && here.get(each.name) !== each.version)
+            .map((each) => `extension ${displayWord(each.name)} ${displayTag(each.version)} was ${displayTag(here.get(each.name) ?? '')} here`),
+    };
+}
+
 ;// CONCATENATED MODULE: ./build/postgres/default-grants.js
+
 
 
 const granting = new Set(['TABLE', 'FOREIGN TABLE', 'VIEW', 'MATERIALIZED VIEW', 'SEQUENCE']);
@@ -83608,7 +83746,7 @@ async function settleDefaultGrants(session, entries) {
             continue;
         const signature = await withheldRoutine(session, entry);
         if (signature !== undefined)
-            await attempt(`granted: EXECUTE on ${entry.tag} to everybody`, `GRANT EXECUTE ON ROUTINE ${signature} TO PUBLIC`);
+            await attempt(`granted: EXECUTE on ${displayTag(entry.tag)} to everybody`, `GRANT EXECUTE ON ROUTINE ${signature} TO PUBLIC`);
     }
     return { changed, left };
 }
@@ -83853,143 +83991,6 @@ async function pgRestore(plan, args, { log, signal }, onLine = () => { }) {
         clearInterval(progress);
         signal.removeEventListener('abort', stop);
     }
-}
-
-;// CONCATENATED MODULE: ./build/postgres/restored-objects.js
-
-
-
-
-
-
-/** Entries that are rows and values, or belong to the database or the server; what is left defines objects. */
-const notObjects = new Set([
-    'TABLE DATA',
-    'SEQUENCE SET',
-    'MATERIALIZED VIEW DATA',
-    'STATISTICS DATA',
-    'BLOB',
-    'BLOBS',
-    'BLOB METADATA',
-    'DATABASE',
-    'DATABASE PROPERTIES',
-    // They are compared with the census, which knows their versions too.
-    'EXTENSION',
-]);
-/** Whether an entry defines, comments or grants something that a restore into another database brings back. */
-function isObject({ kind, tag }) {
-    if (notObjects.has(kind))
-        return false;
-    const about = kind === 'ACL' || kind === 'COMMENT' || kind === 'SECURITY LABEL';
-    return !about || !/^(?:DATABASE|EXTENSION|LARGE OBJECTS?) /.test(tag);
-}
-/**
- * The table of contents that a database would have if it were dumped now, definitions only. Throws a `Failure`.
- * `environment` says where it is and as whom to read it.
- */
-async function readContents(programs, environment, database, signal) {
-    signal.throwIfAborted();
-    const program = start({
-        path: programs.pgDump,
-        args: ['-Fc', '--schema-only', '--compress=0', '--no-password', '-d', databaseArgument(database)],
-        env: environment,
-    });
-    program.stdin.end();
-    const stop = () => void program.stop().catch(() => undefined);
-    signal.addEventListener('abort', stop, { once: true });
-    try {
-        const reader = new TocReader();
-        for await (const chunk of program.stdout)
-            reader.push(chunk);
-        const exit = await program.exited;
-        signal.throwIfAborted();
-        if (exit.code === 0 && reader.toc !== undefined)
-            return reader.toc;
-        const said = readReports(exit.stderr).find((report) => report.severity === 'error')?.message;
-        throw new Failure('verify', 'restore', `the definitions of the database could not be read: ${said ?? 'pg_dump failed'}`);
-    }
-    finally {
-        signal.removeEventListener('abort', stop);
-        await program.stop().catch(() => undefined);
-    }
-}
-/** Both as sets of (kind, schema, tag, owner): what one has and the other has not. */
-function compareContents(archived, restored) {
-    const left = new Map();
-    for (const content of restored) {
-        const key = JSON.stringify([content.kind, content.schema, content.tag]);
-        left.set(key, [...(left.get(key) ?? []), content]);
-    }
-    const findings = [];
-    for (const content of archived) {
-        const same = left.get(JSON.stringify([content.kind, content.schema, content.tag])) ?? [];
-        const at = Math.max(same.findIndex((each) => each.owner === content.owner), same.length === 0 ? -1 : 0);
-        const [found] = at === -1 ? [] : same.splice(at, 1);
-        if (found === undefined)
-            findings.push({ object: describeContent(content), expected: 'there', found: 'missing' });
-        else if (found.owner !== content.owner)
-            findings.push({
-                object: describeContent(content),
-                expected: `owned by ${displayWord(content.owner)}`,
-                found: `owned by ${displayWord(found.owner)}`,
-            });
-    }
-    for (const extra of [...left.values()].flat())
-        findings.push({ object: describeContent(extra), expected: 'not there', found: 'there' });
-    return findings;
-}
-/** `INDEX shop.customers_lower` */
-function describeContent({ kind, schema, tag }) {
-    const name = schema === null ? displayTag(tag) : `${displayWord(schema)}.${displayTag(tag)}`;
-    return name.startsWith(`${kind} `) ? name : `${kind} ${name}`;
-}
-/** A tag may be `customers customers_pkey` or `label(text, integer)`, a version `0.8.0`: no names to be quoted, but on one line. */
-function displayTag(tag) {
-    return /^[\p{L}\p{N}_ (),.[\]-]+$/u.test(tag) ? tag : displayWord(tag);
-}
-/**
- * Indexes that are not valid, and constraints that are not validated though they were at the source: the archive says
- * NOT VALID where they were not.
- */
-async function readUnsound(session, archived) {
-    const rows = await session.query(`SELECT 'index' AS kind, n.nspname::text AS schema, t.relname::text AS table, c.relname::text AS name
-     FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
-     JOIN pg_catalog.pg_class t ON t.oid = i.indrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-     WHERE c.relkind = 'i' AND NOT (i.indisvalid AND i.indisready) AND n.nspname !~ '^pg_'
-     UNION ALL
-     SELECT 'constraint', n.nspname::text, coalesce(t.relname, y.typname)::text, o.conname::text
-     FROM pg_catalog.pg_constraint o JOIN pg_catalog.pg_namespace n ON n.oid = o.connamespace
-     LEFT JOIN pg_catalog.pg_class t ON t.oid = o.conrelid LEFT JOIN pg_catalog.pg_type y ON y.oid = o.contypid
-     WHERE NOT o.convalidated AND o.conparentid = 0
-     ORDER BY 1, 2, 3, 4`);
-    const unchecked = new Set(archived
-        .filter((entry) => /CONSTRAINT/.test(entry.kind) && /\bNOT (?:VALID|ENFORCED)\b/.test(entry.definition))
-        .map((entry) => `${entry.schema} ${entry.tag}`));
-    // A table's own definition may hold constraints that are not enforced, and so are never validated.
-    const inTables = new Set(archived
-        .filter((entry) => entry.kind === 'TABLE' && /\bNOT (?:VALID|ENFORCED)\b/.test(entry.definition))
-        .map((entry) => `${entry.schema} ${entry.tag}`));
-    return rows.flatMap(({ kind, schema, table, name }) => {
-        if (kind === 'index')
-            return [{ object: `index ${displayName({ schema, name })}`, expected: 'valid', found: 'not valid' }];
-        if (unchecked.has(`${schema} ${table} ${name}`) || inTables.has(`${schema} ${table}`))
-            return [];
-        const object = `constraint ${displayWord(name)} on ${displayName({ schema, name: table })}`;
-        return [{ object, expected: 'validated', found: 'not validated' }];
-    });
-}
-/** Extensions that are missing; and of the others, which have another version here. */
-async function compareExtensions(session, extensions) {
-    const rows = await session.query('SELECT extname::text AS name, extversion::text AS version FROM pg_catalog.pg_extension');
-    const here = new Map(rows.map((row) => [row.name, row.version]));
-    return {
-        findings: extensions
-            .filter((each) => !here.has(each.name))
-            .map((each) => ({ object: `extension ${displayWord(each.name)}`, expected: 'there', found: 'missing' })),
-        versions: extensions
-            .filter((each) => here.has(each.name) && here.get(each.name) !== each.version)
-            .map((each) => `extension ${displayWord(each.name)} ${displayTag(each.version)} was ${displayTag(here.get(each.name) ?? '')} here`),
-    };
 }
 
 ;// CONCATENATED MODULE: ./build/postgres/target-database.js
@@ -84538,6 +84539,7 @@ async function strangers(session, me, owners) {
 
 ;// CONCATENATED MODULE: ./build/postgres/archive-selection.js
 
+
 /** The request cannot be met; the message is a sentence for the user. */
 class BadSelection extends Error {
 }
@@ -84772,6 +84774,14 @@ function withWholeViews(archive) {
         return { ...entry, dependencies: [...entry.dependencies, ...needs] };
     });
 }
+/** Of what is dropped, the objects that are not what the archive makes again: a column that was added since is lost. */
+function redefined(target, entries) {
+    const there = new Map(target.map((entry) => [entryKey(entry), entry.definition]));
+    return entries.filter((entry) => {
+        const now = there.get(entryKey(entry));
+        return now !== undefined && !attributes.has(entry.kind) && now !== entry.definition;
+    });
+}
 function seedTables(archive, patterns) {
     const seeds = new Set();
     for (const text of patterns) {
@@ -84782,7 +84792,7 @@ function seedTables(archive, patterns) {
             throw new BadSelection(`the backup has no table ${text}`);
         const places = new Set(found.map((entry) => entry.schema));
         if (schemas === undefined && places.size > 1)
-            throw new BadSelection(`${text} is in several schemas (${[...places].join(', ')}): write schema.table`);
+            throw new BadSelection(`${text} is in several schemas (${[...places].map((each) => displayWord(each ?? '')).join(', ')}): write schema.table`);
         for (const entry of found)
             seeds.add(entry);
     }
@@ -84825,7 +84835,7 @@ function archive_selection_isAboutDatabase({ kind, tag }) {
     return (kind === 'ACL' || kind === 'COMMENT' || kind === 'SECURITY LABEL') && tag.startsWith('DATABASE ');
 }
 function describe({ kind, schema, tag }) {
-    return `${kind} ${schema === null ? '' : `${schema}.`}${tag}`;
+    return `${kind} ${schema === null ? displayWord(tag) : displayName({ schema, name: tag })}`;
 }
 
 ;// CONCATENATED MODULE: ./build/restore-choice.js
@@ -84852,7 +84862,7 @@ async function restore_choice_choose(request, { toc, census }, objects, readTarg
     const whole = wanted.tables.length === 0 && wanted.schemas.length === 0;
     if (objects.length === 0) {
         if (whole && mode === 'full')
-            return { only: undefined, clean: false, occupied: false, census, leftOut: [] };
+            return { only: undefined, clean: false, occupied: false, census, leftOut: [], redefined: [] };
         const selection = selected(toc, wanted, { existing: new Set([publicSchema]), clean: false });
         return chosen(selection, { mode, clean: false, occupied: false, census });
     }
@@ -84873,7 +84883,7 @@ async function restore_choice_choose(request, { toc, census }, objects, readTarg
     const obstacles = inTheWay(target.entries, choice.only ?? [], { clean });
     if (obstacles.length > 0)
         throw obstructed(name, obstacles);
-    return choice;
+    return { ...choice, redefined: clean ? redefined(target.entries, choice.only ?? []) : [] };
 }
 function selected(toc, wanted, target) {
     try {
@@ -84890,7 +84900,7 @@ function chosen({ entries, leftOut }, parts) {
     const { mode, clean, occupied, census } = parts;
     const kept = mode === 'full' ? entries : entries.filter((entry) => !dataKinds.has(entry.kind));
     const only = clean ? inDroppableOrder(kept) : kept;
-    return { only, clean, occupied, census: censusOf(only, census), leftOut };
+    return { only, clean, occupied, census: censusOf(only, census), leftOut, redefined: [] };
 }
 /** The census of these entries alone; large objects of somebody else may be in the target too, and are not counted. */
 function censusOf(entries, census) {
@@ -85213,9 +85223,9 @@ class Restoration {
             await this.#roles.settle(session, log);
             const { compared, unread } = await this.#compare(session, choice.census);
             this.#state = 'equal';
-            if (choice.only === undefined)
+            if (this.#isWhole && !choice.occupied)
                 await this.#finishDatabase(session, archive, keepOwners);
-            else if (keepOwners)
+            if (choice.only !== undefined && keepOwners)
                 await this.#settleGrants(session, choice.only);
             return {
                 manifest: this.#manifest,
@@ -85259,9 +85269,7 @@ class Restoration {
     /** Everything that can be known to fail is found out here. No session of ours is left idle while pg_restore runs. */
     async #prepare(source) {
         const { database } = this.#manifest;
-        const { wanted, mode } = this.#config;
-        const whole = wanted.tables.length === 0 && wanted.schemas.length === 0 && mode === 'full';
-        const extensions = whole ? source.census.extensions : [];
+        const extensions = this.#isWhole ? source.census.extensions : [];
         let session = await this.#target.open(database, (each) => requireServer(each, database, extensions));
         let choice = await this.#choose(session, source);
         if (choice.clean && this.#safety === undefined && this.#config.safetyBackup) {
@@ -85311,8 +85319,10 @@ class Restoration {
         log.notice(`safety backup ${name}/${this.#safety.id}: ${formatCount(tables, 'table')}, ${formatCount(rows, 'row')}; what is written from now on is not in it`);
     }
     /** Which way it goes, said before it does. */
-    async #announce(session, { only, clean, occupied, leftOut }) {
+    async #announce(session, { only, clean, occupied, leftOut, redefined }) {
         const { log } = this.#io;
+        if (redefined.length > 0)
+            log.warn(`changed since the backup, and put back to what it says, without what was added: ${listed(redefined)}`);
         if (leftOut.length > 0) {
             const lines = leftOut.slice(0, 20).map((entry) => `  ${describeContent(entry)}`);
             if (leftOut.length > 20)
@@ -85344,6 +85354,10 @@ class Restoration {
             applicationName: `${this.#application} ${purpose}`,
             ...(programs.libraryPath === undefined ? {} : { libraryPath: programs.libraryPath }),
         });
+    }
+    get #isWhole() {
+        const { tables, schemas } = this.#config.wanted;
+        return tables.length === 0 && schemas.length === 0;
     }
     /** A database that was created here can be dropped, so its restore need not be one transaction. */
     get #atomic() {

@@ -7,6 +7,7 @@ import {
   inDroppableOrder,
   inTheWay,
   type Obstacle,
+  redefined,
   type Selection,
   select,
   selectAll,
@@ -40,6 +41,8 @@ export interface Choice {
   readonly census: Census;
   /** What pointed at it and cannot come back. */
   readonly leftOut: readonly TocEntry[];
+  /** What is dropped and is not what comes back. */
+  readonly redefined: readonly TocEntry[];
 }
 
 /** Rows and values. */
@@ -64,7 +67,8 @@ export async function choose(
   const { database, wanted, mode, clean, confirmed } = request;
   const whole = wanted.tables.length === 0 && wanted.schemas.length === 0;
   if (objects.length === 0) {
-    if (whole && mode === 'full') return { only: undefined, clean: false, occupied: false, census, leftOut: [] };
+    if (whole && mode === 'full')
+      return { only: undefined, clean: false, occupied: false, census, leftOut: [], redefined: [] };
     const selection = selected(toc, wanted, { existing: new Set([publicSchema]), clean: false });
     return chosen(selection, { mode, clean: false, occupied: false, census });
   }
@@ -96,7 +100,7 @@ export async function choose(
   const choice = chosen(selection, { mode, clean, occupied: true, census });
   const obstacles = inTheWay(target.entries, choice.only ?? [], { clean });
   if (obstacles.length > 0) throw obstructed(name, obstacles);
-  return choice;
+  return { ...choice, redefined: clean ? redefined(target.entries, choice.only ?? []) : [] };
 }
 
 function selected(toc: Toc, wanted: Wanted, target: { existing: ReadonlySet<string>; clean: boolean }): Selection {
@@ -122,7 +126,7 @@ function chosen(
   const { mode, clean, occupied, census } = parts;
   const kept = mode === 'full' ? entries : entries.filter((entry) => !dataKinds.has(entry.kind));
   const only = clean ? inDroppableOrder(kept) : kept;
-  return { only, clean, occupied, census: censusOf(only, census), leftOut };
+  return { only, clean, occupied, census: censusOf(only, census), leftOut, redefined: [] };
 }
 
 /** The census of these entries alone; large objects of somebody else may be in the target too, and are not counted. */
@@ -166,7 +170,7 @@ function obstructed(name: string, obstacles: readonly Obstacle[]): Failure {
   );
 }
 
-function listed(entries: readonly TocEntry[]): string {
+export function listed(entries: readonly TocEntry[]): string {
   const shown = entries.slice(0, 10).map(describeContent).join(', ');
   return entries.length > 10 ? `${shown} and ${entries.length - 10} more` : shown;
 }

@@ -25,7 +25,7 @@ import { TargetRoles } from './postgres/target-roles.ts';
 import type { ConnectionTarget } from './postgres/url.ts';
 import { restoreSecurityWarning } from './postgres/version.ts';
 import { endSessions } from './postgres/watch.ts';
-import { type Choice, choose } from './restore-choice.ts';
+import { type Choice, choose, listed } from './restore-choice.ts';
 import { type RestoreRecord, writeRecord } from './restore-record.ts';
 import { takeSafetyBackup } from './safety-backup.ts';
 import { openStore, type StoreChoice } from './store/open.ts';
@@ -268,8 +268,8 @@ class Restoration {
       await this.#roles.settle(session, log);
       const { compared, unread } = await this.#compare(session, choice.census);
       this.#state = 'equal';
-      if (choice.only === undefined) await this.#finishDatabase(session, archive, keepOwners);
-      else if (keepOwners) await this.#settleGrants(session, choice.only);
+      if (this.#isWhole && !choice.occupied) await this.#finishDatabase(session, archive, keepOwners);
+      if (choice.only !== undefined && keepOwners) await this.#settleGrants(session, choice.only);
       return {
         manifest: this.#manifest,
         tables: compared.length,
@@ -311,9 +311,7 @@ class Restoration {
   /** Everything that can be known to fail is found out here. No session of ours is left idle while pg_restore runs. */
   async #prepare(source: Source): Promise<Prepared> {
     const { database } = this.#manifest;
-    const { wanted, mode } = this.#config;
-    const whole = wanted.tables.length === 0 && wanted.schemas.length === 0 && mode === 'full';
-    const extensions = whole ? source.census.extensions : [];
+    const extensions = this.#isWhole ? source.census.extensions : [];
     let session = await this.#target.open(database, (each) => requireServer(each, database, extensions));
     let choice = await this.#choose(session, source);
     if (choice.clean && this.#safety === undefined && this.#config.safetyBackup) {
@@ -369,8 +367,10 @@ class Restoration {
   }
 
   /** Which way it goes, said before it does. */
-  async #announce(session: Session, { only, clean, occupied, leftOut }: Choice): Promise<void> {
+  async #announce(session: Session, { only, clean, occupied, leftOut, redefined }: Choice): Promise<void> {
     const { log } = this.#io;
+    if (redefined.length > 0)
+      log.warn(`changed since the backup, and put back to what it says, without what was added: ${listed(redefined)}`);
     if (leftOut.length > 0) {
       const lines = leftOut.slice(0, 20).map((entry) => `  ${describeContent(entry)}`);
       if (leftOut.length > 20) lines.push(`  and ${leftOut.length - 20} more`);
@@ -409,6 +409,11 @@ class Restoration {
       applicationName: `${this.#application} ${purpose}`,
       ...(programs.libraryPath === undefined ? {} : { libraryPath: programs.libraryPath }),
     });
+  }
+
+  get #isWhole(): boolean {
+    const { tables, schemas } = this.#config.wanted;
+    return tables.length === 0 && schemas.length === 0;
   }
 
   /** A database that was created here can be dropped, so its restore need not be one transaction. */

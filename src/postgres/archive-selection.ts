@@ -3,6 +3,7 @@
  * tables of contents of both. `pg_restore --table` restores no key, sequence, foreign key or view, and says nothing of it.
  */
 import type { TocEntry } from './archive-toc.ts';
+import { displayName, displayWord } from './names.ts';
 import { parsePattern } from './pattern.ts';
 
 /** What was asked for; patterns as pg_dump's options take them. Both empty: everything. */
@@ -270,6 +271,15 @@ function withWholeViews(archive: readonly TocEntry[]): TocEntry[] {
   });
 }
 
+/** Of what is dropped, the objects that are not what the archive makes again: a column that was added since is lost. */
+export function redefined(target: readonly TocEntry[], entries: readonly TocEntry[]): TocEntry[] {
+  const there = new Map(target.map((entry) => [entryKey(entry), entry.definition]));
+  return entries.filter((entry) => {
+    const now = there.get(entryKey(entry));
+    return now !== undefined && !attributes.has(entry.kind) && now !== entry.definition;
+  });
+}
+
 function seedTables(archive: readonly TocEntry[], patterns: readonly string[]): TocEntry[] {
   const seeds = new Set<TocEntry>();
   for (const text of patterns) {
@@ -281,7 +291,9 @@ function seedTables(archive: readonly TocEntry[], patterns: readonly string[]): 
     if (found.length === 0) throw new BadSelection(`the backup has no table ${text}`);
     const places = new Set(found.map((entry) => entry.schema));
     if (schemas === undefined && places.size > 1)
-      throw new BadSelection(`${text} is in several schemas (${[...places].join(', ')}): write schema.table`);
+      throw new BadSelection(
+        `${text} is in several schemas (${[...places].map((each) => displayWord(each ?? '')).join(', ')}): write schema.table`,
+      );
     for (const entry of found) seeds.add(entry);
   }
   return [...seeds];
@@ -327,5 +339,5 @@ function isAboutDatabase({ kind, tag }: TocEntry): boolean {
 }
 
 function describe({ kind, schema, tag }: TocEntry): string {
-  return `${kind} ${schema === null ? '' : `${schema}.`}${tag}`;
+  return `${kind} ${schema === null ? displayWord(tag) : displayName({ schema, name: tag })}`;
 }

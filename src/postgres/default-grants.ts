@@ -2,6 +2,7 @@ import type { TocEntry } from './archive-toc.ts';
 import type { Session } from './connect.ts';
 import { isDatabaseError } from './messages.ts';
 import { displayName, displayWord, nameKey, type QualifiedName, quoteName, quoteQualified } from './names.ts';
+import { displayTag } from './restored-objects.ts';
 
 const granting = new Set(['TABLE', 'FOREIGN TABLE', 'VIEW', 'MATERIALIZED VIEW', 'SEQUENCE']);
 
@@ -50,7 +51,10 @@ export async function settleDefaultGrants(session: Session, entries: readonly To
     if (recorded(entry).some((definition) => /^REVOKE .* FROM PUBLIC;$/m.test(definition))) continue;
     const signature = await withheldRoutine(session, entry);
     if (signature !== undefined)
-      await attempt(`granted: EXECUTE on ${entry.tag} to everybody`, `GRANT EXECUTE ON ROUTINE ${signature} TO PUBLIC`);
+      await attempt(
+        `granted: EXECUTE on ${displayTag(entry.tag)} to everybody`,
+        `GRANT EXECUTE ON ROUTINE ${signature} TO PUBLIC`,
+      );
   }
   return { changed, left };
 }

@@ -56,13 +56,17 @@ for (const major of majorsAvailable())
       await copy('over');
       const own = await backupOf(cluster, 'over', 'SELECT 1', { store: `${backup.store}-over`, name: 'over' });
       await cluster.query('over', destroyed);
-      await cluster.query('over', 'CREATE TABLE unrelated AS SELECT 1 x');
+      await cluster.query('over', 'CREATE TABLE unrelated AS SELECT 1 x; ALTER TABLE events ADD COLUMN added int');
       const flags = ['--clean', '--confirm', 'over'];
       const result = await tryRestore(cluster, own, cluster.url('over'), flags);
       assert.equal(result.exitCode, 0, result.stderr);
       const report = result.json as RestoreReport & { safetyBackupId: string };
       assert.equal(report.rows, 151);
       assert.match(result.stderr, new RegExp(`safety backup over/${report.safetyBackupId}: 5 tables, 103 rows`));
+      assert.match(
+        result.stderr,
+        /changed since the backup, and put back .*: TABLE public\.events, TABLE public\.events_1\n/,
+      );
       assert.match(result.stderr, /in one transaction: until it ends, and if it fails, over is as it was/);
       const [now] = await cluster.query(
         'over',
