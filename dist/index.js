@@ -84569,9 +84569,13 @@ const kept = new Set(['SCHEMA', 'EXTENSION', 'PROCEDURAL LANGUAGE', 'SUBSCRIPTIO
 function selectAll(archive, existing) {
     const byId = new Map(archive.map((entry) => [entry.dumpId, entry]));
     const stays = (entry) => kept.has(entry.kind) && existing.has(entryKey(entry));
+    const keepsExtensions = archive.some((entry) => entry.kind === 'EXTENSION' && stays(entry));
     const entries = archive.filter((entry) => {
         if (archive_selection_isAboutDatabase(entry) || stays(entry))
             return false;
+        // What is said about an extension that stays, and the rows that its own tables have.
+        if (entry.kind === 'TABLE DATA' || entry.kind === 'SEQUENCE SET')
+            return !keepsExtensions || entry.dependencies.some((id) => isRelation(byId.get(id)));
         if (entry.kind !== 'COMMENT')
             return true;
         return !entry.dependencies.some((id) => {
@@ -84880,10 +84884,24 @@ async function restore_choice_choose(request, { toc, census }, objects, readTarg
     if (!clean && selection.existing.length > 0)
         throw restore_choice_refused(`${name} has ${listed(selection.existing)} already`, `rename it there (ALTER TABLE … RENAME TO …) to compare the two, or say clean: true to have it dropped and restored`);
     const choice = chosen(selection, { mode, clean, occupied: true, census });
+    if (clean)
+        requireRows(choice, existing, name);
     const obstacles = inTheWay(target.entries, choice.only ?? [], { clean });
     if (obstacles.length > 0)
         throw obstructed(name, obstacles);
     return { ...choice, redefined: clean ? redefined(target.entries, choice.only ?? []) : [] };
+}
+/** A table that would be dropped, and come back empty because the backup, or what was asked of it, has no rows of it. */
+function requireRows({ only = [], census }, existing, name) {
+    const empty = new Set(census.tables.filter((table) => !table.data).map(nameKey));
+    const lost = only.filter((entry) => entry.kind === 'TABLE' &&
+        existing.has(entryKey(entry)) &&
+        empty.has(nameKey({ schema: entry.schema ?? '', name: entry.tag })) &&
+        // Its rows are its partitions'.
+        !/\nPARTITION BY /.test(entry.definition));
+    if (lost.length === 0)
+        return;
+    throw restore_choice_refused(`${name} would lose the rows of ${listed(lost)}: what is restored holds their definitions only`, 'restore the definitions into another database, or take a backup that holds the rows');
 }
 function selected(toc, wanted, target) {
     try {

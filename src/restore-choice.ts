@@ -98,9 +98,28 @@ export async function choose(
       `rename it there (ALTER TABLE … RENAME TO …) to compare the two, or say clean: true to have it dropped and restored`,
     );
   const choice = chosen(selection, { mode, clean, occupied: true, census });
+  if (clean) requireRows(choice, existing, name);
   const obstacles = inTheWay(target.entries, choice.only ?? [], { clean });
   if (obstacles.length > 0) throw obstructed(name, obstacles);
   return { ...choice, redefined: clean ? redefined(target.entries, choice.only ?? []) : [] };
+}
+
+/** A table that would be dropped, and come back empty because the backup, or what was asked of it, has no rows of it. */
+function requireRows({ only = [], census }: Choice, existing: ReadonlySet<string>, name: string): void {
+  const empty = new Set(census.tables.filter((table) => !table.data).map(nameKey));
+  const lost = only.filter(
+    (entry) =>
+      entry.kind === 'TABLE' &&
+      existing.has(entryKey(entry)) &&
+      empty.has(nameKey({ schema: entry.schema ?? '', name: entry.tag })) &&
+      // Its rows are its partitions'.
+      !/\nPARTITION BY /.test(entry.definition),
+  );
+  if (lost.length === 0) return;
+  throw refused(
+    `${name} would lose the rows of ${listed(lost)}: what is restored holds their definitions only`,
+    'restore the definitions into another database, or take a backup that holds the rows',
+  );
 }
 
 function selected(toc: Toc, wanted: Wanted, target: { existing: ReadonlySet<string>; clean: boolean }): Selection {

@@ -52,8 +52,12 @@ const kept = new Set(['SCHEMA', 'EXTENSION', 'PROCEDURAL LANGUAGE', 'SUBSCRIPTIO
 export function selectAll(archive: readonly TocEntry[], existing: ReadonlySet<string>): Selection {
   const byId = new Map(archive.map((entry) => [entry.dumpId, entry]));
   const stays = (entry: TocEntry): boolean => kept.has(entry.kind) && existing.has(entryKey(entry));
+  const keepsExtensions = archive.some((entry) => entry.kind === 'EXTENSION' && stays(entry));
   const entries = archive.filter((entry) => {
     if (isAboutDatabase(entry) || stays(entry)) return false;
+    // What is said about an extension that stays, and the rows that its own tables have.
+    if (entry.kind === 'TABLE DATA' || entry.kind === 'SEQUENCE SET')
+      return !keepsExtensions || entry.dependencies.some((id) => isRelation(byId.get(id)));
     if (entry.kind !== 'COMMENT') return true;
     return !entry.dependencies.some((id) => {
       const about = byId.get(id);

@@ -115,9 +115,11 @@ describe('a selection of an archive', () => {
       entry(4, 'TABLE', 't', [1]),
       entry(5, 'COMMENT', 'TABLE t', [4]),
       entry(6, 'DATABASE', 'shop'),
+      entry(7, 'TABLE DATA', 'citext_settings', [2]),
+      entry(8, 'TABLE DATA', 't', [4]),
     ];
     const existing = new Set(toc.slice(0, 2).map(entryKey));
-    assert.deepEqual(tagsOf(selectAll(toc, existing).entries), ['TABLE t', 'COMMENT TABLE t']);
+    assert.deepEqual(tagsOf(selectAll(toc, existing).entries), ['TABLE t', 'COMMENT TABLE t', 'TABLE DATA t']);
   });
 });
 

@@ -170,6 +170,28 @@ for (const major of majorsAvailable())
       await cluster.query('subscribed', 'DROP SUBSCRIPTION "S 1"');
     });
 
+    test('no table is dropped whose rows the backup does not have, or was not asked to bring', async () => {
+      await copy('rowless');
+      const before = await stateOf('rowless');
+      const structure = await backupOf(cluster, 'rowless', 'SELECT 1', { mode: 'schema-only', name: 'structure' });
+      const without = await backupOf(cluster, 'rowless', 'SELECT 1', {
+        'exclude-table-data': 'customers',
+        name: 'less',
+      });
+      const flags = ['--clean', '--confirm', 'rowless', '--safety-backup', 'false'];
+      for (const [own, more, lost] of [
+        [structure, [], 'TABLE public.customers, TABLE public.events_1, TABLE sales.orders'],
+        [without, [], 'TABLE public.customers'],
+        [without, ['--tables', 'customers'], 'TABLE public.customers'],
+        [backup, ['--mode', 'schema-only'], 'TABLE public.customers, TABLE public.events_1, TABLE sales.orders'],
+      ] as const) {
+        const result = await tryRestore(cluster, own, cluster.url('rowless'), [...flags, ...more]);
+        assert.equal(result.exitCode, 2, result.stderr);
+        assert.ok(result.stderr.includes(`rowless would lose the rows of ${lost}: what is restored`), result.stderr);
+      }
+      assert.deepEqual(await stateOf('rowless'), before);
+    });
+
     test('without its name typed, or with another one, nothing is done', async () => {
       await copy('unconfirmed');
       const before = await stateOf('unconfirmed');
