@@ -104,6 +104,30 @@ for (const major of majorsAvailable())
       assert.deepEqual(await countedRows(cluster, 'sample', own.census), recordedRows(own.census));
     });
 
+    test('as an owner without any rights of a superuser, with an extension that is not his', async () => {
+      await cluster.query('postgres', `CREATE ROLE app LOGIN PASSWORD 'x'`);
+      await cluster.createDatabase('owned', 'OWNER app');
+      await cluster.query('owned', `CREATE EXTENSION citext; COMMENT ON EXTENSION citext IS 'not his'`);
+      const client = await cluster.client('owned', 'app', 'x');
+      await client.query(
+        'CREATE SCHEMA shop; CREATE TABLE shop.t (v public.citext); INSERT INTO shop.t SELECT g::text FROM generate_series(1, 9) g',
+      );
+      const own = await takeBackup(cluster, 'owned', {
+        name: 'owned',
+        'database-url': cluster.url('owned', 'app', 'x'),
+      });
+      await client.query('TRUNCATE shop.t');
+      await client.end();
+      const result = await tryRestore(cluster, own, cluster.url('owned', 'app', 'x'), [
+        '--clean',
+        '--confirm',
+        'owned',
+      ]);
+      assert.equal(result.exitCode, 0, result.stderr);
+      assert.equal((await cluster.query('owned', 'SELECT FROM shop.t')).length, 9);
+      assert.match(result.stderr, /safety backup owned\/\d{8}T/);
+    });
+
     test('into another database than the one that was backed up, and the next backup of the source is not refused', async () => {
       const own = await backupOf(cluster, 'shop', 'SELECT 1', { name: 'twin' });
       await copy('staging');
