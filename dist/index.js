@@ -69474,6 +69474,8 @@ __nccwpck_require__.d(__webpack_exports__, {
   dy: () => (/* reexport */ runBackupPost),
   xw: () => (/* reexport */ runCli),
   x5: () => (/* reexport */ runLocate),
+  PF: () => (/* reexport */ runRestore),
+  px: () => (/* reexport */ runRestorePost),
   $5: () => (/* reexport */ runRestoreTest),
   VR: () => (/* reexport */ runRestoreTestPost)
 });
@@ -72597,6 +72599,8 @@ function pause(ms, signal) {
 
 ;// CONCATENATED MODULE: ./build/backup-id.js
 
+/** The label of backups that a restore takes of its target first: they are picked by id only. */
+const safetyLabel = 'pre-restore';
 /** `YYYYMMDDTHHMMSSZ-<6 hex>`, UTC: sorts by time. */
 const idPattern = /^\d{8}T\d{6}Z-[0-9a-f]{6}$/;
 /** What groups one database's backups: a folder's name that is safe in every store. */
@@ -73093,7 +73097,7 @@ function catalog_select(catalog, selector, now) {
             return false;
         if (selector.by === 'label')
             return manifest.label === selector.label;
-        if (manifest.label === 'pre-restore')
+        if (manifest.label === safetyLabel)
             return false;
         if (selector.by === 'random')
             return created >= now.getTime() - selector.withinMs;
@@ -78741,14 +78745,14 @@ async function requireSpace(store, newest) {
         return;
     throw new Failure('preflight', 'disk', `the store has ${formatBytes(free)} free, and the last backup took ${formatBytes(needed)}`, { hint: 'free space or move the store to a larger disk' });
 }
-/** Whatever its series; what is dated in the future says nothing. */
+/** Whatever its series; what is dated in the future says nothing, and a safety backup is of wherever somebody restored into. */
 async function preflight_newestOf(store, name) {
     const latest = (await store.now()).getTime() + futureMs;
     for (const id of (await store.ids(name)).reverse()) {
         if ((timeOfId(id) ?? 0) > latest)
             continue;
         const found = await readBackup(store, name, id);
-        if (found.kind === 'backup')
+        if (found.kind === 'backup' && found.backup.manifest.label !== safetyLabel)
             return found.backup;
     }
     return undefined;
@@ -78760,6 +78764,8 @@ async function preflight_newestOf(store, name) {
 const largestRead = 256 * 1024 * 1024;
 /** The one folder inside a backup's; its files are listed with the backup's, as `proofs/<file>`. */
 const proofsFolder = 'proofs';
+/** Where restores are recorded; no backup's name begins so. */
+const recordsFolder = '_restores';
 /** Writes a small file whole. */
 async function put(store, path, content) {
     const upload = await store.begin(path, content.length);
@@ -78774,28 +78780,32 @@ async function put(store, path, content) {
         throw error;
     }
 }
+/**
+ * The same under a name that is free: `x.json`, else `x-2.json` and so on, up to 10, for two that are of one second.
+ * Returns the path.
+ */
+async function putNext(store, path, content) {
+    for (let more = 1;; more++) {
+        const free = more === 1 ? path : path.replace(/\.json$/, `-${more}.json`);
+        try {
+            await put(store, free, content);
+            return free;
+        }
+        catch (error) {
+            if (!(error instanceof Failure) || error.exit !== 'exists' || more === 10)
+                throw error;
+        }
+    }
+}
 
 ;// CONCATENATED MODULE: ./build/proofs.js
 
 
 
-
 /** Writes a proof beside its backup and returns its address. Throws a `Failure`. */
 async function writeProof(store, proof) {
-    const name = proofName(new Date(proof.testedAt));
-    for (let more = 1;; more++) {
-        const file = more === 1 ? name : name.replace('.json', `-${more}.json`);
-        const path = `${proof.name}/${proof.backupId}/${file}`;
-        try {
-            await put(store, path, serializeProof(proof));
-            return `${store.uri}/${path}`;
-        }
-        catch (error) {
-            // Two tests of one backup in one second.
-            if (!(error instanceof Failure) || error.exit !== 'exists' || more === 10)
-                throw error;
-        }
-    }
+    const path = `${proof.name}/${proof.backupId}/${proofName(new Date(proof.testedAt))}`;
+    return `${store.uri}/${await putNext(store, path, serializeProof(proof))}`;
 }
 /** The newest proof of a backup that is of this very manifest; undefined when it was never tested. */
 async function newestProof(store, backup) {
@@ -79135,6 +79145,9 @@ class FolderStore {
         const ids = id === undefined ? await this.ids(name) : [id];
         const folders = await Promise.all(ids.map(async (each) => [each, await this.#sizes(`${name}/${each}`)]));
         return new Map(folders);
+    }
+    async records() {
+        return [...(await this.#sizes(recordsFolder)).keys()].sort();
     }
     history() {
         return 'as written';
@@ -80269,6 +80282,16 @@ class S3Store {
         }
         return new Map([...found].sort(([a], [b]) => (a < b ? -1 : 1)));
     }
+    async records() {
+        const from = this.#key(`${recordsFolder}/`);
+        const found = [];
+        for await (const { objects } of this.#lister.pages(from, undefined, this.#signal))
+            for (const object of objects) {
+                found.push(object.key.slice(from.length));
+                this.#objects.set(object.key.slice(this.#prefix.length), object);
+            }
+        return found.sort();
+    }
     history(path) {
         const object = this.#objects.get(path);
         if (object?.deleted === true)
@@ -80793,7 +80816,7 @@ class Attempt {
     /** For the report only: whatever goes wrong here, the backup is published. */
     async #history(manifest) {
         const recent = await readRecent(this.#store, manifest.name, 30).catch(() => []);
-        const series = recent.filter((backup) => backup.manifest.series === manifest.series);
+        const series = recent.filter(({ manifest: each }) => each.series === manifest.series && (each.label === safetyLabel) === (manifest.label === safetyLabel));
         const proven = await newestPassed(this.#store, series.toReversed()).catch(() => undefined);
         return { history: series.map((backup) => backup.manifest), proven };
     }
@@ -81303,8 +81326,8 @@ function readBackupConfig(read, { machine, source, event, identity }, known = []
         source,
         machine,
     };
-    if (config.label === 'pre-restore')
-        inputs.problem('label', 'pre-restore is kept for safety backups that restore takes', 'choose another label');
+    if (config.label === safetyLabel)
+        inputs.problem('label', `${safetyLabel} is kept for safety backups that restore takes`, 'choose another label');
     inputs.finish();
     if (target === undefined)
         throw new Error('a URL without a target and without a problem');
@@ -81368,6 +81391,17 @@ function sourceOf(variables) {
         runUrl: `${variables.GITHUB_SERVER_URL ?? 'https://github.com'}/${repository}/actions/runs/${runId}`,
         sha: variables.GITHUB_SHA ?? '',
     };
+}
+/** Who started this: the person on GitHub, else the user of this machine. */
+function actorOf(variables) {
+    if (variables.GITHUB_ACTOR)
+        return variables.GITHUB_ACTOR;
+    try {
+        return (0,external_node_os_.userInfo)().username;
+    }
+    catch {
+        return 'unknown';
+    }
 }
 /** Where the runner lets a job with `id-token: write` ask for a token. */
 function identityOf(variables) {
@@ -83033,6 +83067,10 @@ function visibilityOf(repository) {
         return 'public';
     return visibility === 'private' || visibility === 'internal' || hidden === true ? 'private' : 'unknown';
 }
+/** As the event that started the run says; without one nobody knows. */
+function repositoryIsPrivate() {
+    return visibilityOf(record(eventOf(process.env.GITHUB_EVENT_PATH)).repository) === 'private';
+}
 function eventOf(path) {
     try {
         return path === undefined ? undefined : JSON.parse((0,external_node_fs_.readFileSync)(path, 'utf8'));
@@ -83043,6 +83081,8 @@ function eventOf(path) {
 }
 
 ;// CONCATENATED MODULE: ./build/action/step.js
+
+
 
 
 
@@ -83099,6 +83139,21 @@ async function removeStepFolder() {
     if ((0,external_node_path_.basename)(folder).startsWith('pgassay-'))
         await (0,promises_.rm)(folder, { recursive: true, force: true });
 }
+/** The backup that this step is writing: should the step be killed, its post step removes what is there of it. */
+function saveUnfinished(name, id) {
+    saveState('name', name);
+    saveState('id', id);
+}
+/** After the job: what a killed run had begun to store, unless it is whole. */
+async function discardUnfinished() {
+    const [name, id] = [getState('name'), getState('id')];
+    if (!namePattern.test(name) || !idPattern.test(id))
+        return;
+    const inputs = new Inputs(input);
+    const store = readStore(inputs, identityOf(process.env));
+    if (inputs.problems.length === 0)
+        await openStore(store).discard(name, id);
+}
 /** A summary that cannot be written changes nothing about the result. */
 async function writeSummary(markdown, log) {
     if (!process.env.GITHUB_STEP_SUMMARY)
@@ -83112,8 +83167,6 @@ async function writeSummary(markdown, log) {
 }
 
 ;// CONCATENATED MODULE: ./build/action/backup.js
-
-
 
 
 
@@ -83141,10 +83194,9 @@ function runBackup() {
             const { password } = config.target;
             if (password !== undefined && !run.secrets.forms().includes(password))
                 run.log.warn('the password is too short to be hidden in logs, or part of a host, user, database or folder name: choose another');
-            saveState('name', config.name);
             // Asked now, so that nobody waits for the answer once the backup is stored.
             const details = alerts.details();
-            const result = await backup(config, { ...run, began: (id) => saveState('id', id) });
+            const result = await backup(config, { ...run, began: (id) => saveUnfinished(config.name, id) });
             await report(result, run, await details);
             if (result.kind === 'stored') {
                 const { manifest } = result;
@@ -83212,13 +83264,7 @@ async function report(result, { log }, details) {
 async function runBackupPost() {
     try {
         await removeStepFolder();
-        const [name, id] = [getState('name'), getState('id')];
-        if (!namePattern.test(name) || !idPattern.test(id))
-            return;
-        const inputs = new Inputs(input);
-        const store = readStore(inputs, identityOf(process.env));
-        if (inputs.problems.length === 0)
-            await openStore(store).discard(name, id);
+        await discardUnfinished();
     }
     catch (error) {
         warning(`cleaning up after the backup failed: ${error.message}`);
@@ -83596,122 +83642,97 @@ function readRequest({ secrets }) {
     }
 }
 
-;// CONCATENATED MODULE: ./build/report/restore-test.js
+;// CONCATENATED MODULE: ./build/report/table.js
+/** A plain table for a terminal: columns padded to their widest cell, the given ones to the right. */
+function table(head, rows, right = []) {
+    const all = [head, ...rows];
+    const widths = head.map((_, column) => Math.max(...all.map((row) => width(row[column] ?? ''))));
+    return all
+        .map((row) => row
+        .map((cell, column) => {
+        const gap = ' '.repeat((widths[column] ?? 0) - width(cell));
+        return right.includes(column) ? gap + cell : cell + gap;
+    })
+        .join('  ')
+        .trimEnd())
+        .join('\n');
+}
+/** Characters, not UTF-16 units: an emoji in a name is one. */
+function width(text) {
+    return [...text].length;
+}
+
+;// CONCATENATED MODULE: ./build/report/restore.js
 
 
 
-const restore_test_levels = {
-    content: 'the rows of every table and the digest of their values',
-    rows: 'the number of rows of every table',
-    schema: 'definitions only, as the backup holds no rows',
-};
-/** For a terminal: the verdict, then what it rests on. */
-function restoreTestText(report) {
-    const { manifest, proof, restoreSeconds, location } = report;
-    const lines = [`${manifest.name}/${manifest.id} ${verdictOf(report)}`];
-    if (proof.result === 'passed')
-        lines.push(`  compared  ${restore_test_levels[proof.level]}, sequences, how many large objects, every object with its owner`);
-    lines.push(`  took      ${formatSeconds(restoreSeconds)} to download and restore${limitOf(proof)}; ${timesOf(proof)}`);
-    for (const each of proof.leftOut)
-        lines.push(`  left out  ${each}`);
-    for (const each of proof.notes)
-        lines.push(`  note      ${each}`);
-    if (location !== undefined)
-        lines.push(`  proof     ${location}`);
-    return lines.join('\n');
-}
-function verdictOf({ proof, tables, rows }) {
-    if (proof.result === 'failed')
-        return `did not pass its restore test: ${formatCount(proof.findings.length, 'finding')}`;
-    return `restores: ${formatCount(tables, 'table')}, ${formatCount(rows, 'row')}, all as recorded`;
-}
-function limitOf({ maxRestoreSeconds }) {
-    return maxRestoreSeconds === null ? '' : ` of the ${formatSeconds(maxRestoreSeconds)} allowed`;
-}
-function timesOf({ timings }) {
-    return Object.entries(timings)
-        .map(([phase, took]) => `${phase} ${formatSeconds(took)}`)
-        .join(', ');
-}
-const restore_test_mostFindings = 200;
-/**
- * The job summary: the verdict in its first line, then the findings, then how to see them again, and the `earlier` tests
- * of the same name's backups, newest first. Without `details` it holds no name out of the database and no count.
- */
-function restoreTestSummary(report, earlier, { now, details }) {
-    const { manifest, proof, restoreSeconds, command, location, store } = report;
-    const passed = proof.result === 'passed';
-    const taken = `backup of ${formatTime(manifest.createdAt)} (${formatAge(manifest.createdAt, now)})`;
-    const counts = passed
-        ? `${formatCount(report.tables, 'table')}, ${formatCount(report.rows, 'row')} · `
-        : `${formatCount(proof.findings.length, 'finding')} · `;
-    const size = formatBytes(manifest.files[0]?.bytes ?? 0);
+const analyze = 'ANALYZE';
+/** For a terminal: every table, then the verdict, then what is left to do. */
+function restoreText(report) {
+    const { manifest, database, compared, seconds, safetyBackup } = report;
     return [
-        `### ${markdown(manifest.name)}: the ${taken} ${passed ? 'restores' : 'did not pass its restore test'}`,
+        table(['table', 'recorded', 'restored'], compared.map((each) => [each.object, formatNumber(each.recorded), foundIn(each)]), [1, 2]),
         '',
-        `${details ? counts : ''}${formatSeconds(restoreSeconds)} to download and restore${limitOf(proof)} · PostgreSQL ${manifest.database.serverVersion} → ${proof.server || 'not restored'}`,
-        '',
-        `| backup |${details ? ' size |' : ''} compared |`,
-        `|---|${details ? '---:|' : ''}---|`,
-        `| ${code(`${manifest.name}/${manifest.id}`)} |${details ? ` ${size} |` : ''} ${passed ? `${restore_test_levels[proof.level]}, sequences, how many large objects, every object with its owner` : 'see below'} |`,
-        '',
-        ...(passed ? [] : failedLines(report, details)),
-        '<details><summary>See it again on a machine of your own</summary>',
-        '',
-        fenced('sh', [command(details ? store : "'…'")]),
-        '',
-        '</details>',
-        '',
-        ...historyLines(earlier, now),
-        '<details><summary>Details</summary>',
-        '',
-        `Timings: ${timesOf(proof)}. ${location === undefined ? 'The proof could not be written.' : details ? `Proof: ${code(location)}.` : 'The proof lies beside the backup.'}`,
-        '',
-        ...(details ? named('Left out, because it would have reached out of the scratch server:', proof.leftOut) : []),
-        ...(details ? named('Notes:', proof.notes) : []),
-        '</details>',
-        '',
+        `${manifest.name}/${manifest.id} restored into ${database} in ${formatSeconds(seconds)}: ${countsOf(report)}, ${verdictOf(report)}`,
+        ...(safetyBackup === undefined
+            ? []
+            : [`what was there before is in the safety backup ${safetyBackup.name}/${safetyBackup.id}`]),
+        `run ${analyze} there before traffic returns: statistics are not part of a dump`,
     ].join('\n');
 }
-function historyLines(earlier, now) {
-    if (earlier.length === 0)
-        return [];
+const mostTables = 500;
+/** The job summary. Without `details` it holds no name out of the database and no count. */
+function restoreSummary(report, now, details) {
+    const { manifest, database, compared, seconds, safetyBackup } = report;
+    const rest = compared.length - mostTables;
     return [
-        '<details><summary>Earlier restore tests</summary>',
+        `### ${markdown(manifest.name)} is restored${details ? ` into ${markdown(database)}` : ''}: ${verdictOf(report)}`,
         '',
-        '| tested | backup | result | download and restore |',
-        '|---|---|---|---:|',
-        ...earlier.map((proof) => `| ${formatAge(proof.testedAt, now)} | ${code(proof.backupId)} | ${proof.result} | ${formatSeconds(restoreSeconds(proof.timings))} |`),
+        `${details ? `${countsOf(report)} · ` : ''}${formatSeconds(seconds)} · backup of ${formatTime(manifest.createdAt)} (${formatAge(manifest.createdAt, now)}) · PostgreSQL ${manifest.database.serverVersion}`,
+        '',
+        '| backup | compared |',
+        '|---|---|',
+        `| ${code(`${manifest.name}/${manifest.id}`)} | size, SHA-256, rows of every table, sequences |`,
+        '',
+        ...(safetyBackup === undefined
+            ? []
+            : [
+                `What was there before is in the safety backup ${code(`${safetyBackup.name}/${safetyBackup.id}`)}: restore it by this id to go back.`,
+                '',
+            ]),
+        '<details><summary>What to do before traffic returns</summary>',
+        '',
+        'Statistics are not part of a dump: without them queries are planned badly.',
+        '',
+        fenced('sh', [`psql -d "$TARGET_URL" -c ${analyze}`]),
         '',
         '</details>',
         '',
-    ];
+        ...(details
+            ? [
+                '<details><summary>Tables</summary>',
+                '',
+                '| table | recorded | restored |',
+                '|---|---:|---:|',
+                ...compared
+                    .slice(0, mostTables)
+                    .map((each) => `| ${code(each.object)} | ${formatNumber(each.recorded)} | ${foundIn(each)} |`),
+                '',
+                ...(rest > 0 ? [`and ${formatCount(rest, 'more table')}`, ''] : []),
+                '</details>',
+                '',
+            ]
+            : []),
+    ].join('\n');
 }
-function failedLines({ proof, hint }, details) {
-    const meaning = 'This backup is no proof of recovery. Older backups are kept until retention removes them: do not shorten it now.';
-    if (!details)
-        return [
-            'What was found names objects of the database and is withheld here: the repository is public, or may be, or `alert-details` is `false`. The log and the findings file have it; `alert-details: true` shows it.',
-            '',
-            meaning,
-            '',
-        ];
-    const rest = proof.findings.length - restore_test_mostFindings;
-    return [
-        '| object | expected | found |',
-        '|---|---|---|',
-        ...proof.findings
-            .slice(0, restore_test_mostFindings)
-            .map((each) => `| ${code(each.object)} | ${code(each.expected)} | ${code(each.found)} |`),
-        '',
-        ...(rest > 0 ? [`and ${formatCount(rest, 'more finding')}, in the findings file`, ''] : []),
-        meaning,
-        '',
-        ...(hint === undefined ? [] : [`What to do: ${markdown(hint)}`, '']),
-    ];
+function countsOf({ tables, rows }) {
+    return `${formatCount(tables, 'table')}, ${formatCount(rows, 'row')}`;
 }
-function named(title, items) {
-    return items.length === 0 ? [] : [title, '', ...items.map((item) => `- ${code(item)}`), ''];
+function foundIn({ found }) {
+    return found === undefined ? 'not counted' : formatNumber(found);
+}
+function verdictOf({ uncounted }) {
+    return uncounted === 0 ? 'all as recorded' : `as recorded but for ${formatCount(uncounted, 'table')} not counted`;
 }
 
 ;// CONCATENATED MODULE: ./build/checked-archive.js
@@ -83862,209 +83883,6 @@ async function applyToDatabase(session, database, statements) {
     return left;
 }
 
-;// CONCATENATED MODULE: ./build/postgres/read-back.js
-
-
-
-
-/**
- * Counts what the census counted, in the restored database. What cannot be read is told, not guessed. `harmless` says
- * that this session's role has no rights that matter, so that queries may run whatever code the tables bring along.
- */
-async function readRestored(session, census, { harmless }) {
-    const unread = [];
-    const scope = await resolveScope(session, { mode: 'full', schemas: [], excludeSchemas: [], tables: [], excludeTables: [], excludeTableData: [] }, { standby: false, database: '' });
-    const wanted = new Map(census.tables.map((table) => [nameKey(table), table]));
-    const present = scope.tables.filter((table) => wanted.has(nameKey(table)));
-    const counted = present
-        .filter((table) => wanted.get(nameKey(table))?.data === true)
-        .map((table) => (harmless ? { ...table, trusted: true } : table));
-    const counts = new Map();
-    for (let from = 0; from < counted.length; from += tablesPerBatch)
-        await countInto(counts, unread, session, counted.slice(from, from + tablesPerBatch), census.digest !== null);
-    const sequences = new Map();
-    for (const sequence of census.sequences) {
-        try {
-            const [row] = await session.query(`SELECT last_value::text AS value, is_called AS called FROM ${quoteQualified(sequence)}`);
-            if (row !== undefined)
-                sequences.set(nameKey(sequence), row);
-        }
-        catch (error) {
-            if (!isDatabaseError(error))
-                throw error;
-            // Undefined table, undefined schema: that it is not there is the finding.
-            if (error.code === '42P01' || error.code === '3F000')
-                continue;
-            unread.push({ ...nameOf(sequence), kind: 'sequence', reason: reduceMessage(error.message) });
-        }
-    }
-    const [large] = await session.query('SELECT count(*) FROM pg_catalog.pg_largeobject_metadata');
-    return {
-        unread,
-        state: {
-            tables: new Map(present.map((table) => [nameKey(table), counts.get(table.oid) ?? { rows: 0 }])),
-            sequences,
-            largeObjects: Number(large?.count ?? 0),
-            show: displayName,
-            key: nameKey,
-        },
-    };
-}
-/** All together, or one by one when the server refuses one of them. */
-async function countInto(counts, unread, session, tables, content) {
-    try {
-        for (const [oid, count] of await countTables(session, tables, content))
-            counts.set(oid, count);
-    }
-    catch (error) {
-        if (!isDatabaseError(error))
-            throw error;
-        const [first, second] = tables;
-        if (first !== undefined && second === undefined)
-            unread.push({ ...nameOf(first), kind: 'table', reason: reduceMessage(error.message) });
-        else
-            for (const table of tables)
-                await countInto(counts, unread, session, [table], content);
-    }
-}
-function nameOf({ schema, name }) {
-    return { schema, name };
-}
-
-;// CONCATENATED MODULE: ./build/postgres/restore.js
-
-
-
-
-
-
-/**
- * The server ended a wait of pg_restore's own jobs for each other. It happens with partitions of partitions: attaching an
- * index and checking a foreign key of the same tree are given to two jobs (seen with 17.11, 2 of 100 with eight jobs).
- */
-class JobsDeadlocked extends Failure {
-}
-/** Runs pg_restore, stopping at the first error. Throws a `Failure` without a hint that names the entry, and no row value. */
-async function restoreArchive(plan, io) {
-    const exit = await pgRestore(plan, [
-        '--exit-on-error',
-        '--verbose',
-        ...(plan.oneTransaction ? ['--single-transaction'] : [`--jobs=${plan.jobs}`]),
-        ...(plan.keepOwners ? [] : ['--no-owner', '--no-privileges']),
-    ], io);
-    if (exit.code === 0 && exit.signal === null)
-        return;
-    const error = readReports(exit.stderr, knownNames(plan)).find((report) => report.severity === 'error');
-    const where = error?.entry === undefined ? '' : ` at ${error.entry}`;
-    const what = exit.signal === null ? (error?.message ?? `exit ${exit.code}`) : `killed by ${exit.signal}`;
-    const own = plan.jobs > 1 && !plan.oneTransaction && isDeadlock(error);
-    throw new (own ? JobsDeadlocked : Failure)('restore', 'restore', `pg_restore stopped${where}: ${what}`);
-}
-const mostRefused = 10_000;
-/**
- * Restores the entries of `list` (their numbers, in the archive's order), and goes on after an error: returns them all,
- * but those that `isExpected`. Nothing that would reach another server or place is restored. Throws
- * {@link JobsDeadlocked} and, when pg_restore was ended by somebody, a `Failure`.
- */
-async function restoreLeniently(plan, { list, folder, isExpected, }, io) {
-    const path = (0,external_node_path_.join)(folder, `list-${process.hrtime.bigint()}`);
-    await (0,promises_.writeFile)(path, list.map((id) => `${id};\n`).join(''), { mode: 0o600, flag: 'wx' });
-    const reader = new ReportReader(knownNames(plan));
-    const refused = [];
-    let deadlocked = false;
-    let expected = 0;
-    let unnamed = 0;
-    let ignored;
-    // Its jobs write to one standard error in pieces, and -v would have them write about everything.
-    const args = [
-        ...[`--jobs=${plan.jobs}`, `--use-list=${path}`],
-        ...['--no-subscriptions', '--no-publications', '--no-tablespaces'],
-    ];
-    const exit = await pgRestore(plan, args, io, (line) => {
-        const counted = /^pg_restore: warning: errors ignored on restore: (\d+)$/.exec(line)?.[1];
-        if (counted !== undefined)
-            ignored = Number(counted);
-        const report = reader.read(line);
-        if (report?.severity !== 'error')
-            return;
-        deadlocked ||= isDeadlock(report);
-        const each = { dumpId: report.dumpId, message: report.message };
-        if (isExpected(each))
-            expected++;
-        else if (refused.length < mostRefused)
-            refused.push(each);
-        else
-            unnamed++;
-    });
-    if (deadlocked && plan.jobs > 1)
-        throw new JobsDeadlocked('restore', 'restore', 'pg_restore stopped: the server ended a deadlock of its own jobs');
-    if (exit.signal !== null)
-        throw new Failure('restore', 'restore', `pg_restore was ended by ${exit.signal}`);
-    if (unnamed > 0)
-        refused.push({ dumpId: undefined, message: `${unnamed} more errors` });
-    // Expected errors alone are no failure, but only when they are all that there were: pieces of two lines can mix.
-    if (exit.code !== 0 && refused.length === 0 && ignored !== expected)
-        refused.push({
-            dumpId: undefined,
-            message: `pg_restore exited ${exit.code} after ${ignored ?? 'some'} errors, of which ${expected} were expected; what the others said was lost`,
-        });
-    return { refused, expected };
-}
-function isDeadlock(report) {
-    return /deadlock detected$/.test(report?.message ?? '');
-}
-function knownNames({ names }) {
-    const known = new Set(names);
-    return (word) => known.has(word) || known.has(word.split('.').at(-1) ?? '');
-}
-/** Runs pg_restore to its end; throws only when it was cancelled or could not be started. */
-async function pgRestore(plan, args, { log, signal }, onLine = () => { }) {
-    signal.throwIfAborted();
-    const program = start({
-        path: plan.programs.pgRestore,
-        args: [...['--no-password', '--verbose', '-d', databaseArgument(plan.database), ...args], pathOf(plan.archive)],
-        env: plan.environment,
-        ...(plan.archive.file === undefined ? {} : { inherit: [plan.archive.file.fd] }),
-    });
-    program.stdin.end();
-    program.stdout.resume();
-    let entries = 0;
-    let current = '';
-    program.onStderrLine((line) => {
-        onLine(line);
-        const item = /^pg_restore: (?:creating|processing|executing|launching item \d+) (.*)$/.exec(line)?.[1];
-        if (item === undefined)
-            return;
-        entries++;
-        current = item;
-    });
-    const started = Date.now();
-    const progress = setInterval(() => {
-        const done = entries === 0 ? '' : `${entries} entries · ${current} · `;
-        log.progress(`restore ${done}elapsed ${Math.round((Date.now() - started) / 1000)} s`);
-    }, 10_000);
-    const stop = () => void program.stop().catch(() => undefined);
-    signal.addEventListener('abort', stop, { once: true });
-    try {
-        const exit = await program.exited.catch((error) => {
-            throw new Failure('restore', 'restore', `pg_restore could not be started: ${error.code}`, { cause: error });
-        });
-        if ((exit.code !== 0 || exit.signal !== null) && signal.aborted)
-            throw cancelled('restore');
-        return exit;
-    }
-    finally {
-        clearInterval(progress);
-        signal.removeEventListener('abort', stop);
-    }
-}
-/** Every job opens the archive anew; on Linux /proc does that even for a file without a name. */
-function pathOf({ file, path }) {
-    if (file !== undefined && process.platform === 'linux')
-        return '/proc/self/fd/3';
-    return path ?? '/dev/fd/3';
-}
-
 ;// CONCATENATED MODULE: ./build/postgres/restored-objects.js
 
 
@@ -84116,7 +83934,7 @@ async function readContents(programs, environment, database, signal) {
         if (exit.code === 0 && reader.toc !== undefined)
             return reader.toc;
         const said = readReports(exit.stderr).find((report) => report.severity === 'error')?.message;
-        throw new Failure('verify', 'restore', `the restored definitions could not be read: ${said ?? 'pg_dump failed'}`);
+        throw new Failure('verify', 'restore', `the definitions of the database could not be read: ${said ?? 'pg_dump failed'}`);
     }
     finally {
         signal.removeEventListener('abort', stop);
@@ -84218,6 +84036,2136 @@ async function compareExtensions(session, extensions) {
             .filter(({ name, version }) => version !== '' && here.has(name) && here.get(name) !== version)
             .map((each) => `extension ${displayWord(each.name)} ${displayTag(each.version)} was ${displayTag(here.get(each.name) ?? '')} here`),
     };
+}
+
+;// CONCATENATED MODULE: ./build/postgres/default-grants.js
+
+
+
+const granting = new Set(['TABLE', 'FOREIGN TABLE', 'VIEW', 'MATERIALIZED VIEW', 'SEQUENCE']);
+/**
+ * Default privileges of the target grant something on whatever is made there, or keep a function from everybody, which the
+ * source's object need not have had. Takes back what the archive's entries do not grant, and lets everybody execute the
+ * functions that the archive keeps from nobody.
+ */
+async function settleDefaultGrants(session, entries) {
+    const [changed, left] = [[], []];
+    const recorded = aclsOf(entries);
+    const attempt = async (said, statement) => {
+        try {
+            await session.query(statement);
+            changed.push(said);
+        }
+        catch (error) {
+            if (!isDatabaseError(error))
+                throw error;
+            left.push(said);
+        }
+    };
+    for (const { entry, ...grant } of await readGrants(session, entries)) {
+        const { kind, grantee, privilege } = grant;
+        if (recorded(entry).some((definition) => isGranted(definition, grant)))
+            continue;
+        const [from, shown] = grantee === null ? ['PUBLIC', 'everybody'] : [quoteName(grantee), displayWord(grantee)];
+        await attempt(`not granted: ${privilege} on ${displayName(grant)} to ${shown}`, `REVOKE ${privilege} ON ${kind} ${quoteQualified(grant)} FROM ${from}`);
+    }
+    const [withheld] = await session.query(`SELECT FROM pg_catalog.pg_default_acl WHERE defaclobjtype = 'f'`);
+    if (withheld === undefined)
+        return { changed, left };
+    for (const entry of entries.filter(({ kind }) => routines.has(kind))) {
+        if (recorded(entry).some((definition) => /^REVOKE .* FROM PUBLIC;$/m.test(definition)))
+            continue;
+        const signature = await withheldRoutine(session, entry);
+        if (signature !== undefined)
+            await attempt(`granted: EXECUTE on ${displayTag(entry.tag)} to everybody`, `GRANT EXECUTE ON ROUTINE ${signature} TO PUBLIC`);
+    }
+    return { changed, left };
+}
+/** An object's grants in the archive. */
+function aclsOf(entries) {
+    const definitions = new Map();
+    for (const { kind, dependencies, definition } of entries)
+        if (kind === 'ACL')
+            for (const id of dependencies)
+                definitions.set(id, [...(definitions.get(id) ?? []), definition]);
+    return ({ dumpId }) => definitions.get(dumpId) ?? [];
+}
+/** What others than its owner may do with each relation among the entries. */
+async function readGrants(session, entries) {
+    const relations = new Map(entries
+        .filter((entry) => granting.has(entry.kind))
+        .map((entry) => [nameKey({ schema: entry.schema ?? '', name: entry.tag }), entry]));
+    const grants = await session.query(`SELECT n.nspname::text AS schema, c.relname::text AS name, CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind,
+            r.rolname::text AS grantee, a.privilege_type AS privilege
+     FROM unnest($1::text[], $2::text[]) AS made(schema, name)
+     JOIN pg_catalog.pg_namespace n ON n.nspname = made.schema
+     JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = made.name
+     CROSS JOIN LATERAL aclexplode(c.relacl) a LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.grantee
+     WHERE a.grantee <> c.relowner AND (a.grantee = 0 OR r.rolname IS NOT NULL)
+     ORDER BY 1, 2, 4, 5`, [[...relations.values()].map((each) => each.schema ?? ''), [...relations.values()].map((each) => each.tag)]);
+    return grants.flatMap((grant) => {
+        const entry = relations.get(nameKey(grant));
+        return entry === undefined ? [] : [{ ...grant, entry }];
+    });
+}
+const routines = new Set(['FUNCTION', 'PROCEDURE', 'AGGREGATE']);
+/** Its signature as SQL, when not everybody may execute it. A name that looks like a signature itself is not found. */
+async function withheldRoutine(session, { schema, tag }) {
+    const at = tag.indexOf('(');
+    const asked = `${quoteName(schema ?? '')}.${quoteName(tag.slice(0, at))}${tag.slice(at).replace('(*)', '()')}`;
+    try {
+        const [row] = await session.query(`SELECT p.oid::regprocedure::text AS signature FROM pg_catalog.pg_proc p
+       WHERE p.oid = to_regprocedure($1)
+         AND NOT EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a WHERE a.grantee = 0)`, [asked]);
+        return row?.signature;
+    }
+    catch (error) {
+        if (isDatabaseError(error))
+            return undefined;
+        throw error;
+    }
+}
+/** `GRANT SELECT,INSERT ON TABLE sales.orders TO reader;`, as pg_dump writes it, one a line. */
+function isGranted(definition, { grantee, privilege }) {
+    for (const [, privileges = '', to = ''] of definition.matchAll(/^GRANT (ALL|[A-Z, ]+) ON .* TO (.+?)(?: WITH GRANT OPTION)?;$/gm)) {
+        const same = grantee === null ? to === 'PUBLIC' : to === grantee || to === quoteName(grantee);
+        if (same && (privileges === 'ALL' || privileges.split(/, */).includes(privilege)))
+            return true;
+    }
+    return false;
+}
+
+;// CONCATENATED MODULE: ./build/postgres/read-back.js
+
+
+
+
+/**
+ * Counts what the census counted, in the restored database. What cannot be read is told, not guessed. `harmless` says
+ * that this session's role has no rights that matter, so that queries may run whatever code the tables bring along.
+ */
+async function readRestored(session, census, { harmless }) {
+    const unread = [];
+    const scope = await resolveScope(session, { mode: 'full', schemas: [], excludeSchemas: [], tables: [], excludeTables: [], excludeTableData: [] }, { standby: false, database: '' });
+    const wanted = new Map(census.tables.map((table) => [nameKey(table), table]));
+    const present = scope.tables.filter((table) => wanted.has(nameKey(table)));
+    const counted = present
+        .filter((table) => wanted.get(nameKey(table))?.data === true)
+        .map((table) => (harmless ? { ...table, trusted: true } : table));
+    const counts = new Map();
+    for (let from = 0; from < counted.length; from += tablesPerBatch)
+        await countInto(counts, unread, session, counted.slice(from, from + tablesPerBatch), census.digest !== null);
+    const sequences = new Map();
+    for (const sequence of census.sequences) {
+        try {
+            const [row] = await session.query(`SELECT last_value::text AS value, is_called AS called FROM ${quoteQualified(sequence)}`);
+            if (row !== undefined)
+                sequences.set(nameKey(sequence), row);
+        }
+        catch (error) {
+            if (!isDatabaseError(error))
+                throw error;
+            // Undefined table, undefined schema: that it is not there is the finding.
+            if (error.code === '42P01' || error.code === '3F000')
+                continue;
+            unread.push({ ...nameOf(sequence), kind: 'sequence', reason: reduceMessage(error.message) });
+        }
+    }
+    const [large] = await session.query('SELECT count(*) FROM pg_catalog.pg_largeobject_metadata');
+    return {
+        unread,
+        state: {
+            tables: new Map(present.map((table) => [nameKey(table), counts.get(table.oid) ?? { rows: 0 }])),
+            sequences,
+            largeObjects: Number(large?.count ?? 0),
+            show: displayName,
+            key: nameKey,
+        },
+    };
+}
+/** All together, or one by one when the server refuses one of them. */
+async function countInto(counts, unread, session, tables, content) {
+    try {
+        for (const [oid, count] of await countTables(session, tables, content))
+            counts.set(oid, count);
+    }
+    catch (error) {
+        if (!isDatabaseError(error))
+            throw error;
+        const [first, second] = tables;
+        if (first !== undefined && second === undefined)
+            unread.push({ ...nameOf(first), kind: 'table', reason: reduceMessage(error.message) });
+        else
+            for (const table of tables)
+                await countInto(counts, unread, session, [table], content);
+    }
+}
+function nameOf({ schema, name }) {
+    return { schema, name };
+}
+
+;// CONCATENATED MODULE: ./build/postgres/restore.js
+
+
+
+
+
+
+/**
+ * The server ended a wait of pg_restore's own jobs for each other. It happens with partitions of partitions: attaching an
+ * index and checking a foreign key of the same tree are given to two jobs (seen with 17.11, 2 of 100 with eight jobs).
+ */
+class JobsDeadlocked extends Failure {
+}
+/** Runs pg_restore, stopping at the first error. Throws a `Failure` without a hint that names the entry, and no row value. */
+async function restoreArchive(plan, io) {
+    const { only } = plan;
+    const exit = await pgRestore(plan, [
+        '--exit-on-error',
+        '--verbose',
+        ...(only === undefined ? [] : [`--use-list=${await writeList(only)}`]),
+        ...(only?.clean === true ? ['--clean', '--if-exists'] : []),
+        ...(plan.oneTransaction ? ['--single-transaction'] : [`--jobs=${plan.jobs}`]),
+        ...(plan.keepOwners ? [] : ['--no-owner', '--no-privileges']),
+    ], io);
+    if (exit.code === 0 && exit.signal === null)
+        return;
+    const error = readReports(exit.stderr, knownNames(plan)).find((report) => report.severity === 'error');
+    const where = error?.entry === undefined ? '' : ` at ${error.entry}`;
+    const what = exit.signal === null ? (error?.message ?? `exit ${exit.code}`) : `killed by ${exit.signal}`;
+    const own = plan.jobs > 1 && !plan.oneTransaction && isDeadlock(error);
+    throw new (own ? JobsDeadlocked : Failure)('restore', 'restore', `pg_restore stopped${where}: ${what}`);
+}
+const mostRefused = 10_000;
+/**
+ * Restores the entries of `list` (their numbers, in the archive's order), and goes on after an error: returns them all,
+ * but those that `isExpected`. Nothing that would reach another server or place is restored. Throws
+ * {@link JobsDeadlocked} and, when pg_restore was ended by somebody, a `Failure`.
+ */
+async function restoreLeniently(plan, { list, folder, isExpected, }, io) {
+    const path = await writeList({ list, folder });
+    const reader = new ReportReader(knownNames(plan));
+    const refused = [];
+    let deadlocked = false;
+    let expected = 0;
+    let unnamed = 0;
+    let ignored;
+    // Its jobs write to one standard error in pieces, and -v would have them write about everything.
+    const args = [
+        ...[`--jobs=${plan.jobs}`, `--use-list=${path}`],
+        ...['--no-subscriptions', '--no-publications', '--no-tablespaces'],
+    ];
+    const exit = await pgRestore(plan, args, io, (line) => {
+        const counted = /^pg_restore: warning: errors ignored on restore: (\d+)$/.exec(line)?.[1];
+        if (counted !== undefined)
+            ignored = Number(counted);
+        const report = reader.read(line);
+        if (report?.severity !== 'error')
+            return;
+        deadlocked ||= isDeadlock(report);
+        const each = { dumpId: report.dumpId, message: report.message };
+        if (isExpected(each))
+            expected++;
+        else if (refused.length < mostRefused)
+            refused.push(each);
+        else
+            unnamed++;
+    });
+    if (deadlocked && plan.jobs > 1)
+        throw new JobsDeadlocked('restore', 'restore', 'pg_restore stopped: the server ended a deadlock of its own jobs');
+    if (exit.signal !== null)
+        throw new Failure('restore', 'restore', `pg_restore was ended by ${exit.signal}`);
+    if (unnamed > 0)
+        refused.push({ dumpId: undefined, message: `${unnamed} more errors` });
+    // Expected errors alone are no failure, but only when they are all that there were: pieces of two lines can mix.
+    if (exit.code !== 0 && refused.length === 0 && ignored !== expected)
+        refused.push({
+            dumpId: undefined,
+            message: `pg_restore exited ${exit.code} after ${ignored ?? 'some'} errors, of which ${expected} were expected; what the others said was lost`,
+        });
+    return { refused, expected };
+}
+async function writeList({ list, folder, }) {
+    const path = (0,external_node_path_.join)(folder, `list-${process.hrtime.bigint()}`);
+    await (0,promises_.writeFile)(path, list.map((id) => `${id};\n`).join(''), { mode: 0o600, flag: 'wx' });
+    return path;
+}
+function isDeadlock(report) {
+    return /deadlock detected$/.test(report?.message ?? '');
+}
+function knownNames({ names }) {
+    const known = new Set(names);
+    return (word) => known.has(word) || known.has(word.split('.').at(-1) ?? '');
+}
+/** Runs pg_restore to its end; throws only when it was cancelled or could not be started. */
+async function pgRestore(plan, args, { log, signal }, onLine = () => { }) {
+    signal.throwIfAborted();
+    const program = start({
+        path: plan.programs.pgRestore,
+        args: [...['--no-password', '--verbose', '-d', databaseArgument(plan.database), ...args], pathOf(plan.archive)],
+        env: plan.environment,
+        ...(plan.archive.file === undefined ? {} : { inherit: [plan.archive.file.fd] }),
+    });
+    program.stdin.end();
+    program.stdout.resume();
+    let entries = 0;
+    let current = '';
+    program.onStderrLine((line) => {
+        onLine(line);
+        const item = /^pg_restore: (?:creating|processing|executing|launching item \d+) (.*)$/.exec(line)?.[1];
+        if (item === undefined)
+            return;
+        entries++;
+        current = item;
+    });
+    const started = Date.now();
+    const progress = setInterval(() => {
+        const done = entries === 0 ? '' : `${entries} entries · ${current} · `;
+        log.progress(`restore ${done}elapsed ${Math.round((Date.now() - started) / 1000)} s`);
+    }, 10_000);
+    const stop = () => void program.stop().catch(() => undefined);
+    signal.addEventListener('abort', stop, { once: true });
+    try {
+        const exit = await program.exited.catch((error) => {
+            throw new Failure('restore', 'restore', `pg_restore could not be started: ${error.code}`, { cause: error });
+        });
+        if ((exit.code !== 0 || exit.signal !== null) && signal.aborted)
+            throw cancelled('restore');
+        return exit;
+    }
+    finally {
+        clearInterval(progress);
+        signal.removeEventListener('abort', stop);
+    }
+}
+/** Every job opens the archive anew; on Linux /proc does that even for a file without a name. */
+function pathOf({ file, path }) {
+    if (file !== undefined && process.platform === 'linux')
+        return '/proc/self/fd/3';
+    return path ?? '/dev/fd/3';
+}
+
+;// CONCATENATED MODULE: ./build/postgres/target-database.js
+
+
+
+/** Undefined: this server has no database of that name. */
+async function identify(session, name) {
+    const [row] = await session.query('SELECT oid::text AS oid FROM pg_catalog.pg_database WHERE datname = $1', [name]);
+    if (row === undefined)
+        return undefined;
+    const system = await session
+        .query('SELECT system_identifier::text AS id FROM pg_catalog.pg_control_system()')
+        .catch((error) => {
+        if (isDatabaseError(error))
+            return [];
+        throw error;
+    });
+    return { name, oid: row.oid, system: system[0]?.id ?? null };
+}
+function isMissingDatabase(error) {
+    return error instanceof Failure && error.cause instanceof Error && error.cause.message === 'SQLSTATE 3D000';
+}
+/** The connection ended before the server answered: the database may be there, and nobody knows which it is. */
+class CreationUnknown extends Error {
+}
+/**
+ * Creates the database as the source was: encoding, locale, its provider and rules. Throws a `Failure` when the server
+ * refuses and {@link CreationUnknown} when it did not answer.
+ */
+async function createDatabase(maintenance, name, source) {
+    try {
+        await maintenance.query(`CREATE DATABASE ${quoteName(name)} TEMPLATE template0 ENCODING ${literal(source.encoding)}${localeOf(source)}`);
+        const created = await identify(maintenance, name);
+        if (created !== undefined)
+            return created;
+    }
+    catch (error) {
+        if (!isDatabaseError(error))
+            throw new CreationUnknown('no answer', { cause: error });
+        throw target_database_refusal(error, error.code, name, source);
+    }
+    throw new Failure('restore', 'restore', `the database ${displayWord(name)} is gone again right after its creation`);
+}
+function target_database_refusal(error, code, name, source) {
+    if (code === '42501')
+        return new Failure('restore', 'privilege', `this role may not create the database ${displayWord(name)}`, {
+            hint: 'let somebody who may create it, then restore into the empty database',
+            cause: error,
+        });
+    return new Failure('restore', 'restore', `the database ${displayWord(name)} could not be created: ${reduceMessage(error.message)}`, {
+        hint: `the source has encoding ${source.encoding} and collation ${source.collation}; create the database yourself with what this server has, then restore into it`,
+        cause: error,
+    });
+}
+/** Backups of before lcCollate was recorded name one locale, which stands for both categories. */
+function localeOf(source) {
+    const [, provider, locale = ''] = /^(icu|builtin):(.*)$/s.exec(source.collation) ?? [];
+    const collate = source.lcCollate ?? (provider === undefined ? source.collation : undefined);
+    const ctype = source.lcCtype ?? collate;
+    let clauses = '';
+    if (provider !== undefined)
+        clauses += ` LOCALE_PROVIDER ${provider} ${provider === 'icu' ? 'ICU_LOCALE' : 'BUILTIN_LOCALE'} ${literal(locale)}`;
+    if (provider === 'icu' && source.icuRules !== undefined)
+        clauses += ` ICU_RULES ${literal(source.icuRules)}`;
+    if (collate !== undefined)
+        clauses += ` LC_COLLATE ${literal(collate)}`;
+    if (ctype !== undefined)
+        clauses += ` LC_CTYPE ${literal(ctype)}`;
+    return clauses;
+}
+function literal(text) {
+    const quoted = `'${text.replaceAll("'", "''").replaceAll('\\', '\\\\')}'`;
+    return text.includes('\\') ? ` E${quoted}` : quoted;
+}
+/** Drops that very database, with every session in it. `another`: what has its name now is not it, and stays. */
+async function dropDatabase(maintenance, database) {
+    const found = await identify(maintenance, database.name);
+    if (found === undefined)
+        return 'gone';
+    if (!isSame(found, database))
+        return 'another';
+    await maintenance.query(`DROP DATABASE ${quoteName(database.name)} WITH (FORCE)`);
+    return 'dropped';
+}
+function isSame(a, b) {
+    return a.oid === b.oid && a.system === b.system;
+}
+
+;// CONCATENATED MODULE: ./build/postgres/target.js
+
+
+
+
+
+/** Every server has this database, and a role that may create one may usually connect to it. */
+const maintenanceDatabase = 'postgres';
+/** The database that is restored into, on the one server that the first session reached. */
+class Target {
+    #options;
+    #sessions = new Set();
+    #server;
+    #database;
+    #created = false;
+    #dropped = false;
+    #creationUnknown = false;
+    constructor(options) {
+        this.#options = options;
+    }
+    get created() {
+        return this.#created;
+    }
+    get server() {
+        if (this.#server === undefined)
+            throw new Error('the target was not opened');
+        return this.#server;
+    }
+    /**
+     * A session in the database, which is created as `source` was when the server does not have it; `judge` is asked about
+     * the server first. Throws a `Failure`.
+     */
+    async open(source, judge) {
+        const { connection, log } = this.#options;
+        const name = connection.database;
+        try {
+            const session = await this.#connect(name, this.#options.signal);
+            this.#database = await identify(session, name);
+            await judge(session);
+            return session;
+        }
+        catch (error) {
+            if (!isMissingDatabase(error))
+                throw error;
+        }
+        const maintenance = await this.#connect(maintenanceDatabase, this.#options.signal);
+        await judge(maintenance);
+        // Of several hosts this may be another one than said that it has no such database.
+        this.#database = await identify(maintenance, name);
+        if (this.#database === undefined) {
+            try {
+                this.#database = await createDatabase(maintenance, name, source);
+            }
+            catch (error) {
+                if (!(error instanceof CreationUnknown))
+                    throw error;
+                this.#creationUnknown = true;
+                throw new Failure('restore', 'connect', `the connection ended while ${displayWord(name)} was being created`, {
+                    cause: error,
+                });
+            }
+            this.#created = true;
+            log.info(`created the database ${displayWord(name)}`);
+        }
+        await this.close(maintenance);
+        return this.reopen();
+    }
+    /** A fresh session in that very database. Throws a `Failure` when another one has its name now. */
+    async reopen(signal = this.#options.signal) {
+        const { database: name } = this.#options.connection;
+        const session = await this.#connect(name, signal);
+        const found = await identify(session, name);
+        if (found !== undefined && this.#database !== undefined && isSame(found, this.#database))
+            return session;
+        await this.close(session);
+        throw new Failure('restore', 'restore', `${displayWord(name)} is not the database any more that was restored into`);
+    }
+    async close(session) {
+        this.#sessions.delete(session);
+        await session.close();
+    }
+    async closeAll() {
+        await Promise.all([...this.#sessions].map((session) => this.close(session)));
+    }
+    /** Begins anew when {@link undo} has dropped the database; false when there is something left of it. */
+    restart() {
+        if (!this.#dropped)
+            return false;
+        this.#dropped = false;
+        this.#created = false;
+        this.#database = undefined;
+        return true;
+    }
+    /** What to say when there is nothing to undo. */
+    untouched() {
+        if (!this.#creationUnknown)
+            return 'nothing was changed';
+        const name = displayWord(this.#options.connection.database);
+        return `the database ${name} may be there now, empty: its creation had been asked for`;
+    }
+    /**
+     * Drops the database if it was created here and is still that very one, and tells what is left of it. `onServer` gets
+     * a session on the server afterwards: in the maintenance database, or in the target when that was there before.
+     */
+    async undo(withinMs, onServer) {
+        const name = displayWord(this.#options.connection.database);
+        const limit = AbortSignal.timeout(withinMs);
+        const late = new Promise((_resolve, reject) => {
+            limit.addEventListener('abort', () => reject(new Error('too late')), { once: true });
+        });
+        late.catch(() => { });
+        const work = async () => {
+            if (!this.#created || this.#database === undefined) {
+                await onServer(await this.reopen(limit));
+                return '';
+            }
+            const session = await this.#connect(maintenanceDatabase, limit);
+            const outcome = await dropDatabase(session, this.#database);
+            this.#dropped = outcome !== 'another';
+            await onServer(session);
+            if (outcome === 'another')
+                return `another database is called ${name} now than the one created here; nothing was dropped`;
+            return `the database ${name}, created here, ${outcome === 'gone' ? 'is gone' : 'was dropped again'}`;
+        };
+        try {
+            return await Promise.race([work(), late]);
+        }
+        catch {
+            if (!this.#created)
+                return '';
+            return `the database ${name}, created here, could not be dropped again; it is not complete, do not use it`;
+        }
+        finally {
+            await this.closeAll();
+        }
+    }
+    async #connect(database, signal) {
+        const { connection, applicationName, onRunner } = this.#options;
+        const session = await connect({ ...connection, database }, { applicationName, signal, onRunner, ...(this.#server === undefined ? {} : { pinned: this.#server }) });
+        this.#server ??= session.server;
+        this.#sessions.add(session);
+        await prepareSession(session);
+        await session.query('SET default_transaction_read_only = off');
+        return session;
+    }
+}
+
+;// CONCATENATED MODULE: ./build/postgres/target-checks.js
+
+
+
+
+/** What a server must have before anything is created there. Throws a `Failure` that says what it lacks. */
+async function requireServer(session, source, extensions) {
+    const { version } = await readServerFacts(session);
+    const archived = parseVersion(source.serverVersion);
+    if (archived !== undefined && version.major < archived.major)
+        throw new Failure('restore', 'version', `the backup is from PostgreSQL ${formatVersion(archived)} and the target is ${formatVersion(version)}: an older server cannot take it`, { hint: `restore into PostgreSQL ${archived.major} or later` });
+    const available = await session.query('SELECT name FROM pg_catalog.pg_available_extensions');
+    const names = new Set(available.map((row) => row.name));
+    const missing = extensions.filter((extension) => !names.has(extension.name));
+    if (missing.length === 0)
+        return;
+    throw new Failure('restore', 'restore', `the target server does not have ${missing.map((each) => `${displayWord(each.name)} ${displayWord(each.version)}`).join(', ')}`, { hint: 'install the extension there, or restore into a server or image that has it' });
+}
+/** Throws a `Failure` when this is the very database that was backed up, and nobody has typed its name. */
+async function requireAnother(session, source, { name, confirmed }) {
+    if (confirmed || source.id === null)
+        return;
+    const { database } = await readServerFacts(session);
+    if (database.id !== source.id)
+        return;
+    throw new Failure('restore', 'badInput', `${displayWord(name)} is the database that this backup was taken from; nothing was changed`, { hint: `restore into another database, or say that this one is meant with confirm: ${displayWord(name)}` });
+}
+/** Catalogs of objects in schemas: what they are called, the catalog, its name and schema columns, a condition. */
+const inSchemas = [
+    ['', 'pg_class', 'relname', 'relnamespace', "o.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')"],
+    ['function ', 'pg_proc', 'proname', 'pronamespace', 'true'],
+    [
+        'type ',
+        'pg_type',
+        'typname',
+        'typnamespace',
+        "(o.typtype IN ('d', 'e', 'r') OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = o.typrelid AND c.relkind = 'c'))",
+    ],
+    ['operator ', 'pg_operator', 'oprname', 'oprnamespace', 'true'],
+    ['collation ', 'pg_collation', 'collname', 'collnamespace', 'true'],
+    ['conversion ', 'pg_conversion', 'conname', 'connamespace', 'true'],
+    ['text search configuration ', 'pg_ts_config', 'cfgname', 'cfgnamespace', 'true'],
+    ['text search dictionary ', 'pg_ts_dict', 'dictname', 'dictnamespace', 'true'],
+];
+/** The same for objects outside of schemas. */
+const elsewhere = [
+    ['schema ', 'pg_namespace', 'o.nspname', `o.nspname NOT IN ('public', 'information_schema') AND o.nspname !~ '^pg_'`],
+    ['large object ', 'pg_largeobject_metadata', 'o.oid', 'true'],
+    ['foreign-data wrapper ', 'pg_foreign_data_wrapper', 'o.fdwname', 'true'],
+    ['foreign server ', 'pg_foreign_server', 'o.srvname', 'true'],
+    ['publication ', 'pg_publication', 'o.pubname', 'true'],
+    ['event trigger ', 'pg_event_trigger', 'o.evtname', 'true'],
+    ['language ', 'pg_language', 'o.lanname', 'true'],
+    ['cast ', 'pg_cast', "pg_catalog.format('%s as %s', o.castsource::regtype, o.casttarget::regtype)", 'true'],
+];
+/** Objects that initdb makes have lower ids, and extensions' own objects go with their extension. */
+const made = (catalog) => `o.oid >= 16384 AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+     WHERE d.classid = 'pg_catalog.${catalog}'::regclass AND d.objid = o.oid AND d.objsubid = 0 AND d.deptype IN ('e', 'i'))`;
+const objectsQuery = [
+    ...inSchemas.map(([kind, catalog, name, schema, condition]) => `SELECT '${kind}' AS kind, n.nspname::text AS schema, o.${name}::text AS name
+       FROM pg_catalog.${catalog} o JOIN pg_catalog.pg_namespace n ON n.oid = o.${schema}
+       WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND ${condition} AND ${made(catalog)}`),
+    ...elsewhere.map(([kind, catalog, name, condition]) => `SELECT '${kind}', NULL, (${name})::text FROM pg_catalog.${catalog} o WHERE ${condition} AND ${made(catalog)}`),
+    `SELECT 'subscription ', NULL, o.subname::text FROM pg_catalog.pg_subscription o
+   WHERE o.subdbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())`,
+].join('\nUNION ALL ');
+/** Every object of the database that somebody made; none: it is empty. */
+function objectsOf(session) {
+    return session.query(`SELECT kind, schema, name FROM (${objectsQuery}) o ORDER BY kind COLLATE "C", schema COLLATE "C", name COLLATE "C"`);
+}
+/** What a database that is not empty has: the first few, and how many more. */
+function describeObjects(objects, most = 5) {
+    const shown = objects
+        .slice(0, most)
+        .map(({ kind, schema, name }) => {
+        if (schema !== null)
+            return `${kind}${displayName({ schema, name })}`;
+        return `${kind}${kind === 'large object ' || kind === 'cast ' ? name : displayWord(name)}`;
+    })
+        .join(', ');
+    return `${shown}${objects.length > most ? ` and ${objects.length - most} more` : ''}`;
+}
+/** Which relations have these names now: another answer says that they were made anew since. */
+async function readRelationIds(session, names) {
+    const [row] = await session.query(`SELECT coalesce(string_agg(c.oid::text, ',' ORDER BY c.oid), '') AS ids
+     FROM unnest($1::text[], $2::text[]) AS wanted(schema, name)
+     JOIN pg_catalog.pg_namespace n ON n.nspname = wanted.schema
+     JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name`, [names.map((each) => each.schema), names.map((each) => each.name)]);
+    return row?.ids ?? '';
+}
+/** Sessions in this database now that are not ours. */
+async function countOthers(session) {
+    const [row] = await session.query(`SELECT count(*) FROM pg_catalog.pg_stat_activity
+     WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+       AND application_name !~ '^pgassay '`);
+    return Number(row?.count ?? 0);
+}
+
+;// CONCATENATED MODULE: ./build/postgres/target-roles.js
+
+
+
+
+/** Kinds of entries that `ALTER … OWNER TO` follows, for which the new owner needs CREATE in the schema. */
+const ownedInSchema = new Set(('TABLE,VIEW,MATERIALIZED VIEW,FOREIGN TABLE,SEQUENCE,TYPE,DOMAIN,FUNCTION,PROCEDURE,AGGREGATE,OPERATOR,OPERATOR CLASS,' +
+    'OPERATOR FAMILY,COLLATION,CONVERSION,TEXT SEARCH DICTIONARY,TEXT SEARCH CONFIGURATION,STATISTICS').split(','));
+/** The roles that owners, grants and policies need, on the target's server. What was created here can be removed again. */
+class TargetRoles {
+    /** Roles that were created and are to stay. */
+    created = [];
+    /** Lends CREATE on the schema public to owners while pg_restore runs: its own grants come last. */
+    #lender;
+    /**
+     * Creates what is missing, NOLOGIN with its memberships, where that is allowed. Returns whether owners and grants can
+     * be kept. Throws a `Failure` when `keep` insists and it is not possible, or when policies need roles that are not there.
+     */
+    async prepare(session, census, owners, log) {
+        const me = await readMe(session);
+        const owning = ownersOf(census);
+        const needed = [...new Set([...census.roles, ...owning])].filter((role) => !isPredefined(role));
+        const missing = await missingOf(session, needed);
+        const hasPolicies = census.contents.some((entry) => entry.kind === 'POLICY');
+        if (missing.length > 0 && (owners !== 'drop' || hasPolicies)) {
+            if (me.creates)
+                await this.#create(session, me, missing, { owners, memberships: census.memberships, log });
+            else if (owners === 'keep' || hasPolicies)
+                throw new Failure('restore', 'privilege', `the target lacks the roles ${missing.map(displayWord).join(', ')}`, {
+                    hint: `let an administrator run:\n${missing.map((role) => `  CREATE ROLE ${sqlWord(role)} NOLOGIN;`).join('\n')}`,
+                });
+        }
+        if (owners === 'drop')
+            return false;
+        const absent = missing.filter((role) => !this.created.includes(role));
+        const obstacle = absent.length > 0
+            ? `there is no role ${absent.map(displayWord).join(', ')}, and this role may not create it`
+            : me.superuser
+                ? undefined
+                : ((await strangers(session, me, owning)) ?? (await this.#lend(session, me, census)));
+        if (obstacle === undefined)
+            return true;
+        if (owners === 'keep')
+            throw new Failure('restore', 'privilege', `owners cannot be kept: ${obstacle}`, {
+                hint: 'restore as a superuser or as a member of those roles, or leave owners and grants out with --owners drop',
+            });
+        log.warn(`owners and grants are left out: ${obstacle}; everything will belong to this role`);
+        return false;
+    }
+    async #create(session, me, missing, { owners, memberships, log, }) {
+        const isNew = new Set(missing);
+        // Who creates a role on 16 and later may administer it, and neither use nor give to it.
+        const joins = !me.superuser && owners !== 'drop';
+        const statements = missing.flatMap((name) => [
+            `CREATE ROLE ${quoteName(name)} NOLOGIN`,
+            ...(joins ? [grant(name, 'CURRENT_USER', me)] : []),
+        ]);
+        try {
+            await session.query(`BEGIN;\n${statements.join(';\n')};\nCOMMIT`);
+        }
+        catch (error) {
+            if (!isDatabaseError(error))
+                throw error;
+            await session.query('ROLLBACK').catch(() => { });
+            const said = reduceMessage(error.message, (word) => isNew.has(word));
+            throw new Failure('restore', 'privilege', `the roles the backup needs could not be created: ${said}`, {
+                hint: "create them first with the backup's roles.sql, or restore with --owners drop",
+                cause: error,
+            });
+        }
+        this.created.push(...missing);
+        const also = joins ? ', and made this role a member of them' : '';
+        log.notice(`created the roles the backup needs, without login: ${missing.map(displayWord).join(', ')}${also}`);
+        const refused = [];
+        for (const { role, member } of memberships) {
+            if (!isNew.has(role) && !isNew.has(member))
+                continue;
+            try {
+                await session.query(`GRANT ${quoteName(role)} TO ${quoteName(member)}`);
+            }
+            catch (error) {
+                if (!isDatabaseError(error))
+                    throw error;
+                refused.push(`  GRANT ${sqlWord(role)} TO ${sqlWord(member)};`);
+            }
+        }
+        if (refused.length > 0)
+            log.warn(`this role may not grant what an administrator may grant later:\n${refused.join('\n')}`);
+    }
+    /** What keeps an owner from owning objects in a schema; undefined when nothing does. */
+    async #lend(session, me, census) {
+        const schemaOwners = new Map(census.contents.filter((entry) => entry.kind === 'SCHEMA').map((entry) => [entry.tag, entry.owner]));
+        const pairs = new Map();
+        for (const { kind, schema, owner } of census.contents) {
+            const schemaOwner = schema === null ? undefined : schemaOwners.get(schema);
+            if (schema === null || owner === '' || owner === schemaOwner || !ownedInSchema.has(kind))
+                continue;
+            pairs.set(JSON.stringify([schema, owner]), { schema, owner, schemaOwner: schemaOwner ?? null });
+        }
+        const list = [...pairs.values()];
+        const barred = await session.query(`SELECT p.schema, p.owner
+       FROM unnest($1::text[], $2::text[], $3::text[]) AS p(schema, owner, schema_owner)
+       JOIN pg_catalog.pg_roles r ON r.rolname = p.owner
+       LEFT JOIN pg_catalog.pg_roles s ON s.rolname = p.schema_owner
+       LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = p.schema
+       WHERE NOT CASE WHEN s.oid IS NOT NULL THEN pg_has_role(r.oid, s.oid, 'USAGE')
+                      WHEN n.oid IS NOT NULL THEN has_schema_privilege(r.oid, n.oid, 'CREATE')
+                      ELSE true END
+       ORDER BY 1, 2`, [list.map((each) => each.schema), list.map((each) => each.owner), list.map((each) => each.schemaOwner)]);
+        if (barred.length === 0)
+            return undefined;
+        const says = ({ schema, owner }) => `${displayWord(owner)} may not create in the schema ${displayWord(schema)}`;
+        const other = barred.find((each) => each.schema !== 'public');
+        if (other !== undefined)
+            return says(other);
+        const [first] = barred;
+        if (first === undefined || !me.creates)
+            return first && says(first);
+        const lender = `pgassay_restore_${(0,external_node_crypto_.randomBytes)(4).toString('hex')}`;
+        try {
+            await session.query([
+                'BEGIN',
+                `CREATE ROLE ${quoteName(lender)} NOLOGIN`,
+                `GRANT CREATE ON SCHEMA public TO ${quoteName(lender)}`,
+                ...barred.map(({ owner }) => grant(lender, quoteName(owner), me)),
+                'COMMIT',
+            ].join(';\n'));
+            this.#lender = lender;
+            const [lent] = await session.query(`SELECT bool_and(has_schema_privilege(rolname, 'public', 'CREATE')) AS able FROM pg_catalog.pg_roles WHERE rolname = ANY ($1)`, [barred.map((each) => each.owner)]);
+            return lent?.able === true ? undefined : says(first);
+        }
+        catch (error) {
+            if (!isDatabaseError(error))
+                throw error;
+            await session.query('ROLLBACK').catch(() => { });
+            return says(first);
+        }
+    }
+    /** Takes back what was lent for the time of the restore. `session` is in the target database. */
+    async settle(session, log) {
+        const lender = this.#lender;
+        if (lender === undefined)
+            return;
+        try {
+            for (const statement of takingBack(lender))
+                await session.query(statement);
+            this.#lender = undefined;
+        }
+        catch {
+            this.remind(log);
+        }
+    }
+    /** Says what is still lent, if anything is, and how to take it back. */
+    remind(log) {
+        if (this.#lender === undefined)
+            return;
+        const lines = takingBack(this.#lender).map((statement) => `\n  ${statement};`);
+        log.warn(`run this in the restored database, it could not be done here:${lines.join('')}`);
+        this.#lender = undefined;
+    }
+    /** After a failure, when the objects are gone: drops every role created here. Those that could not be are named. */
+    async drop(session, log) {
+        if (this.#lender !== undefined) {
+            await session.query(`REVOKE CREATE ON SCHEMA public FROM ${quoteName(this.#lender)}`).catch(() => { });
+            this.created.push(this.#lender);
+            this.#lender = undefined;
+        }
+        const left = [];
+        for (const name of this.created.splice(0))
+            await session.query(`DROP ROLE IF EXISTS ${quoteName(name)}`).catch(() => left.push(name));
+        if (left.length > 0)
+            log.warn(`these roles, created here, could not be dropped again: ${left.map(displayWord).join(', ')}`);
+    }
+    /** Whether there is anything that {@link drop} has to do. */
+    get hasTraces() {
+        return this.created.length > 0 || this.#lender !== undefined;
+    }
+}
+function takingBack(lender) {
+    return [`REVOKE CREATE ON SCHEMA public FROM ${quoteName(lender)}`, `DROP ROLE ${quoteName(lender)}`];
+}
+function grant(role, member, { version }) {
+    return `GRANT ${quoteName(role)} TO ${member}${version >= 160_000 ? ' WITH INHERIT TRUE, SET TRUE' : ''}`;
+}
+/** PostgreSQL's own roles, which are on every server. */
+function isPredefined(role) {
+    return role === '' || role.startsWith('pg_');
+}
+function ownersOf(census) {
+    return [...new Set(census.contents.map((entry) => entry.owner))].filter((role) => !isPredefined(role));
+}
+async function readMe(session) {
+    const [me] = await session.query(`SELECT rolsuper AS superuser, rolsuper OR rolcreaterole AS creates,
+            current_setting('server_version_num')::int4 AS version
+     FROM pg_catalog.pg_roles WHERE rolname = current_user`);
+    return me ?? { superuser: false, creates: false, version: 0 };
+}
+async function missingOf(session, needed) {
+    const existing = await session.query('SELECT rolname::text AS name FROM pg_catalog.pg_roles WHERE rolname = ANY ($1)', [needed]);
+    const known = new Set(existing.map((role) => role.name));
+    return needed.filter((role) => !known.has(role));
+}
+/** To give an object away takes SET (a membership before 16); to fill the table afterwards takes its privileges too. */
+async function strangers(session, me, owners) {
+    const rows = await session.query(`SELECT rolname::text AS name FROM pg_catalog.pg_roles
+     WHERE rolname = ANY ($1) AND NOT (pg_has_role(oid, $2) AND pg_has_role(oid, 'USAGE'))
+     ORDER BY rolname COLLATE "C"`, [owners, me.version >= 160_000 ? 'SET' : 'MEMBER']);
+    if (rows.length === 0)
+        return undefined;
+    return `this role may not give objects to ${rows.map((row) => displayWord(row.name)).join(', ')}, who own them in the backup`;
+}
+
+;// CONCATENATED MODULE: ./build/postgres/archive-selection.js
+
+
+/** The request cannot be met; the message is a sentence for the user. */
+class BadSelection extends Error {
+}
+/** The same for the same object in two tables of contents. */
+function entryKey({ kind, schema, tag }) {
+    return JSON.stringify([kind, schema, tag]);
+}
+const relations = new Set(['TABLE', 'FOREIGN TABLE', 'VIEW', 'MATERIALIZED VIEW', 'SEQUENCE']);
+/** They hold or show rows of their own: they come when they are asked for, never because somebody needs them. */
+const askedFor = new Set(['TABLE', 'FOREIGN TABLE', 'VIEW', 'MATERIALIZED VIEW']);
+const holdsRows = new Set(['TABLE', 'FOREIGN TABLE', 'MATERIALIZED VIEW']);
+const beforeAttaching = new Set(['TABLE', 'TABLE DATA', 'CONSTRAINT', 'INDEX', 'INDEX ATTACH']);
+/** Go wherever their object goes. */
+const attributes = new Set([
+    ...['ACL', 'COMMENT', 'SECURITY LABEL', 'SEQUENCE SET', 'SEQUENCE OWNED BY', 'TABLE DATA', 'MATERIALIZED VIEW DATA'],
+    ...['DEFAULT', 'ROW SECURITY', 'STATISTICS DATA'],
+]);
+/** Parts of a relation, and what points at one from elsewhere. */
+const dependents = new Set([
+    ...['CONSTRAINT', 'CHECK CONSTRAINT', 'FK CONSTRAINT', 'INDEX', 'INDEX ATTACH', 'TABLE ATTACH', 'TRIGGER', 'RULE'],
+    ...['POLICY', 'STATISTICS', 'PUBLICATION TABLE', 'SEQUENCE', 'VIEW', 'MATERIALIZED VIEW'],
+    ...['FUNCTION', 'PROCEDURE', 'AGGREGATE'],
+]);
+/** Never dropped to be made again: what is in them or belongs to them is not all ours. */
+const kept = new Set(['SCHEMA', 'EXTENSION', 'PROCEDURAL LANGUAGE', 'SUBSCRIPTION']);
+/** Everything in the archive, but for schemas and extensions that are there, and what is said about extensions. */
+function selectAll(archive, existing) {
+    const byId = new Map(archive.map((entry) => [entry.dumpId, entry]));
+    const stays = (entry) => kept.has(entry.kind) && existing.has(entryKey(entry));
+    const keepsExtensions = archive.some((entry) => entry.kind === 'EXTENSION' && stays(entry));
+    const entries = archive.filter((entry) => {
+        if (archive_selection_isAboutDatabase(entry) || stays(entry))
+            return false;
+        // What is said about an extension that stays, and the rows that its own tables have.
+        if (entry.kind === 'TABLE DATA' || entry.kind === 'SEQUENCE SET')
+            return !keepsExtensions || entry.dependencies.some((id) => isRelation(byId.get(id)));
+        if (entry.kind !== 'COMMENT')
+            return true;
+        return !entry.dependencies.some((id) => {
+            const about = byId.get(id);
+            return about !== undefined && stays(about);
+        });
+    });
+    return { entries, existing: entries.filter((each) => isRelation(each) && existing.has(entryKey(each))), leftOut: [] };
+}
+/**
+ * What was asked for with all that belongs to it, what it needs and the target (`existing`) lacks, and what pointed at it
+ * and is missing there. With `clean`, what points at it comes even if it is there, to be dropped and made again. Throws
+ * {@link BadSelection}.
+ */
+function archive_selection_select(archive, wanted, { existing, clean }) {
+    const selector = new Selector(archive, existing, clean);
+    const seeds = wanted.tables.length > 0 ? seedTables(archive, wanted.tables) : seedSchemas(archive, wanted.schemas);
+    return selector.select(seeds, wanted.tables.length > 0);
+}
+class Selector {
+    #archive;
+    #byId;
+    #existing;
+    #clean;
+    #selected = new Set();
+    constructor(archive, existing, clean) {
+        this.#archive = withWholeViews(archive.filter((entry) => !archive_selection_isAboutDatabase(entry)));
+        this.#byId = new Map(this.#archive.map((entry) => [entry.dumpId, entry]));
+        this.#existing = existing;
+        this.#clean = clean;
+    }
+    /** `byName`: each of them was asked for by its own name, not by that of its schema. */
+    select(seeds, byName) {
+        const asked = this.#withChildren(seeds.flatMap((seed) => this.#byId.get(seed.dumpId) ?? []));
+        for (const entry of asked)
+            if (this.#wants(entry))
+                this.#selected.add(entry.dumpId);
+        for (const entry of asked)
+            this.#bringNeeds(entry);
+        const leftOut = this.#bringDependents();
+        const entries = this.#archive.filter((entry) => this.#selected.has(entry.dumpId));
+        const existing = asked.filter((each) => this.#has(each) && (byName ? isRelation(each) : holdsRows.has(each.kind)));
+        return { entries: this.#attachedLast(entries), existing, leftOut };
+    }
+    /**
+     * A partition that is attached to a parent outside of the selection gets the parent's indexes made, unless it has them
+     * already: then they are taken for what they are, and attaching them once more does nothing.
+     */
+    #attachedLast(entries) {
+        const outside = new Set(entries.filter(({ kind, dependencies }) => (kind === 'TABLE ATTACH' || kind === 'INDEX ATTACH') &&
+            dependencies.some((id) => this.#byId.get(id)?.kind === 'TABLE' && !this.#selected.has(id))));
+        const rest = entries.filter((entry) => !outside.has(entry));
+        const at = 1 + rest.findLastIndex(({ kind }) => beforeAttaching.has(kind));
+        return [...rest.slice(0, at), ...outside, ...rest.slice(at)];
+    }
+    /** What is there stays as it is, unless all is to be made again. */
+    #wants(entry) {
+        return !this.#has(entry) || (this.#clean && !kept.has(entry.kind));
+    }
+    #has(entry) {
+        return this.#existing.has(entryKey(entry));
+    }
+    /** Partitions, and tables that inherit, in the archive's order. */
+    #withChildren(seeds) {
+        const asked = new Set(seeds);
+        const attached = new Map(this.#archive.filter((entry) => entry.kind === 'TABLE ATTACH').map((entry) => [archive_selection_nameOf(entry), entry]));
+        for (let before = -1; before !== asked.size;) {
+            before = asked.size;
+            for (const entry of this.#archive) {
+                if (entry.kind !== 'TABLE' && entry.kind !== 'FOREIGN TABLE')
+                    continue;
+                const parents = /\bINHERITS \(/.test(entry.definition) ? entry.dependencies : [];
+                const partitioned = attached.get(archive_selection_nameOf(entry))?.dependencies ?? [];
+                const isChild = [...parents, ...partitioned].some((id) => {
+                    const parent = this.#byId.get(id);
+                    return parent !== undefined && parent !== entry && parent.kind === 'TABLE' && asked.has(parent);
+                });
+                if (isChild)
+                    asked.add(entry);
+            }
+        }
+        return this.#archive.filter((entry) => asked.has(entry));
+    }
+    #bringNeeds(entry) {
+        const missing = [];
+        const needs = this.#missingFor(entry, missing);
+        if (needs === undefined)
+            for (const need of missing)
+                this.#selected.add(need.dumpId);
+        // Parts of a relation that cannot come are left out and named; a relation without what it needs is nothing.
+        else if (this.#selected.has(entry.dumpId) && isRelation(entry))
+            throw new BadSelection(`${describe(entry)} needs ${describe(needs)}, which is neither in the target nor among what was asked for`);
+        else
+            this.#selected.delete(entry.dumpId);
+    }
+    /** Gathers in `bring` what has to come along; returns what cannot. */
+    #missingFor(entry, bring, seen = new Set()) {
+        for (const id of entry.dependencies) {
+            const need = this.#byId.get(id);
+            if (need === undefined || seen.has(id) || this.#selected.has(id) || this.#has(need))
+                continue;
+            seen.add(id);
+            if (askedFor.has(need.kind))
+                return need;
+            const beyond = this.#missingFor(need, bring, seen);
+            if (beyond !== undefined)
+                return beyond;
+            bring.push(need);
+        }
+        return undefined;
+    }
+    /** Until nothing more comes. Returns what pointed at a relation and cannot come. */
+    #bringDependents() {
+        const leftOut = new Set();
+        for (let before = -1; before !== this.#selected.size;) {
+            before = this.#selected.size;
+            leftOut.clear();
+            for (const entry of this.#archive) {
+                if (this.#selected.has(entry.dumpId) || !this.#follows(entry))
+                    continue;
+                const bring = [];
+                if (this.#missingFor(entry, bring) !== undefined)
+                    leftOut.add(entry);
+                else
+                    for (const each of [...bring, entry])
+                        this.#selected.add(each.dumpId);
+            }
+        }
+        return [...leftOut].filter((entry) => !attributes.has(entry.kind));
+    }
+    #follows(entry) {
+        const on = entry.dependencies.filter((id) => this.#selected.has(id));
+        if (attributes.has(entry.kind))
+            return on.length > 0;
+        if (!dependents.has(entry.kind) || (this.#has(entry) && !this.#clean))
+            return false;
+        return on.some((id) => isRelation(this.#byId.get(id)));
+    }
+}
+/**
+ * `pg_restore --clean` drops in the reverse of the order in which it restores, and the server refuses to drop a partition's
+ * primary key before its parent's is gone, which takes it along. So the constraints of partitions come before their parents'.
+ */
+function inDroppableOrder(entries) {
+    const constraints = new Map(entries.filter((entry) => entry.kind === 'CONSTRAINT').map((entry) => [entry.dumpId, entry]));
+    const related = new Set();
+    for (const entry of constraints.values())
+        for (const id of entry.dependencies) {
+            const parent = constraints.get(id);
+            if (parent !== undefined)
+                related.add(entry).add(parent);
+        }
+    const reversed = entries.filter((entry) => related.has(entry)).reverse();
+    return entries.map((entry) => (related.has(entry) ? (reversed.shift() ?? entry) : entry));
+}
+/** What goes unsaid when its table is dropped and made again. */
+const incidental = new Set([...attributes, 'INDEX ATTACH', 'DEFAULT ACL'].filter((kind) => kind !== 'ROW SECURITY'));
+/**
+ * What the target holds that dropping `entries` there would break or take along, or whose name they need. Without CASCADE
+ * the server refuses the former too, but for indexes, triggers, partitions and the like, which go silently with their table.
+ */
+function inTheWay(target, entries, { clean }) {
+    const ours = new Set(entries.map(entryKey));
+    const names = new Set(entries.filter(hasRelationName).map(archive_selection_nameOf));
+    const dropped = new Set();
+    if (clean)
+        for (const entry of target)
+            if (ours.has(entryKey(entry)))
+                dropped.add(entry.dumpId);
+    const broken = new Set(dropped);
+    for (let before = -1; before !== broken.size;) {
+        before = broken.size;
+        for (const entry of target)
+            if (entry.dependencies.some((id) => broken.has(id)))
+                broken.add(entry.dumpId);
+    }
+    return target.flatMap((entry) => {
+        if (ours.has(entryKey(entry)) || archive_selection_isAboutDatabase(entry))
+            return [];
+        if (broken.has(entry.dumpId) && !incidental.has(entry.kind))
+            return [{ entry, why: 'depends on what is dropped' }];
+        if (hasRelationName(entry) && names.has(archive_selection_nameOf(entry)))
+            return [{ entry, why: 'has the name of something else' }];
+        return [];
+    });
+}
+/**
+ * pg_dump writes a view that needs a primary key (GROUP BY it) as an empty one and, later, its rule `_RETURN`: the view
+ * then needs what its rule needs.
+ */
+function withWholeViews(archive) {
+    const rules = new Map(archive.filter(({ kind, tag }) => kind === 'RULE' && tag.endsWith(' _RETURN')).map((rule) => [archive_selection_nameOf(rule), rule]));
+    return archive.map((entry) => {
+        if (entry.kind !== 'VIEW')
+            return entry;
+        const rule = rules.get(JSON.stringify([entry.schema, `${entry.tag} _RETURN`]));
+        if (rule === undefined)
+            return entry;
+        const needs = rule.dependencies.filter((id) => id !== entry.dumpId);
+        return { ...entry, dependencies: [...entry.dependencies, ...needs] };
+    });
+}
+/** Of what is dropped, the objects that are not what the archive makes again: a column that was added since is lost. */
+function redefined(target, entries) {
+    const there = new Map(target.map((entry) => [entryKey(entry), entry.definition]));
+    return entries.filter((entry) => {
+        const now = there.get(entryKey(entry));
+        return now !== undefined && !attributes.has(entry.kind) && now !== entry.definition;
+    });
+}
+function seedTables(archive, patterns) {
+    const seeds = new Set();
+    for (const text of patterns) {
+        const { name, schema } = parsePattern(text, 3);
+        const [names, schemas] = [expression(text, name), schema === undefined ? undefined : expression(text, schema)];
+        const found = archive.filter((entry) => isRelation(entry) && names.test(entry.tag) && (schemas?.test(entry.schema ?? '') ?? true));
+        if (found.length === 0)
+            throw new BadSelection(`the backup has no table ${text}`);
+        const places = new Set(found.map((entry) => entry.schema));
+        if (schemas === undefined && places.size > 1)
+            throw new BadSelection(`${text} is in several schemas (${[...places].map((each) => displayWord(each ?? '')).join(', ')}): write schema.table`);
+        for (const entry of found)
+            seeds.add(entry);
+    }
+    return [...seeds];
+}
+function seedSchemas(archive, patterns) {
+    const seeds = new Set();
+    for (const text of patterns) {
+        const names = expression(text, parsePattern(text, 2).name);
+        const found = archive.filter((entry) => names.test(entry.schema ?? '') || (entry.kind === 'SCHEMA' && names.test(entry.tag)));
+        if (found.length === 0)
+            throw new BadSelection(`the backup has no schema ${text}`);
+        for (const entry of found)
+            if (!attributes.has(entry.kind))
+                seeds.add(entry);
+    }
+    return [...seeds];
+}
+function expression(text, pattern) {
+    try {
+        return new RegExp(pattern, 'su');
+    }
+    catch {
+        throw new BadSelection(`${text} is no pattern: put names with special characters into double quotes`);
+    }
+}
+function isRelation(entry) {
+    return entry !== undefined && relations.has(entry.kind);
+}
+function hasRelationName({ kind }) {
+    return relations.has(kind) || kind === 'INDEX' || kind === 'TYPE' || kind === 'DOMAIN';
+}
+function archive_selection_nameOf({ schema, tag }) {
+    return JSON.stringify([schema, tag]);
+}
+/** Only `pg_restore --create` uses these. */
+function archive_selection_isAboutDatabase({ kind, tag }) {
+    if (kind === 'DATABASE' || kind === 'DATABASE PROPERTIES')
+        return true;
+    return (kind === 'ACL' || kind === 'COMMENT' || kind === 'SECURITY LABEL') && tag.startsWith('DATABASE ');
+}
+function describe({ kind, schema, tag }) {
+    return `${kind} ${schema === null ? displayWord(tag) : displayName({ schema, name: tag })}`;
+}
+
+;// CONCATENATED MODULE: ./build/restore-choice.js
+
+
+
+
+
+
+
+/** Rows and values. */
+const dataKinds = new Set([
+    ...['TABLE DATA', 'SEQUENCE SET', 'MATERIALIZED VIEW DATA', 'STATISTICS DATA'],
+    ...['BLOB', 'BLOBS', 'BLOB METADATA'],
+]);
+/** Every database has it, and most archives do not name it. */
+const publicSchema = entryKey({ kind: 'SCHEMA', schema: null, tag: 'public' });
+/**
+ * What to restore into a target that holds `objects`. `readTarget` reads its table of contents; it is asked only when
+ * something is there. Throws a `Failure` (exit 2) that says what stands in the way; nothing was changed then.
+ */
+async function restore_choice_choose(request, { toc, census }, objects, readTarget) {
+    const { database, wanted, mode, clean, confirmed } = request;
+    const whole = wanted.tables.length === 0 && wanted.schemas.length === 0;
+    if (objects.length === 0) {
+        if (whole && mode === 'full')
+            return { only: undefined, clean: false, occupied: false, census, leftOut: [], redefined: [] };
+        const selection = selected(toc, wanted, { existing: new Set([publicSchema]), clean: false });
+        return chosen(selection, { mode, clean: false, occupied: false, census });
+    }
+    const name = displayWord(database);
+    if (whole && !clean)
+        throw restore_choice_refused(`the database ${name} is not empty: it has ${describeObjects(objects)}`, `restore into a database that does not exist yet (it is created) or an empty one, look at it, then switch over; or say clean: true and confirm: ${name} to have what the backup holds replaced here`);
+    if (!confirmed)
+        throw restore_choice_refused(`the database ${name} is not empty: it has ${describeObjects(objects)}`, `say that this one is meant with confirm: ${name}`);
+    const subscriptions = objects.filter((each) => each.kind === 'subscription ');
+    if (clean && subscriptions.length > 0)
+        throw restore_choice_refused(`${name} has ${describeObjects(subscriptions)}, which would go on writing into it`, `detach it first, without touching the publisher's slot:\n${subscriptions.flatMap((each) => detaching(each.name)).join('\n')}`);
+    const target = await readTarget();
+    const existing = new Set([publicSchema, ...target.entries.map(entryKey)]);
+    const selection = selected(toc, wanted, { existing, clean });
+    if (!clean && selection.existing.length > 0)
+        throw restore_choice_refused(`${name} has ${listed(selection.existing)} already`, `rename it there (ALTER TABLE … RENAME TO …) to compare the two, or say clean: true to have it dropped and restored`);
+    const choice = chosen(selection, { mode, clean, occupied: true, census });
+    if (clean)
+        requireRows(choice, existing, name);
+    const obstacles = inTheWay(target.entries, choice.only ?? [], { clean });
+    if (obstacles.length > 0)
+        throw obstructed(name, obstacles);
+    return { ...choice, redefined: clean ? redefined(target.entries, choice.only ?? []) : [] };
+}
+/** A table that would be dropped, and come back empty because the backup, or what was asked of it, has no rows of it. */
+function requireRows({ only = [], census }, existing, name) {
+    const empty = new Set(census.tables.filter((table) => !table.data).map(nameKey));
+    const lost = only.filter((entry) => entry.kind === 'TABLE' &&
+        existing.has(entryKey(entry)) &&
+        empty.has(nameKey({ schema: entry.schema ?? '', name: entry.tag })) &&
+        // Its rows are its partitions'.
+        !/\nPARTITION BY /.test(entry.definition));
+    if (lost.length === 0)
+        return;
+    throw restore_choice_refused(`${name} would lose the rows of ${listed(lost)}: what is restored holds their definitions only`, 'restore the definitions into another database, or take a backup that holds the rows');
+}
+function selected(toc, wanted, target) {
+    try {
+        const whole = wanted.tables.length === 0 && wanted.schemas.length === 0;
+        return whole ? selectAll(toc.entries, target.existing) : archive_selection_select(toc.entries, wanted, target);
+    }
+    catch (error) {
+        if (error instanceof BadSelection || error instanceof BadPattern)
+            throw restore_choice_refused(error.message, 'pgassay show lists what a backup holds');
+        throw error;
+    }
+}
+function chosen({ entries, leftOut }, parts) {
+    const { mode, clean, occupied, census } = parts;
+    const kept = mode === 'full' ? entries : entries.filter((entry) => !dataKinds.has(entry.kind));
+    const only = clean ? inDroppableOrder(kept) : kept;
+    return { only, clean, occupied, census: censusOf(only, census), leftOut, redefined: [] };
+}
+/** The census of these entries alone; large objects of somebody else may be in the target too, and are not counted. */
+function censusOf(entries, census) {
+    const keysOf = (kind) => new Set(entries
+        .filter((entry) => entry.kind === kind)
+        .map((entry) => nameKey({ schema: entry.schema ?? '', name: entry.tag })));
+    const [tables, data, sequences] = [keysOf('TABLE'), keysOf('TABLE DATA'), keysOf('SEQUENCE SET')];
+    const extensions = new Set(entries.filter((entry) => entry.kind === 'EXTENSION').map((entry) => entry.tag));
+    const names = (role) => entries.some(({ owner, kind, definition }) => owner === role || (needsRoles.has(kind) && definition.includes(role)));
+    return {
+        ...census,
+        tables: census.tables
+            .filter((table) => tables.has(nameKey(table)))
+            .map((table) => {
+            const { schema, name } = table;
+            return data.has(nameKey(table)) ? table : { schema, name, rows: 0, archiveRows: 0, data: false };
+        }),
+        sequences: census.sequences.filter((sequence) => sequences.has(nameKey(sequence))),
+        contents: entries.map(({ kind, schema, tag, owner }) => ({ kind, schema, tag, owner })),
+        extensions: census.extensions.filter((each) => extensions.has(each.name)),
+        roles: census.roles.filter(names),
+        largeObjects: null,
+    };
+}
+const needsRoles = new Set(['ACL', 'DEFAULT ACL', 'POLICY']);
+function obstructed(name, obstacles) {
+    const shown = obstacles.slice(0, 20).map(({ entry, why }) => `  ${describeContent(entry)}: ${why}`);
+    if (obstacles.length > 20)
+        shown.push(`  and ${obstacles.length - 20} more`);
+    return restore_choice_refused(`${formatCount(obstacles.length, 'object')} of ${name} stand${obstacles.length === 1 ? 's' : ''} in the way, and ${obstacles.length === 1 ? 'is' : 'are'} not part of what is restored\n${shown.join('\n')}`, 'drop or rename them if they can go, and make them again afterwards; or restore into another database');
+}
+function listed(entries) {
+    const shown = entries.slice(0, 10).map(describeContent).join(', ');
+    return entries.length > 10 ? `${shown} and ${entries.length - 10} more` : shown;
+}
+function detaching(subscription) {
+    const name = sqlWord(subscription);
+    return [
+        `  ALTER SUBSCRIPTION ${name} DISABLE;`,
+        `  ALTER SUBSCRIPTION ${name} SET (slot_name = NONE);`,
+        `  DROP SUBSCRIPTION ${name};`,
+    ];
+}
+function restore_choice_refused(message, hint) {
+    return new Failure('restore', 'badInput', `${message}; nothing was changed`, { hint });
+}
+
+;// CONCATENATED MODULE: ./build/restore-record.js
+
+
+
+
+const recordPattern = /^\d{8}T\d{6}Z(?:-\d+)?\.json$/;
+/** A store that refuses it is a warning: the restore is what it is. */
+async function writeRecord(store, record, log) {
+    const file = record.finishedAt.replace(/[-:]/g, '').replace(/\.\d+Z$/, 'Z');
+    const content = Buffer.from(`${JSON.stringify(record, null, 2)}\n`);
+    try {
+        await putNext(store, `${recordsFolder}/${file}.json`, content);
+    }
+    catch (error) {
+        if (!(error instanceof Failure))
+            throw error;
+        log.warn(`this restore could not be recorded in the store: ${error.message}`);
+    }
+}
+/** Newest first; of one name where one is given. What is no record is passed over. */
+async function readRecords(store, name) {
+    const files = (await store.records()).filter((file) => recordPattern.test(file));
+    const records = await Promise.all(files.map((file) => readRecord(store, `${recordsFolder}/${file}`)));
+    return records
+        .filter((record) => record !== undefined)
+        .filter((record) => name === undefined || record.name === name)
+        .sort((a, b) => Date.parse(b.finishedAt) - Date.parse(a.finishedAt));
+}
+async function readRecord(store, path) {
+    const bytes = await store.read(path);
+    try {
+        return bytes === undefined ? undefined : parseRecord(bytes);
+    }
+    catch (error) {
+        if (error instanceof UnreadableDocument)
+            return undefined;
+        throw error;
+    }
+}
+/** Parses and checks a record. Throws {@link UnreadableDocument}. */
+function parseRecord(bytes) {
+    const value = parseJsonObject(bytes, 'the record');
+    const check = new JsonCheck(value, 'the record');
+    check.text('format', /^pgassay-restore\/1$/);
+    check.text('name', namePattern);
+    check.text('backupId', idPattern);
+    for (const key of ['startedAt', 'finishedAt'])
+        check.time(key);
+    for (const key of ['database', 'by'])
+        check.text(key);
+    const scope = check.object('scope');
+    scope.text('mode');
+    scope.texts('tables');
+    scope.texts('schemas');
+    scope.flag('clean');
+    check.text('result', /^(?:restored|failed)$/);
+    if (!check.isNull('exitCode'))
+        check.count('exitCode');
+    const totals = check.isNull('totals') ? undefined : check.object('totals');
+    for (const key of ['tables', 'rows'])
+        totals?.count(key);
+    if (!check.isNull('safetyBackupId'))
+        check.text('safetyBackupId', idPattern);
+    return value;
+}
+
+;// CONCATENATED MODULE: ./build/safety-backup.js
+
+
+
+
+
+/**
+ * Takes a whole backup of a database that is about to be changed. Its label keeps it from being picked as the latest one,
+ * and from telling the next backup of that name which database it should be of. Throws a `Failure`.
+ */
+async function takeSafetyBackup(request, io) {
+    const { began, ...rest } = io;
+    try {
+        const result = await backup({
+            ...request,
+            label: safetyLabel,
+            scope: { mode: 'full', schemas: [], excludeSchemas: [], tables: [], excludeTables: [], excludeTableData: [] },
+            roles: true,
+            compression: 'auto',
+            census: 'rows',
+            // Whatever the target holds is to be kept, whichever database it is.
+            allowEmpty: true,
+            allowPooler: false,
+            acceptNewDatabase: true,
+            lockWaitMs: 60_000,
+            onBlockedDdl: 'warn',
+            maxReplicaLagMs: 60_000,
+            verifyUpload: 'checksum',
+            dryRun: false,
+            retries: 2,
+            version: release,
+        }, { ...rest, ...(began === undefined ? {} : { began }) });
+        if (result.kind !== 'stored')
+            throw new Error('a backup that is no dry run was not stored');
+        return result.manifest;
+    }
+    catch (error) {
+        if (!(error instanceof Failure) || error.exit === 'cancelled')
+            throw error;
+        const name = displayWord(request.target.database);
+        throw new Failure(error.stage, error.exit, `the safety backup of ${name} failed: ${error.message}`, {
+            hint: `${error.hint === undefined ? '' : `${error.hint}\n`}${name} was not changed; safety-backup: false goes on without one`,
+            cause: error,
+        });
+    }
+}
+
+;// CONCATENATED MODULE: ./build/restore.js
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+const neverTargets = ['postgres', 'template0', 'template1'];
+/** A cancelled process has this long to say what it did. */
+const recordMs = 3000;
+/** A cancelled process is killed soon; an hour's work that failed may take its time to be cleaned up. */
+const undoMs = { cancelled: 2000, failed: 60_000 };
+/**
+ * Restores a backup, or a part of it, into a database that does not exist yet and is created as the source was, is empty,
+ * or, when its name was typed, holds something: then in one transaction, after a backup of what is there if any of it is
+ * dropped. Checks every byte of the archive first, stops at the first error, and counts every table afterwards. Throws a
+ * `Failure` that says what the target holds now; a database and roles that were created here are dropped again unless
+ * pg_restore was done.
+ */
+async function restore(store, backup, config, io) {
+    requireRestorable(backup.manifest, config.target.database, io.log);
+    await requireYoung(store, backup.manifest, config.maxAgeMs);
+    const deadline = new AbortController();
+    const timer = setTimeout(() => {
+        deadline.abort(new Failure('restore', 'timeLimit', `the restore was not done within ${formatSeconds(config.timeoutMs / 1000)}`, {
+            hint: 'give it more with --timeout, or more --jobs',
+        }));
+    }, config.timeoutMs);
+    const signal = AbortSignal.any([io.signal, deadline.signal]);
+    const startedAt = new Date();
+    const restoration = new Restoration(store, backup.manifest, config, { ...io, signal });
+    const record = (end) => recordRestore(backup.manifest, config, { ...end, startedAt, safetyBackupId: restoration.safetyBackupId }, io.log);
+    try {
+        const { tables, rows, ...rest } = await restoration.run();
+        await record({ result: 'restored', exitCode: null, totals: { tables, rows } });
+        return { ...rest, tables, rows };
+    }
+    catch (error) {
+        // What was refused before it began changed nothing.
+        if (restoration.began)
+            await record({ result: 'failed', exitCode: error instanceof Failure ? error.exitCode : 1, totals: null });
+        throw error;
+    }
+    finally {
+        clearTimeout(timer);
+    }
+}
+/** Into the store, whatever became of the run's own connections to it. */
+async function recordRestore({ name, id }, config, { startedAt, ...end }, log) {
+    const { target, wanted, mode, clean, actor, source } = config;
+    const store = openStore(config.store, { signal: AbortSignal.timeout(recordMs), idleMs: recordMs });
+    const times = { startedAt: startedAt.toISOString(), finishedAt: new Date().toISOString() };
+    const scope = { mode, ...wanted, clean };
+    const record = {
+        ...{ format: 'pgassay-restore/1', name, backupId: id, ...times, database: target.database, scope, ...end },
+        ...{ by: actor, source },
+    };
+    await writeRecord(store, record, log);
+}
+/** Before anybody connects. */
+function requireRestorable(manifest, database, log) {
+    if (neverTargets.includes(database))
+        throw new Failure('restore', 'badInput', `${database} is the server's own database and is never restored into`, {
+            hint: 'name another database in the target URL; one that does not exist is created',
+        });
+    if (manifest.series === 'data-only' || manifest.scope.mode === 'data-only')
+        throw new Failure('restore', 'badInput', `${manifest.name}/${manifest.id} holds rows only, and no definitions of the tables they belong to`, {
+            hint: 'restore a full or schema-only backup first, then load the rows with the stock pg_restore --data-only (pgassay fetch gives the archive)',
+        });
+    if (!manifest.selfContained)
+        log.warn('this backup holds a part of its database: objects that need something outside of it cannot be restored alone');
+}
+async function requireYoung(store, { name, id, createdAt }, maxAgeMs) {
+    const now = await store.now();
+    if (maxAgeMs === undefined || now.getTime() - Date.parse(createdAt) <= maxAgeMs)
+        return;
+    throw new Failure('locate', 'badInput', `${name}/${id} is of ${formatTime(createdAt)}, ${formatAge(createdAt, now)}; max-age allows ${formatSeconds(maxAgeMs / 1000)}`, { hint: 'take a newer backup (pgassay list), or allow an older one with max-age' });
+}
+class Restoration {
+    #store;
+    #manifest;
+    #config;
+    #io;
+    #target;
+    #roles = new TargetRoles();
+    #started = Date.now();
+    #application = `pgassay ${(0,external_node_crypto_.randomBytes)(3).toString('hex')}`;
+    #choice;
+    #safety;
+    /** What a transaction makes anew, and which relations had these names before it. */
+    #relations = [];
+    #before = '';
+    #state = 'before';
+    constructor(store, manifest, config, io) {
+        this.#store = store;
+        this.#manifest = manifest;
+        this.#config = config;
+        this.#io = io;
+        this.#target = new Target({
+            connection: config.target,
+            applicationName: `${this.#application} restore`,
+            onRunner: config.machine.onRunner,
+            log: io.log,
+            signal: io.signal,
+        });
+    }
+    /** Whether anything was, or may have been, done to the target. */
+    get began() {
+        return this.#safety !== undefined || this.#choice !== undefined;
+    }
+    get safetyBackupId() {
+        return this.#safety?.id ?? null;
+    }
+    async run() {
+        const { signal } = this.#io;
+        const closeSessions = () => void this.#target.closeAll();
+        signal.addEventListener('abort', closeSessions, { once: true });
+        try {
+            return await withPrivateFolder(this.#config.machine, (folder) => this.#run(folder));
+        }
+        catch (error) {
+            throw this.#withSafety(this.#told(error, await this.#leave()));
+        }
+        finally {
+            signal.removeEventListener('abort', closeSessions);
+            await this.#target.closeAll();
+        }
+    }
+    async #run(folder) {
+        const { log, signal } = this.#io;
+        const census = await readCensus(this.#store, this.#manifest);
+        const programs = await programsFor(this.#manifest, this.#config, this.#config.machine, this.#io);
+        const warning = restoreSecurityWarning(programs.version);
+        if (warning !== undefined && !this.#config.acceptClientRisk)
+            log.warn(`${warning}; accept-client-risk: true stops this warning`);
+        const archive = await checkedArchive(this.#store, this.#manifest, folder, signal);
+        try {
+            const { choice, keepOwners } = await this.#fill({ programs, folder, archive, census });
+            this.#state = 'restored';
+            const session = await this.#target.reopen();
+            await this.#roles.settle(session, log);
+            const { compared, unread } = await this.#compare(session, choice.census);
+            this.#state = 'equal';
+            if (this.#isWhole && !choice.occupied)
+                await this.#finishDatabase(session, archive, keepOwners);
+            if (choice.only !== undefined && keepOwners)
+                await this.#settleGrants(session, choice.only);
+            return {
+                manifest: this.#manifest,
+                tables: compared.length,
+                rows: compared.reduce((rows, table) => rows + (table.found ?? 0), 0),
+                compared,
+                uncounted: unread.filter((each) => each.kind === 'table').length,
+                seconds: (Date.now() - this.#started) / 1000,
+                createdDatabase: this.#target.created,
+                createdRoles: this.#roles.created,
+                safetyBackup: this.#safety,
+            };
+        }
+        finally {
+            await archive.file.close();
+        }
+    }
+    /** Prepares the target and runs pg_restore, once more with one job when several got into each other's way. */
+    async #fill(source) {
+        try {
+            return await this.#fillOnce(source, this.#config.jobs);
+        }
+        catch (error) {
+            if (!(error instanceof JobsDeadlocked) || !this.#target.created)
+                throw error;
+            const left = await this.#leave();
+            if (!this.#target.restart())
+                throw error;
+            this.#io.signal.throwIfAborted();
+            this.#io.log.notice(`${error.message}: two of its jobs waited for each other; ${left}, once more with one job`);
+            this.#state = 'before';
+            return this.#fillOnce(source, 1);
+        }
+    }
+    async #fillOnce(source, jobs) {
+        const prepared = await this.#prepare(source);
+        this.#state = 'restoring';
+        await this.#restore(source, jobs, prepared);
+        return prepared;
+    }
+    /** Everything that can be known to fail is found out here. No session of ours is left idle while pg_restore runs. */
+    async #prepare(source) {
+        const { database } = this.#manifest;
+        const extensions = this.#isWhole ? source.census.extensions : [];
+        let session = await this.#target.open(database, (each) => requireServer(each, database, extensions));
+        let choice = await this.#choose(session, source);
+        if (choice.clean && this.#safety === undefined && this.#config.safetyBackup) {
+            await this.#target.close(session);
+            await this.#takeSafetyBackup();
+            session = await this.#target.reopen();
+            // A partition that somebody added meanwhile would go with its parent.
+            choice = await this.#choose(session, source);
+        }
+        this.#choice = choice;
+        await this.#announce(session, choice);
+        const relations = (choice.only ?? []).filter((entry) => entry.kind === 'TABLE' || entry.kind === 'VIEW');
+        this.#relations = relations.map(({ schema, tag }) => ({ schema: schema ?? '', name: tag }));
+        this.#before = await readRelationIds(session, this.#relations);
+        const keepOwners = await this.#roles.prepare(session, choice.census, this.#config.owners, this.#io.log);
+        await this.#target.close(session);
+        return { choice, keepOwners };
+    }
+    async #choose(session, { folder, archive, census }) {
+        const config = this.#config;
+        const { database } = config.target;
+        if (!this.#target.created)
+            await requireAnother(session, this.#manifest.database, { name: database, confirmed: config.confirmed });
+        const objects = this.#target.created ? [] : await objectsOf(session);
+        return restore_choice_choose({ ...config, database }, { toc: archive.toc, census }, objects, async () => {
+            const { version } = await readServerFacts(session);
+            const programs = await programsOfMajor(version.major, false, config, config.machine, this.#io);
+            const environment = await this.#environment(programs, folder, 'pg_dump');
+            return readContents(programs, environment, database, this.#io.signal).catch((error) => {
+                if (!(error instanceof Failure))
+                    throw error;
+                throw new Failure('restore', 'privilege', error.message, {
+                    hint: `to see what stands in the way, this role has to be able to lock and read every table of ${displayWord(database)}; nothing was changed`,
+                    cause: error,
+                });
+            });
+        });
+    }
+    async #takeSafetyBackup() {
+        const config = this.#config;
+        const { log, signal, began, safe } = this.#io;
+        const { name } = this.#manifest;
+        log.info(`a safety backup of ${displayWord(config.target.database)} first, under ${name} with the label pre-restore`);
+        this.#safety = await takeSafetyBackup({ ...config, name }, { log, signal, began });
+        safe?.(this.#safety.id);
+        const { tables, rows } = this.#safety.totals;
+        log.notice(`safety backup ${name}/${this.#safety.id}: ${formatCount(tables, 'table')}, ${formatCount(rows, 'row')}; what is written from now on is not in it`);
+    }
+    /** Which way it goes, said before it does. */
+    async #announce(session, { only, clean, occupied, leftOut, redefined }) {
+        const { log } = this.#io;
+        if (redefined.length > 0)
+            log.warn(`changed since the backup, and put back to what it says, without what was added: ${listed(redefined)}`);
+        if (leftOut.length > 0) {
+            const lines = leftOut.slice(0, 20).map((entry) => `  ${describeContent(entry)}`);
+            if (leftOut.length > 20)
+                lines.push(`  and ${leftOut.length - 20} more`);
+            log.warn(`left out, because the target lacks something that they need:\n${lines.join('\n')}`);
+        }
+        if (only === undefined || !occupied)
+            return;
+        const others = await countOthers(session);
+        const name = displayWord(this.#config.target.database);
+        log.notice(`${formatCount(only.length, 'item')} of the archive ${clean ? 'replace what is there of them' : 'are added'}, with one job in one transaction: until it ends, and if it fails, ${name} is as it was${others === 0 ? '' : `; it waits for ${formatCount(others, 'other session')} that may hold locks there`}`);
+    }
+    async #restore({ programs, folder, archive }, jobs, { choice, keepOwners }) {
+        const { only, clean, census } = choice;
+        await restoreArchive({
+            programs,
+            environment: await this.#environment(programs, folder, 'pg_restore'),
+            database: this.#config.target.database,
+            archive,
+            jobs,
+            keepOwners,
+            oneTransaction: this.#atomic,
+            only: only && { list: only.map((entry) => entry.dumpId), folder, clean },
+            names: census.contents.flatMap((entry) => [entry.tag, entry.schema ?? '']),
+        }, this.#io);
+    }
+    #environment(programs, folder, purpose) {
+        return childEnvironment(this.#config.target, this.#target.server, folder, {
+            applicationName: `${this.#application} ${purpose}`,
+            ...(programs.libraryPath === undefined ? {} : { libraryPath: programs.libraryPath }),
+        });
+    }
+    get #isWhole() {
+        const { tables, schemas } = this.#config.wanted;
+        return tables.length === 0 && schemas.length === 0;
+    }
+    /** A database that was created here can be dropped, so its restore need not be one transaction. */
+    get #atomic() {
+        return this.#choice?.only !== undefined || (!this.#target.created && this.#config.jobs === 1);
+    }
+    async #compare(session, census) {
+        const { state, unread } = await readRestored(session, census, { harmless: false });
+        const without = new Set(unread.map((each) => `${each.kind} ${nameKey(each)}`));
+        const { compared, findings } = compareRestored({
+            ...census,
+            tables: census.tables.filter((table) => !without.has(`table ${nameKey(table)}`)),
+            sequences: census.sequences.filter((sequence) => !without.has(`sequence ${nameKey(sequence)}`)),
+        }, state);
+        if (findings.length > 0)
+            throw new Failure('restore', 'restore', `the restored database is not what was backed up\n${describeFindings(findings)}`, {
+                hint: `${displayWord(this.#config.target.database)} is kept: do not use it before you have looked at it; verify the backup (pgassay verify) and look for triggers or rules that change rows`,
+            });
+        if (unread.length > 0) {
+            const lines = unread.slice(0, 10).map((each) => `  ${each.kind} ${displayName(each)}: ${each.reason}`);
+            if (unread.length > 10)
+                lines.push(`  and ${unread.length - 10} more`);
+            this.#io.log.warn(`restored, but this role may not read them to compare:\n${lines.join('\n')}`);
+        }
+        const uncounted = census.tables
+            .filter((table) => without.has(`table ${nameKey(table)}`))
+            .map(({ schema, name, rows }) => {
+            return { schema, name, object: displayName({ schema, name }), recorded: rows, found: undefined };
+        });
+        return { compared: [...compared, ...uncounted], unread };
+    }
+    /** Settings, grants and comment of the database itself: applied to one created here, told for one that was there. */
+    async #finishDatabase(session, { toc }, keepOwners) {
+        const statements = databaseStatements(toc);
+        const wanted = statements.filter((each) => keepOwners || !each.grants);
+        const left = this.#target.created
+            ? await applyToDatabase(session, this.#config.target.database, wanted)
+            : statements.map((each) => each.title);
+        if (left.length === 0)
+            return;
+        const why = this.#target.created
+            ? 'this role may not set them'
+            : 'the database was there before, and these belong to whoever made it';
+        this.#io.log.warn(`of the database itself, these are not as in the backup: ${[...new Set(left)].join(', ')} (${why})`);
+    }
+    /** Grants as in the backup, whatever this database's default privileges made of them. */
+    async #settleGrants(session, only) {
+        const { changed, left } = await settleDefaultGrants(session, only);
+        const lines = (grants) => [...grants.slice(0, 10), ...(grants.length > 10 ? [`and ${grants.length - 10} more`] : [])]
+            .map((each) => `\n  ${each}`)
+            .join('');
+        const what = "this database's default privileges give new objects other grants than the backup has";
+        if (changed.length > 0)
+            this.#io.log.notice(`${what}; set as they were:${lines(changed)}`);
+        if (left.length > 0)
+            this.#io.log.warn(`${what}, and this role may not set them as they were:${lines(left)}`);
+    }
+    /** Cleans up after a failure and says, in half a sentence, what the target holds now. */
+    async #leave() {
+        const { log, signal } = this.#io;
+        const name = displayWord(this.#config.target.database);
+        if (this.#state === 'equal')
+            return `${name} is restored and every table compared`;
+        if (this.#state === 'restored')
+            this.#roles.remind(log);
+        if (this.#state === 'restored')
+            return `${name} is kept: pg_restore was done, and the comparison was not`;
+        const budget = signal.aborted ? undoMs.cancelled : undoMs.failed;
+        const began = this.#state === 'restoring';
+        if (!began && !this.#target.created && !this.#roles.hasTraces)
+            return this.#target.untouched();
+        let after;
+        const told = await this.#target.undo(budget, async (session) => {
+            // A pg_restore that had to be killed leaves its sessions behind until the server notices.
+            if (began)
+                await endSessions(session, `${this.#application} pg_restore`).catch(() => { });
+            if (began && !this.#target.created && this.#relations.length > 0)
+                after = await readRelationIds(session, this.#relations);
+            if (after === undefined || after === this.#before)
+                await this.#roles.drop(session, log);
+        });
+        if (told !== '')
+            return told;
+        if (!began)
+            return 'nothing was restored';
+        if (after !== undefined && after !== this.#before)
+            return `${name} is kept: pg_restore had committed, and the comparison was not made`;
+        if (this.#choice?.occupied === true)
+            return after === undefined && this.#relations.length > 0
+                ? `${name} could not be asked: it is as it was before, unless the transaction was committed in its last moment`
+                : `it was rolled back, ${name} is as it was before`;
+        return this.#atomic
+            ? `it was rolled back, ${name} is as empty as before`
+            : `${name} now holds part of the backup: empty it, or use another database, before trying again`;
+    }
+    /** Whatever became of the target, what it held before is somewhere. */
+    #withSafety(failure) {
+        if (this.#safety === undefined)
+            return failure;
+        const { stage, exit, message, hint, cause } = failure;
+        const before = `what it held before is in the safety backup ${this.#safety.name}/${this.#safety.id}`;
+        return new Failure(stage, exit, message, { hint: hint === undefined ? before : `${hint}\n${before}`, cause });
+    }
+    /** The error with what is left of the restore; row values are in none of them. */
+    #told(error, left) {
+        const { signal } = this.#io;
+        if (signal.aborted) {
+            const reason = signal.reason instanceof Failure ? signal.reason : cancelled('restore');
+            const message = reason.exit === 'cancelled' ? 'cancelled' : reason.message;
+            const hint = reason.exit === 'cancelled' ? 'run it again when you are ready' : reason.hint;
+            return new Failure('restore', reason.exit, `${message}; ${left}`, { hint, cause: error });
+        }
+        if (this.#state === 'restored' && !(error instanceof Failure && error.exit === 'restore'))
+            return new Failure('restore', 'restore', `the restored database could not be compared: ${restore_said(error)}`, {
+                hint: `${left}; do not use it before you have counted its tables, or restore again into another database`,
+                cause: error,
+            });
+        if (error instanceof Failure) {
+            if (error.hint !== undefined || error.stage !== 'restore') {
+                if (this.#target.created)
+                    this.#io.log.info(left);
+                return error;
+            }
+            const next = error instanceof JobsDeadlocked ? 'run it again with --jobs 1' : 'correct the cause and run it again';
+            return new Failure('restore', error.exit, error.message, {
+                hint: `${left}; ${next}`,
+                cause: error.cause,
+            });
+        }
+        if (!isDatabaseError(error))
+            throw error;
+        return new Failure('restore', 'restore', `the target server refused a statement: ${restore_said(error)}`, {
+            hint: left,
+            cause: error,
+        });
+    }
+}
+function restore_said(error) {
+    if (error instanceof Failure)
+        return error.message;
+    return isDatabaseError(error) ? reduceMessage(error.message) : 'the connection broke';
+}
+
+;// CONCATENATED MODULE: ./build/restore-inputs.js
+
+
+
+
+
+/** Every input of a restore; a test holds restore/action.yml and the command line to this list. */
+const restoreInputs = [
+    ...storeInputs,
+    'name',
+    'backup',
+    'max-age',
+    'target-url',
+    'tables',
+    'schemas',
+    'mode',
+    'clean',
+    'confirm',
+    'safety-backup',
+    'jobs',
+    'owners',
+    'accept-client-risk',
+    'client-bin',
+    'install-client',
+    'timeout',
+    'stall-timeout',
+    'tls-ca',
+    'tls-client-cert',
+    'tls-client-key',
+];
+/** Inputs of the contract that belong to later releases. */
+const laterRestoreInputs = [
+    'allow-plaintext-artifact',
+    'verify-key',
+    'accept-moved',
+    'decrypt-identity',
+    'decrypt-passphrase',
+    'encrypt-to',
+    'encrypt-passphrase',
+    'signing-key',
+    'retries',
+];
+/** Inputs to one readonly request. Throws a `Failure` that lists every problem of every input. */
+function readRestore(read, { machine, source, actor, identity }, known = []) {
+    const inputs = new Inputs(read);
+    inputs.add(known);
+    for (const name of laterRestoreInputs)
+        if (inputs.optional(name) !== undefined)
+            inputs.problem(name, 'is not part of this release', 'take it out; nothing is taken for granted that was not done');
+    const store = readStore(inputs, identity);
+    const parsed = parseSelector(inputs.optional('backup') ?? 'latest');
+    if ('problem' in parsed)
+        inputs.problem('backup', parsed.problem);
+    const target = readTarget(inputs, 'target-url');
+    const confirm = inputs.optional('confirm');
+    if (confirm !== undefined && target !== undefined && confirm !== target.database)
+        inputs.problem('confirm', `${confirm} is not the name of the target database, ${target.database}`, 'look at the target URL again, and say the name of the database that may be changed');
+    const config = {
+        maxAgeMs: inputs.optional('max-age') === undefined ? undefined : inputs.duration('max-age', '1d', '36500d'),
+        wanted: { tables: inputs.patterns('tables'), schemas: inputs.patterns('schemas') },
+        mode: readMode(inputs),
+        clean: inputs.flag('clean', false),
+        safetyBackup: inputs.flag('safety-backup', true),
+        store,
+        source,
+        actor,
+        confirmed: confirm !== undefined,
+        jobs: inputs.integer('jobs', Math.min(16, (0,external_node_os_.availableParallelism)()), 1, 64),
+        owners: inputs.choice('owners', ['auto', 'keep', 'drop'], 'auto'),
+        acceptClientRisk: inputs.flag('accept-client-risk', false),
+        clientBin: inputs.optional('client-bin'),
+        installClient: inputs.flag('install-client', true),
+        timeoutMs: inputs.duration('timeout', '5h', '120h'),
+        machine,
+    };
+    const stallMs = inputs.duration('stall-timeout', '5m', '24h');
+    if (config.wanted.tables.length > 0 && config.wanted.schemas.length > 0)
+        inputs.problem('tables', 'and schemas are both given', 'give one of them; a table pattern can name its schema: sales.*');
+    if (config.clean && confirm === undefined)
+        inputs.problem('confirm', 'is needed with clean', 'say the name of the database in which something may be dropped');
+    inputs.finish();
+    if (target === undefined || 'problem' in parsed)
+        throw new Error('a problem with an input that nobody told');
+    return {
+        config: { ...config, target, stallMs },
+        idleMs: Math.min(stallMs, 60_000),
+        name: inputs.optional('name'),
+        selector: parsed.selector,
+    };
+}
+function readMode(inputs) {
+    const mode = inputs.choice('mode', ['full', 'schema-only', 'data-only'], 'full');
+    if (mode !== 'data-only')
+        return mode;
+    inputs.problem('mode', 'data-only is not part of this release', 'rows of tables that are there: pg_restore --data-only');
+    return 'full';
+}
+
+;// CONCATENATED MODULE: ./build/action/restore.js
+
+
+
+
+
+
+
+
+
+
+
+
+
+/** The action `pgassay/pgassay/restore`: recovery. */
+function runRestore() {
+    return runAction(async (run) => {
+        refuseWindows();
+        reportUnknown([...restoreInputs, ...laterRestoreInputs], run.log);
+        await withStepFolder((temporary) => recover(restore_readRequest(run.secrets, temporary), run));
+    });
+}
+async function recover({ config, idleMs, name, selector }, run) {
+    const { log, secrets, signal } = run;
+    for (const notice of config.target.notices)
+        log.notice(notice);
+    const opened = openStore(config.store, { signal, idleMs });
+    const { backup } = await locate(opened, { name, selector }, log);
+    setOutput('backup-id', backup.manifest.id);
+    setOutput('safety-backup-id', '');
+    const restored = await log.group('Restore', () => restore(opened, backup, config, {
+        log,
+        signal,
+        began: (id) => saveUnfinished(backup.manifest.name, id),
+        safe: (id) => setOutput('safety-backup-id', id),
+    }));
+    const report = { ...restored, database: displayWord(config.target.database) };
+    for (const [output, value] of Object.entries({
+        tables: report.tables,
+        rows: report.rows,
+        'duration-seconds': Math.round(report.seconds * 10) / 10,
+    }))
+        setOutput(output, String(value));
+    log.info(restoreText(report));
+    await writeSummary(secrets.redact(restoreSummary(report, await opened.now(), repositoryIsPrivate())), log);
+}
+/** Reads the inputs and hides the secrets among them, before anything is logged, also when they are wrong. */
+function restore_readRequest(secrets, temporary) {
+    const url = input('target-url') ?? '';
+    hideSecretInputs(secrets);
+    try {
+        const inputs = new Inputs(input);
+        const read = withPemFiles(input, inputs);
+        const surroundings = {
+            machine: { ...machineOf(process.env), temporary },
+            source: sourceOf(process.env),
+            actor: actorOf(process.env),
+            identity: identityOf(process.env),
+        };
+        const request = readHiding(secrets, url, () => readRestore(read, surroundings, inputs.problems));
+        const { target } = request.config;
+        for (const secret of secretsOf(url, target))
+            secrets.add(secret);
+        for (const word of [...publicWordsOf(target), request.name, publicWordOf(request.config.store)])
+            secrets.spare(word);
+        return request;
+    }
+    finally {
+        maskAll(secrets);
+    }
+}
+/** After the job: removes what a killed run left. Never fails the job. */
+async function runRestorePost() {
+    try {
+        await removeStepFolder();
+        await discardUnfinished();
+    }
+    catch (error) {
+        warning(`cleaning up after the restore failed: ${error.message}`);
+    }
+}
+
+;// CONCATENATED MODULE: ./build/report/restore-test.js
+
+
+
+const restore_test_levels = {
+    content: 'the rows of every table and the digest of their values',
+    rows: 'the number of rows of every table',
+    schema: 'definitions only, as the backup holds no rows',
+};
+/** For a terminal: the verdict, then what it rests on. */
+function restoreTestText(report) {
+    const { manifest, proof, restoreSeconds, location } = report;
+    const lines = [`${manifest.name}/${manifest.id} ${restore_test_verdictOf(report)}`];
+    if (proof.result === 'passed')
+        lines.push(`  compared  ${restore_test_levels[proof.level]}, sequences, how many large objects, every object with its owner`);
+    lines.push(`  took      ${formatSeconds(restoreSeconds)} to download and restore${limitOf(proof)}; ${timesOf(proof)}`);
+    for (const each of proof.leftOut)
+        lines.push(`  left out  ${each}`);
+    for (const each of proof.notes)
+        lines.push(`  note      ${each}`);
+    if (location !== undefined)
+        lines.push(`  proof     ${location}`);
+    return lines.join('\n');
+}
+function restore_test_verdictOf({ proof, tables, rows }) {
+    if (proof.result === 'failed')
+        return `did not pass its restore test: ${formatCount(proof.findings.length, 'finding')}`;
+    return `restores: ${formatCount(tables, 'table')}, ${formatCount(rows, 'row')}, all as recorded`;
+}
+function limitOf({ maxRestoreSeconds }) {
+    return maxRestoreSeconds === null ? '' : ` of the ${formatSeconds(maxRestoreSeconds)} allowed`;
+}
+function timesOf({ timings }) {
+    return Object.entries(timings)
+        .map(([phase, took]) => `${phase} ${formatSeconds(took)}`)
+        .join(', ');
+}
+const restore_test_mostFindings = 200;
+/**
+ * The job summary: the verdict in its first line, then the findings, then how to see them again, and the `earlier` tests
+ * of the same name's backups, newest first. Without `details` it holds no name out of the database and no count.
+ */
+function restoreTestSummary(report, earlier, { now, details }) {
+    const { manifest, proof, restoreSeconds, command, location, store } = report;
+    const passed = proof.result === 'passed';
+    const taken = `backup of ${formatTime(manifest.createdAt)} (${formatAge(manifest.createdAt, now)})`;
+    const counts = passed
+        ? `${formatCount(report.tables, 'table')}, ${formatCount(report.rows, 'row')} · `
+        : `${formatCount(proof.findings.length, 'finding')} · `;
+    const size = formatBytes(manifest.files[0]?.bytes ?? 0);
+    return [
+        `### ${markdown(manifest.name)}: the ${taken} ${passed ? 'restores' : 'did not pass its restore test'}`,
+        '',
+        `${details ? counts : ''}${formatSeconds(restoreSeconds)} to download and restore${limitOf(proof)} · PostgreSQL ${manifest.database.serverVersion} → ${proof.server || 'not restored'}`,
+        '',
+        `| backup |${details ? ' size |' : ''} compared |`,
+        `|---|${details ? '---:|' : ''}---|`,
+        `| ${code(`${manifest.name}/${manifest.id}`)} |${details ? ` ${size} |` : ''} ${passed ? `${restore_test_levels[proof.level]}, sequences, how many large objects, every object with its owner` : 'see below'} |`,
+        '',
+        ...(passed ? [] : failedLines(report, details)),
+        '<details><summary>See it again on a machine of your own</summary>',
+        '',
+        fenced('sh', [command(details ? store : "'…'")]),
+        '',
+        '</details>',
+        '',
+        ...historyLines(earlier, now),
+        '<details><summary>Details</summary>',
+        '',
+        `Timings: ${timesOf(proof)}. ${location === undefined ? 'The proof could not be written.' : details ? `Proof: ${code(location)}.` : 'The proof lies beside the backup.'}`,
+        '',
+        ...(details ? named('Left out, because it would have reached out of the scratch server:', proof.leftOut) : []),
+        ...(details ? named('Notes:', proof.notes) : []),
+        '</details>',
+        '',
+    ].join('\n');
+}
+function historyLines(earlier, now) {
+    if (earlier.length === 0)
+        return [];
+    return [
+        '<details><summary>Earlier restore tests</summary>',
+        '',
+        '| tested | backup | result | download and restore |',
+        '|---|---|---|---:|',
+        ...earlier.map((proof) => `| ${formatAge(proof.testedAt, now)} | ${code(proof.backupId)} | ${proof.result} | ${formatSeconds(restoreSeconds(proof.timings))} |`),
+        '',
+        '</details>',
+        '',
+    ];
+}
+function failedLines({ proof, hint }, details) {
+    const meaning = 'This backup is no proof of recovery. Older backups are kept until retention removes them: do not shorten it now.';
+    if (!details)
+        return [
+            'What was found names objects of the database and is withheld here: the repository is public, or may be, or `alert-details` is `false`. The log and the findings file have it; `alert-details: true` shows it.',
+            '',
+            meaning,
+            '',
+        ];
+    const rest = proof.findings.length - restore_test_mostFindings;
+    return [
+        '| object | expected | found |',
+        '|---|---|---|',
+        ...proof.findings
+            .slice(0, restore_test_mostFindings)
+            .map((each) => `| ${code(each.object)} | ${code(each.expected)} | ${code(each.found)} |`),
+        '',
+        ...(rest > 0 ? [`and ${formatCount(rest, 'more finding')}, in the findings file`, ''] : []),
+        meaning,
+        '',
+        ...(hint === undefined ? [] : [`What to do: ${markdown(hint)}`, '']),
+    ];
+}
+function named(title, items) {
+    return items.length === 0 ? [] : [title, '', ...items.map((item) => `- ${code(item)}`), ''];
 }
 
 ;// CONCATENATED MODULE: ./build/checks.js
@@ -84335,93 +86283,6 @@ async function readsOurFiles(server, folder) {
         await server.close(session);
         await (0,promises_.rm)(path, { force: true });
     }
-}
-
-;// CONCATENATED MODULE: ./build/postgres/target-database.js
-
-
-
-/** Undefined: this server has no database of that name. */
-async function identify(session, name) {
-    const [row] = await session.query('SELECT oid::text AS oid FROM pg_catalog.pg_database WHERE datname = $1', [name]);
-    if (row === undefined)
-        return undefined;
-    const system = await session
-        .query('SELECT system_identifier::text AS id FROM pg_catalog.pg_control_system()')
-        .catch((error) => {
-        if (isDatabaseError(error))
-            return [];
-        throw error;
-    });
-    return { name, oid: row.oid, system: system[0]?.id ?? null };
-}
-function isMissingDatabase(error) {
-    return error instanceof Failure && error.cause instanceof Error && error.cause.message === 'SQLSTATE 3D000';
-}
-/** The connection ended before the server answered: the database may be there, and nobody knows which it is. */
-class CreationUnknown extends Error {
-}
-/**
- * Creates the database as the source was: encoding, locale, its provider and rules. Throws a `Failure` when the server
- * refuses and {@link CreationUnknown} when it did not answer.
- */
-async function createDatabase(maintenance, name, source) {
-    try {
-        await maintenance.query(`CREATE DATABASE ${quoteName(name)} TEMPLATE template0 ENCODING ${literal(source.encoding)}${localeOf(source)}`);
-        const created = await identify(maintenance, name);
-        if (created !== undefined)
-            return created;
-    }
-    catch (error) {
-        if (!isDatabaseError(error))
-            throw new CreationUnknown('no answer', { cause: error });
-        throw target_database_refusal(error, error.code, name, source);
-    }
-    throw new Failure('restore', 'restore', `the database ${displayWord(name)} is gone again right after its creation`);
-}
-function target_database_refusal(error, code, name, source) {
-    if (code === '42501')
-        return new Failure('restore', 'privilege', `this role may not create the database ${displayWord(name)}`, {
-            hint: 'let somebody who may create it, then restore into the empty database',
-            cause: error,
-        });
-    return new Failure('restore', 'restore', `the database ${displayWord(name)} could not be created: ${reduceMessage(error.message)}`, {
-        hint: `the source has encoding ${source.encoding} and collation ${source.collation}; create the database yourself with what this server has, then restore into it`,
-        cause: error,
-    });
-}
-/** Backups of before lcCollate was recorded name one locale, which stands for both categories. */
-function localeOf(source) {
-    const [, provider, locale = ''] = /^(icu|builtin):(.*)$/s.exec(source.collation) ?? [];
-    const collate = source.lcCollate ?? (provider === undefined ? source.collation : undefined);
-    const ctype = source.lcCtype ?? collate;
-    let clauses = '';
-    if (provider !== undefined)
-        clauses += ` LOCALE_PROVIDER ${provider} ${provider === 'icu' ? 'ICU_LOCALE' : 'BUILTIN_LOCALE'} ${literal(locale)}`;
-    if (provider === 'icu' && source.icuRules !== undefined)
-        clauses += ` ICU_RULES ${literal(source.icuRules)}`;
-    if (collate !== undefined)
-        clauses += ` LC_COLLATE ${literal(collate)}`;
-    if (ctype !== undefined)
-        clauses += ` LC_CTYPE ${literal(ctype)}`;
-    return clauses;
-}
-function literal(text) {
-    const quoted = `'${text.replaceAll("'", "''").replaceAll('\\', '\\\\')}'`;
-    return text.includes('\\') ? ` E${quoted}` : quoted;
-}
-/** Drops that very database, with every session in it. `another`: what has its name now is not it, and stays. */
-async function dropDatabase(maintenance, database) {
-    const found = await identify(maintenance, database.name);
-    if (found === undefined)
-        return 'gone';
-    if (!isSame(found, database))
-        return 'another';
-    await maintenance.query(`DROP DATABASE ${quoteName(database.name)} WITH (FORCE)`);
-    return 'dropped';
-}
-function isSame(a, b) {
-    return a.oid === b.oid && a.system === b.system;
 }
 
 ;// CONCATENATED MODULE: ./build/postgres/scratch.js
@@ -85636,7 +87497,7 @@ function bytesOf(path, compressed, signal) {
     return file.pipe(plain);
 }
 /** Done beforehand by the superuser, or of the server and not of this database. */
-const elsewhere = /^(?:CREATE EXTENSION|COMMENT ON EXTENSION|CREATE SCHEMA|ALTER SCHEMA \S+ OWNER TO|(?:CREATE|ALTER|DROP|COMMENT ON) DATABASE|(?:GRANT|REVOKE) .* ON DATABASE|SET default_tablespace|SET client_encoding)\b/i;
+const script_restore_elsewhere = /^(?:CREATE EXTENSION|COMMENT ON EXTENSION|CREATE SCHEMA|ALTER SCHEMA \S+ OWNER TO|(?:CREATE|ALTER|DROP|COMMENT ON) DATABASE|(?:GRANT|REVOKE) .* ON DATABASE|SET default_tablespace|SET client_encoding)\b/i;
 /** They would reach another server, or hold its passwords. */
 const script_restore_dangerous = /^(?:(?:CREATE|ALTER|COMMENT ON|DROP) (?:SUBSCRIPTION|PUBLICATION|USER MAPPING))\b/i;
 /**
@@ -85673,7 +87534,7 @@ async function runScript(session, script, { signal, log }) {
                 });
             if (part.kind !== 'statement' || isCopy(part.text))
                 continue;
-            if (elsewhere.test(part.text) || script_restore_dangerous.test(part.text))
+            if (script_restore_elsewhere.test(part.text) || script_restore_dangerous.test(part.text))
                 continue;
             await attempt(part.text, () => session.query(part.text));
         }
@@ -86644,7 +88505,7 @@ async function foreignDump(path, name, choice, machine, io) {
         io.log.warn(warning);
     const archive = await withPrivateFolder(machine, (folder) => readArchiveAt(programs, { path, toc: found.toc }, folder, io.signal));
     const { toc } = archive;
-    const census = censusOf(archive);
+    const census = foreign_dump_censusOf(archive);
     const definitions = toc.entries.some((entry) => entry.kind === 'TABLE');
     const mode = archive.tables.size === 0 ? 'schema-only' : definitions ? 'full' : 'data-only';
     const database = { name: toc.databaseName, encoding: toc.encoding, ...toc_facts_localeOf(toc) };
@@ -86786,7 +88647,7 @@ function foreign_dump_versionIn(text, path) {
         throw unusable(path, 'an archive that does not say which pg_dump wrote it');
     return version;
 }
-function censusOf(archive) {
+function foreign_dump_censusOf(archive) {
     const { toc } = archive;
     const tables = toc.entries
         .filter(({ kind, oid }) => kind === 'TABLE' || (kind === 'TABLE DATA' && !archive.defined.has(oid)))
@@ -86907,14 +88768,17 @@ function hideStoreSecrets({ flags, secrets }) {
             secrets.add(value);
     }
 }
-/** The store the flags name, and everything in it that they let in. */
-async function openCatalog(terminal) {
+/** The store the flags name, and the name they give, whether it is there or not. */
+function openNamed(terminal) {
     const inputs = new Inputs(terminal.flags.read);
     hideStoreSecrets(terminal);
     const choice = readStore(inputs, identityOf(terminal.variables));
     inputs.finish();
-    const store = openStore(choice, { signal: terminal.signal });
-    const wanted = inputs.optional('name');
+    return { store: openStore(choice, { signal: terminal.signal }), name: inputs.optional('name') };
+}
+/** The store the flags name, and everything in it that they let in. */
+async function openCatalog(terminal) {
+    const { store, name: wanted } = openNamed(terminal);
     const name = wanted === undefined ? undefined : await requireName(store, wanted);
     return { store, catalog: await readCatalog(store, name) };
 }
@@ -87511,27 +89375,9 @@ function commandHelp(command) {
     ].join('\n');
 }
 
-;// CONCATENATED MODULE: ./build/report/table.js
-/** A plain table for a terminal: columns padded to their widest cell, the given ones to the right. */
-function table(head, rows, right = []) {
-    const all = [head, ...rows];
-    const widths = head.map((_, column) => Math.max(...all.map((row) => width(row[column] ?? ''))));
-    return all
-        .map((row) => row
-        .map((cell, column) => {
-        const gap = ' '.repeat((widths[column] ?? 0) - width(cell));
-        return right.includes(column) ? gap + cell : cell + gap;
-    })
-        .join('  ')
-        .trimEnd())
-        .join('\n');
-}
-/** Characters, not UTF-16 units: an emoji in a name is one. */
-function width(text) {
-    return [...text].length;
-}
-
 ;// CONCATENATED MODULE: ./build/cli/list.js
+
+
 
 
 
@@ -87544,15 +89390,20 @@ function width(text) {
 const listCommand = {
     name: 'list',
     summary: 'Lists the backups of a store, newest first.',
-    flags: storeFlags,
+    flags: [
+        ...storeFlags,
+        { name: 'restores', help: 'what was restored from it instead, by whom and into which database' },
+    ],
     async run(terminal) {
+        if (new Inputs(terminal.flags.read).flag('restores', false))
+            return listRestores(terminal);
         const { store, catalog } = await openCatalog(terminal);
         warnOf(catalog, terminal.log);
         if (catalog.unfinished.length > 0)
             terminal.log.notice(`${formatCount(catalog.unfinished.length, 'upload')} without a manifest: running, or cut off; not a backup`);
         const now = await store.now();
         const proofs = new Map(await Promise.all(catalog.backups.map(async (each) => [each, await newestProof(store, each)])));
-        answer(terminal, { backups: catalog.backups.map((each) => listed(each, proofs.get(each))) }, catalog.backups.length === 0
+        answer(terminal, { backups: catalog.backups.map((each) => list_listed(each, proofs.get(each))) }, catalog.backups.length === 0
             ? `no backups in ${store.uri}`
             : table(['name', 'id', 'age', 'label', 'size', 'tables', 'rows', 'server', 'restore test'], catalog.backups.map((each) => {
                 const { manifest } = each;
@@ -87570,8 +89421,33 @@ const listCommand = {
             }), [4, 5, 6]));
     },
 };
+async function listRestores(terminal) {
+    const { store, name } = openNamed(terminal);
+    const [records, now] = [await readRecords(store, name), await store.now()];
+    answer(terminal, { restores: records }, records.length === 0
+        ? `no restore is recorded in ${store.uri}`
+        : table(['age', 'backup', 'into', 'what', 'result', 'by', 'safety backup'], records.map((each) => [
+            formatAge(each.finishedAt, now),
+            `${each.name}/${each.backupId}`,
+            displayWord(each.database),
+            describeScope(each),
+            describeEnd(each),
+            displayWord(each.by),
+            each.safetyBackupId ?? '',
+        ])));
+}
+function describeScope({ scope: { mode, tables, schemas, clean } }) {
+    const what = [...tables.map((each) => `table ${each}`), ...schemas.map((each) => `schema ${each}`)];
+    const rows = mode === 'full' ? '' : `, ${mode}`;
+    return `${what.length === 0 ? 'all' : what.join(', ')}${rows}${clean ? ', clean' : ''}`;
+}
+function describeEnd({ result, exitCode, totals }) {
+    if (totals === null)
+        return `${result}, exit ${exitCode ?? 'unknown'}`;
+    return `${result}: ${formatCount(totals.tables, 'table')}, ${formatCount(totals.rows, 'row')}`;
+}
 /** What `list --json` says of a backup. */
-function listed({ manifest }, proof) {
+function list_listed({ manifest }, proof) {
     return {
         id: manifest.id,
         name: manifest.name,
@@ -87624,727 +89500,6 @@ const showCommand = {
     },
 };
 
-;// CONCATENATED MODULE: ./build/postgres/target.js
-
-
-
-
-
-/** Every server has this database, and a role that may create one may usually connect to it. */
-const maintenanceDatabase = 'postgres';
-/** The database that is restored into, on the one server that the first session reached. */
-class Target {
-    #options;
-    #sessions = new Set();
-    #server;
-    #database;
-    #created = false;
-    #dropped = false;
-    #creationUnknown = false;
-    constructor(options) {
-        this.#options = options;
-    }
-    get created() {
-        return this.#created;
-    }
-    get server() {
-        if (this.#server === undefined)
-            throw new Error('the target was not opened');
-        return this.#server;
-    }
-    /**
-     * A session in the database, which is created as `source` was when the server does not have it; `judge` is asked about
-     * the server first. Throws a `Failure`.
-     */
-    async open(source, judge) {
-        const { connection, log } = this.#options;
-        const name = connection.database;
-        try {
-            const session = await this.#connect(name, this.#options.signal);
-            this.#database = await identify(session, name);
-            await judge(session);
-            return session;
-        }
-        catch (error) {
-            if (!isMissingDatabase(error))
-                throw error;
-        }
-        const maintenance = await this.#connect(maintenanceDatabase, this.#options.signal);
-        await judge(maintenance);
-        // Of several hosts this may be another one than said that it has no such database.
-        this.#database = await identify(maintenance, name);
-        if (this.#database === undefined) {
-            try {
-                this.#database = await createDatabase(maintenance, name, source);
-            }
-            catch (error) {
-                if (!(error instanceof CreationUnknown))
-                    throw error;
-                this.#creationUnknown = true;
-                throw new Failure('restore', 'connect', `the connection ended while ${displayWord(name)} was being created`, {
-                    cause: error,
-                });
-            }
-            this.#created = true;
-            log.info(`created the database ${displayWord(name)}`);
-        }
-        await this.close(maintenance);
-        return this.reopen();
-    }
-    /** A fresh session in that very database. Throws a `Failure` when another one has its name now. */
-    async reopen(signal = this.#options.signal) {
-        const { database: name } = this.#options.connection;
-        const session = await this.#connect(name, signal);
-        const found = await identify(session, name);
-        if (found !== undefined && this.#database !== undefined && isSame(found, this.#database))
-            return session;
-        await this.close(session);
-        throw new Failure('restore', 'restore', `${displayWord(name)} is not the database any more that was restored into`);
-    }
-    async close(session) {
-        this.#sessions.delete(session);
-        await session.close();
-    }
-    async closeAll() {
-        await Promise.all([...this.#sessions].map((session) => this.close(session)));
-    }
-    /** Begins anew when {@link undo} has dropped the database; false when there is something left of it. */
-    restart() {
-        if (!this.#dropped)
-            return false;
-        this.#dropped = false;
-        this.#created = false;
-        this.#database = undefined;
-        return true;
-    }
-    /** What to say when there is nothing to undo. */
-    untouched() {
-        if (!this.#creationUnknown)
-            return 'nothing was changed';
-        const name = displayWord(this.#options.connection.database);
-        return `the database ${name} may be there now, empty: its creation had been asked for`;
-    }
-    /**
-     * Drops the database if it was created here and is still that very one, and tells what is left of it. `onServer` gets
-     * a session on the server afterwards: in the maintenance database, or in the target when that was there before.
-     */
-    async undo(withinMs, onServer) {
-        const name = displayWord(this.#options.connection.database);
-        const limit = AbortSignal.timeout(withinMs);
-        const late = new Promise((_resolve, reject) => {
-            limit.addEventListener('abort', () => reject(new Error('too late')), { once: true });
-        });
-        late.catch(() => { });
-        const work = async () => {
-            if (!this.#created || this.#database === undefined) {
-                await onServer(await this.reopen(limit));
-                return '';
-            }
-            const session = await this.#connect(maintenanceDatabase, limit);
-            const outcome = await dropDatabase(session, this.#database);
-            this.#dropped = outcome !== 'another';
-            await onServer(session);
-            if (outcome === 'another')
-                return `another database is called ${name} now than the one created here; nothing was dropped`;
-            return `the database ${name}, created here, ${outcome === 'gone' ? 'is gone' : 'was dropped again'}`;
-        };
-        try {
-            return await Promise.race([work(), late]);
-        }
-        catch {
-            if (!this.#created)
-                return '';
-            return `the database ${name}, created here, could not be dropped again; it is not complete, do not use it`;
-        }
-        finally {
-            await this.closeAll();
-        }
-    }
-    async #connect(database, signal) {
-        const { connection, applicationName, onRunner } = this.#options;
-        const session = await connect({ ...connection, database }, { applicationName, signal, onRunner, ...(this.#server === undefined ? {} : { pinned: this.#server }) });
-        this.#server ??= session.server;
-        this.#sessions.add(session);
-        await prepareSession(session);
-        await session.query('SET default_transaction_read_only = off');
-        return session;
-    }
-}
-
-;// CONCATENATED MODULE: ./build/postgres/target-checks.js
-
-
-
-
-/** What a server must have before anything is created there. Throws a `Failure` that says what it lacks. */
-async function requireServer(session, source, extensions) {
-    const { version } = await readServerFacts(session);
-    const archived = parseVersion(source.serverVersion);
-    if (archived !== undefined && version.major < archived.major)
-        throw new Failure('restore', 'version', `the backup is from PostgreSQL ${formatVersion(archived)} and the target is ${formatVersion(version)}: an older server cannot take it`, { hint: `restore into PostgreSQL ${archived.major} or later` });
-    const available = await session.query('SELECT name FROM pg_catalog.pg_available_extensions');
-    const names = new Set(available.map((row) => row.name));
-    const missing = extensions.filter((extension) => !names.has(extension.name));
-    if (missing.length === 0)
-        return;
-    throw new Failure('restore', 'restore', `the target server does not have ${missing.map((each) => `${displayWord(each.name)} ${displayWord(each.version)}`).join(', ')}`, { hint: 'install the extension there, or restore into a server or image that has it' });
-}
-/** Catalogs of objects in schemas: what they are called, the catalog, its name and schema columns, a condition. */
-const inSchemas = [
-    ['', 'pg_class', 'relname', 'relnamespace', "o.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')"],
-    ['function ', 'pg_proc', 'proname', 'pronamespace', 'true'],
-    [
-        'type ',
-        'pg_type',
-        'typname',
-        'typnamespace',
-        "(o.typtype IN ('d', 'e', 'r') OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = o.typrelid AND c.relkind = 'c'))",
-    ],
-    ['operator ', 'pg_operator', 'oprname', 'oprnamespace', 'true'],
-    ['collation ', 'pg_collation', 'collname', 'collnamespace', 'true'],
-    ['conversion ', 'pg_conversion', 'conname', 'connamespace', 'true'],
-    ['text search configuration ', 'pg_ts_config', 'cfgname', 'cfgnamespace', 'true'],
-    ['text search dictionary ', 'pg_ts_dict', 'dictname', 'dictnamespace', 'true'],
-];
-/** The same for objects outside of schemas. */
-const target_checks_elsewhere = [
-    ['schema ', 'pg_namespace', 'o.nspname', `o.nspname NOT IN ('public', 'information_schema') AND o.nspname !~ '^pg_'`],
-    ['large object ', 'pg_largeobject_metadata', 'o.oid', 'true'],
-    ['foreign-data wrapper ', 'pg_foreign_data_wrapper', 'o.fdwname', 'true'],
-    ['foreign server ', 'pg_foreign_server', 'o.srvname', 'true'],
-    ['publication ', 'pg_publication', 'o.pubname', 'true'],
-    ['event trigger ', 'pg_event_trigger', 'o.evtname', 'true'],
-    ['language ', 'pg_language', 'o.lanname', 'true'],
-    ['cast ', 'pg_cast', "pg_catalog.format('%s as %s', o.castsource::regtype, o.casttarget::regtype)", 'true'],
-];
-/** Objects that initdb makes have lower ids, and extensions' own objects go with their extension. */
-const made = (catalog) => `o.oid >= 16384 AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
-     WHERE d.classid = 'pg_catalog.${catalog}'::regclass AND d.objid = o.oid AND d.objsubid = 0 AND d.deptype IN ('e', 'i'))`;
-const objectsQuery = [
-    ...inSchemas.map(([kind, catalog, name, schema, condition]) => `SELECT '${kind}' AS kind, n.nspname::text AS schema, o.${name}::text AS name
-       FROM pg_catalog.${catalog} o JOIN pg_catalog.pg_namespace n ON n.oid = o.${schema}
-       WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND ${condition} AND ${made(catalog)}`),
-    ...target_checks_elsewhere.map(([kind, catalog, name, condition]) => `SELECT '${kind}', NULL, (${name})::text FROM pg_catalog.${catalog} o WHERE ${condition} AND ${made(catalog)}`),
-    `SELECT 'subscription ', NULL, o.subname::text FROM pg_catalog.pg_subscription o
-   WHERE o.subdbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())`,
-].join('\nUNION ALL ');
-/** Throws a `Failure` unless the database holds no object that somebody made. */
-async function requireEmpty(session, name) {
-    const objects = await session.query(`SELECT kind, schema, name FROM (${objectsQuery}) o ORDER BY kind COLLATE "C", schema COLLATE "C", name COLLATE "C"`);
-    if (objects.length === 0)
-        return;
-    const shown = objects
-        .slice(0, 5)
-        .map((each) => {
-        const { kind, schema } = each;
-        if (schema !== null)
-            return `${kind}${displayName({ schema, name: each.name })}`;
-        return `${kind}${kind === 'large object ' || kind === 'cast ' ? each.name : displayWord(each.name)}`;
-    })
-        .join(', ');
-    const more = objects.length > 5 ? ` and ${objects.length - 5} more` : '';
-    throw new Failure('restore', 'badInput', `the database ${displayWord(name)} is not empty: it has ${shown}${more}; nothing was changed`, {
-        hint: 'restore into a database that does not exist yet (it is created) or an empty one, look at it, then switch over',
-    });
-}
-
-;// CONCATENATED MODULE: ./build/postgres/target-roles.js
-
-
-
-
-/** Kinds of entries that `ALTER … OWNER TO` follows, for which the new owner needs CREATE in the schema. */
-const ownedInSchema = new Set(('TABLE,VIEW,MATERIALIZED VIEW,FOREIGN TABLE,SEQUENCE,TYPE,DOMAIN,FUNCTION,PROCEDURE,AGGREGATE,OPERATOR,OPERATOR CLASS,' +
-    'OPERATOR FAMILY,COLLATION,CONVERSION,TEXT SEARCH DICTIONARY,TEXT SEARCH CONFIGURATION,STATISTICS').split(','));
-/** The roles that owners, grants and policies need, on the target's server. What was created here can be removed again. */
-class TargetRoles {
-    /** Roles that were created and are to stay. */
-    created = [];
-    /** Lends CREATE on the schema public to owners while pg_restore runs: its own grants come last. */
-    #lender;
-    /**
-     * Creates what is missing, NOLOGIN with its memberships, where that is allowed. Returns whether owners and grants can
-     * be kept. Throws a `Failure` when `keep` insists and it is not possible, or when policies need roles that are not there.
-     */
-    async prepare(session, census, owners, log) {
-        const me = await readMe(session);
-        const owning = ownersOf(census);
-        const needed = [...new Set([...census.roles, ...owning])].filter((role) => !isPredefined(role));
-        const missing = await missingOf(session, needed);
-        const hasPolicies = census.contents.some((entry) => entry.kind === 'POLICY');
-        if (missing.length > 0 && (owners !== 'drop' || hasPolicies)) {
-            if (me.creates)
-                await this.#create(session, me, missing, { owners, memberships: census.memberships, log });
-            else if (owners === 'keep' || hasPolicies)
-                throw new Failure('restore', 'privilege', `the target lacks the roles ${missing.map(displayWord).join(', ')}`, {
-                    hint: `let an administrator run:\n${missing.map((role) => `  CREATE ROLE ${sqlWord(role)} NOLOGIN;`).join('\n')}`,
-                });
-        }
-        if (owners === 'drop')
-            return false;
-        const absent = missing.filter((role) => !this.created.includes(role));
-        const obstacle = absent.length > 0
-            ? `there is no role ${absent.map(displayWord).join(', ')}, and this role may not create it`
-            : me.superuser
-                ? undefined
-                : ((await strangers(session, me, owning)) ?? (await this.#lend(session, me, census)));
-        if (obstacle === undefined)
-            return true;
-        if (owners === 'keep')
-            throw new Failure('restore', 'privilege', `owners cannot be kept: ${obstacle}`, {
-                hint: 'restore as a superuser or as a member of those roles, or leave owners and grants out with --owners drop',
-            });
-        log.warn(`owners and grants are left out: ${obstacle}; everything will belong to this role`);
-        return false;
-    }
-    async #create(session, me, missing, { owners, memberships, log, }) {
-        const isNew = new Set(missing);
-        // Who creates a role on 16 and later may administer it, and neither use nor give to it.
-        const joins = !me.superuser && owners !== 'drop';
-        const statements = missing.flatMap((name) => [
-            `CREATE ROLE ${quoteName(name)} NOLOGIN`,
-            ...(joins ? [grant(name, 'CURRENT_USER', me)] : []),
-        ]);
-        try {
-            await session.query(`BEGIN;\n${statements.join(';\n')};\nCOMMIT`);
-        }
-        catch (error) {
-            if (!isDatabaseError(error))
-                throw error;
-            await session.query('ROLLBACK').catch(() => { });
-            const said = reduceMessage(error.message, (word) => isNew.has(word));
-            throw new Failure('restore', 'privilege', `the roles the backup needs could not be created: ${said}`, {
-                hint: "create them first with the backup's roles.sql, or restore with --owners drop",
-                cause: error,
-            });
-        }
-        this.created.push(...missing);
-        const also = joins ? ', and made this role a member of them' : '';
-        log.notice(`created the roles the backup needs, without login: ${missing.map(displayWord).join(', ')}${also}`);
-        const refused = [];
-        for (const { role, member } of memberships) {
-            if (!isNew.has(role) && !isNew.has(member))
-                continue;
-            try {
-                await session.query(`GRANT ${quoteName(role)} TO ${quoteName(member)}`);
-            }
-            catch (error) {
-                if (!isDatabaseError(error))
-                    throw error;
-                refused.push(`  GRANT ${sqlWord(role)} TO ${sqlWord(member)};`);
-            }
-        }
-        if (refused.length > 0)
-            log.warn(`this role may not grant what an administrator may grant later:\n${refused.join('\n')}`);
-    }
-    /** What keeps an owner from owning objects in a schema; undefined when nothing does. */
-    async #lend(session, me, census) {
-        const schemaOwners = new Map(census.contents.filter((entry) => entry.kind === 'SCHEMA').map((entry) => [entry.tag, entry.owner]));
-        const pairs = new Map();
-        for (const { kind, schema, owner } of census.contents) {
-            const schemaOwner = schema === null ? undefined : schemaOwners.get(schema);
-            if (schema === null || owner === '' || owner === schemaOwner || !ownedInSchema.has(kind))
-                continue;
-            pairs.set(JSON.stringify([schema, owner]), { schema, owner, schemaOwner: schemaOwner ?? null });
-        }
-        const list = [...pairs.values()];
-        const barred = await session.query(`SELECT p.schema, p.owner
-       FROM unnest($1::text[], $2::text[], $3::text[]) AS p(schema, owner, schema_owner)
-       JOIN pg_catalog.pg_roles r ON r.rolname = p.owner
-       LEFT JOIN pg_catalog.pg_roles s ON s.rolname = p.schema_owner
-       LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = p.schema
-       WHERE NOT CASE WHEN s.oid IS NOT NULL THEN pg_has_role(r.oid, s.oid, 'USAGE')
-                      WHEN n.oid IS NOT NULL THEN has_schema_privilege(r.oid, n.oid, 'CREATE')
-                      ELSE true END
-       ORDER BY 1, 2`, [list.map((each) => each.schema), list.map((each) => each.owner), list.map((each) => each.schemaOwner)]);
-        if (barred.length === 0)
-            return undefined;
-        const says = ({ schema, owner }) => `${displayWord(owner)} may not create in the schema ${displayWord(schema)}`;
-        const other = barred.find((each) => each.schema !== 'public');
-        if (other !== undefined)
-            return says(other);
-        const [first] = barred;
-        if (first === undefined || !me.creates)
-            return first && says(first);
-        const lender = `pgassay_restore_${(0,external_node_crypto_.randomBytes)(4).toString('hex')}`;
-        try {
-            await session.query([
-                'BEGIN',
-                `CREATE ROLE ${quoteName(lender)} NOLOGIN`,
-                `GRANT CREATE ON SCHEMA public TO ${quoteName(lender)}`,
-                ...barred.map(({ owner }) => grant(lender, quoteName(owner), me)),
-                'COMMIT',
-            ].join(';\n'));
-            this.#lender = lender;
-            const [lent] = await session.query(`SELECT bool_and(has_schema_privilege(rolname, 'public', 'CREATE')) AS able FROM pg_catalog.pg_roles WHERE rolname = ANY ($1)`, [barred.map((each) => each.owner)]);
-            return lent?.able === true ? undefined : says(first);
-        }
-        catch (error) {
-            if (!isDatabaseError(error))
-                throw error;
-            await session.query('ROLLBACK').catch(() => { });
-            return says(first);
-        }
-    }
-    /** Takes back what was lent for the time of the restore. `session` is in the target database. */
-    async settle(session, log) {
-        const lender = this.#lender;
-        if (lender === undefined)
-            return;
-        try {
-            for (const statement of takingBack(lender))
-                await session.query(statement);
-            this.#lender = undefined;
-        }
-        catch {
-            this.remind(log);
-        }
-    }
-    /** Says what is still lent, if anything is, and how to take it back. */
-    remind(log) {
-        if (this.#lender === undefined)
-            return;
-        const lines = takingBack(this.#lender).map((statement) => `\n  ${statement};`);
-        log.warn(`run this in the restored database, it could not be done here:${lines.join('')}`);
-        this.#lender = undefined;
-    }
-    /** After a failure, when the objects are gone: drops every role created here. Those that could not be are named. */
-    async drop(session, log) {
-        if (this.#lender !== undefined) {
-            await session.query(`REVOKE CREATE ON SCHEMA public FROM ${quoteName(this.#lender)}`).catch(() => { });
-            this.created.push(this.#lender);
-            this.#lender = undefined;
-        }
-        const left = [];
-        for (const name of this.created.splice(0))
-            await session.query(`DROP ROLE IF EXISTS ${quoteName(name)}`).catch(() => left.push(name));
-        if (left.length > 0)
-            log.warn(`these roles, created here, could not be dropped again: ${left.map(displayWord).join(', ')}`);
-    }
-    /** Whether there is anything that {@link drop} has to do. */
-    get hasTraces() {
-        return this.created.length > 0 || this.#lender !== undefined;
-    }
-}
-function takingBack(lender) {
-    return [`REVOKE CREATE ON SCHEMA public FROM ${quoteName(lender)}`, `DROP ROLE ${quoteName(lender)}`];
-}
-function grant(role, member, { version }) {
-    return `GRANT ${quoteName(role)} TO ${member}${version >= 160_000 ? ' WITH INHERIT TRUE, SET TRUE' : ''}`;
-}
-/** PostgreSQL's own roles, which are on every server. */
-function isPredefined(role) {
-    return role === '' || role.startsWith('pg_');
-}
-function ownersOf(census) {
-    return [...new Set(census.contents.map((entry) => entry.owner))].filter((role) => !isPredefined(role));
-}
-async function readMe(session) {
-    const [me] = await session.query(`SELECT rolsuper AS superuser, rolsuper OR rolcreaterole AS creates,
-            current_setting('server_version_num')::int4 AS version
-     FROM pg_catalog.pg_roles WHERE rolname = current_user`);
-    return me ?? { superuser: false, creates: false, version: 0 };
-}
-async function missingOf(session, needed) {
-    const existing = await session.query('SELECT rolname::text AS name FROM pg_catalog.pg_roles WHERE rolname = ANY ($1)', [needed]);
-    const known = new Set(existing.map((role) => role.name));
-    return needed.filter((role) => !known.has(role));
-}
-/** To give an object away takes SET (a membership before 16); to fill the table afterwards takes its privileges too. */
-async function strangers(session, me, owners) {
-    const rows = await session.query(`SELECT rolname::text AS name FROM pg_catalog.pg_roles
-     WHERE rolname = ANY ($1) AND NOT (pg_has_role(oid, $2) AND pg_has_role(oid, 'USAGE'))
-     ORDER BY rolname COLLATE "C"`, [owners, me.version >= 160_000 ? 'SET' : 'MEMBER']);
-    if (rows.length === 0)
-        return undefined;
-    return `this role may not give objects to ${rows.map((row) => displayWord(row.name)).join(', ')}, who own them in the backup`;
-}
-
-;// CONCATENATED MODULE: ./build/restore.js
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-const neverTargets = ['postgres', 'template0', 'template1'];
-/** A cancelled process is killed soon; an hour's work that failed may take its time to be cleaned up. */
-const undoMs = { cancelled: 2000, failed: 60_000 };
-/**
- * Restores a whole backup into a database that is empty, or does not exist yet and is created as the source was. Checks
- * every byte of the archive first, stops at the first error, and counts every table afterwards. Throws a `Failure` that
- * says what the target holds now; a database and roles that were created here are dropped again unless pg_restore was done.
- */
-async function restore(store, backup, config, io) {
-    requireRestorable(backup.manifest, config.target.database, io.log);
-    const deadline = new AbortController();
-    const timer = setTimeout(() => {
-        deadline.abort(new Failure('restore', 'timeLimit', `the restore was not done within ${formatSeconds(config.timeoutMs / 1000)}`, {
-            hint: 'give it more with --timeout, or more --jobs',
-        }));
-    }, config.timeoutMs);
-    const signal = AbortSignal.any([io.signal, deadline.signal]);
-    try {
-        return await new Restoration(store, backup.manifest, config, { log: io.log, signal }).run();
-    }
-    finally {
-        clearTimeout(timer);
-    }
-}
-/** Before anybody connects. */
-function requireRestorable(manifest, database, log) {
-    if (neverTargets.includes(database))
-        throw new Failure('restore', 'badInput', `${database} is the server's own database and is never restored into`, {
-            hint: 'name another database in the target URL; one that does not exist is created',
-        });
-    if (manifest.series === 'data-only' || manifest.scope.mode === 'data-only')
-        throw new Failure('restore', 'badInput', `${manifest.name}/${manifest.id} holds rows only, and no definitions of the tables they belong to`, {
-            hint: 'restore a full or schema-only backup first, then load the rows with the stock pg_restore --data-only (pgassay fetch gives the archive)',
-        });
-    if (!manifest.selfContained)
-        log.warn('this backup holds a part of its database: objects that need something outside of it cannot be restored alone');
-}
-class Restoration {
-    #store;
-    #manifest;
-    #config;
-    #io;
-    #target;
-    #roles = new TargetRoles();
-    #started = Date.now();
-    #application = `pgassay ${(0,external_node_crypto_.randomBytes)(3).toString('hex')}`;
-    #state = 'before';
-    constructor(store, manifest, config, io) {
-        this.#store = store;
-        this.#manifest = manifest;
-        this.#config = config;
-        this.#io = io;
-        this.#target = new Target({
-            connection: config.target,
-            applicationName: `${this.#application} restore`,
-            onRunner: config.machine.onRunner,
-            log: io.log,
-            signal: io.signal,
-        });
-    }
-    async run() {
-        const { signal } = this.#io;
-        const closeSessions = () => void this.#target.closeAll();
-        signal.addEventListener('abort', closeSessions, { once: true });
-        try {
-            return await withPrivateFolder(this.#config.machine, (folder) => this.#run(folder));
-        }
-        catch (error) {
-            throw this.#told(error, await this.#leave());
-        }
-        finally {
-            signal.removeEventListener('abort', closeSessions);
-            await this.#target.closeAll();
-        }
-    }
-    async #run(folder) {
-        const { log, signal } = this.#io;
-        const census = await readCensus(this.#store, this.#manifest);
-        const programs = await programsFor(this.#manifest, this.#config, this.#config.machine, this.#io);
-        const warning = restoreSecurityWarning(programs.version);
-        if (warning !== undefined)
-            log.warn(warning);
-        const archive = await checkedArchive(this.#store, this.#manifest, folder, signal);
-        try {
-            const keepOwners = await this.#fill({ programs, folder, archive, census });
-            this.#state = 'restored';
-            const session = await this.#target.reopen();
-            await this.#roles.settle(session, log);
-            const { compared, unread } = await this.#compare(session, census);
-            this.#state = 'equal';
-            await this.#finishDatabase(session, archive, keepOwners);
-            return {
-                manifest: this.#manifest,
-                tables: compared.length,
-                rows: compared.reduce((rows, table) => rows + (table.found ?? 0), 0),
-                compared,
-                uncounted: unread.filter((each) => each.kind === 'table').length,
-                seconds: (Date.now() - this.#started) / 1000,
-                createdDatabase: this.#target.created,
-                createdRoles: this.#roles.created,
-            };
-        }
-        finally {
-            await archive.file.close();
-        }
-    }
-    /** Prepares the target and runs pg_restore, once more with one job when several got into each other's way. */
-    async #fill(source) {
-        try {
-            return await this.#fillOnce(source, this.#config.jobs);
-        }
-        catch (error) {
-            if (!(error instanceof JobsDeadlocked) || !this.#target.created)
-                throw error;
-            const left = await this.#leave();
-            if (!this.#target.restart())
-                throw error;
-            this.#io.signal.throwIfAborted();
-            this.#io.log.notice(`${error.message}: two of its jobs waited for each other; ${left}, once more with one job`);
-            this.#state = 'before';
-            return this.#fillOnce(source, 1);
-        }
-    }
-    async #fillOnce(source, jobs) {
-        const keepOwners = await this.#prepare(source.census);
-        this.#state = 'restoring';
-        await this.#restore(source, jobs, keepOwners);
-        return keepOwners;
-    }
-    /** Everything that can be known to fail is found out here. No session of ours is left idle while pg_restore runs. */
-    async #prepare(census) {
-        const { database } = this.#manifest;
-        const session = await this.#target.open(database, (each) => requireServer(each, database, census.extensions));
-        if (!this.#target.created)
-            await requireEmpty(session, this.#config.target.database);
-        const keepOwners = await this.#roles.prepare(session, census, this.#config.owners, this.#io.log);
-        await this.#target.close(session);
-        return keepOwners;
-    }
-    async #restore({ programs, folder, archive, census }, jobs, keepOwners) {
-        const environment = await childEnvironment(this.#config.target, this.#target.server, folder, {
-            applicationName: `${this.#application} pg_restore`,
-            ...(programs.libraryPath === undefined ? {} : { libraryPath: programs.libraryPath }),
-        });
-        await restoreArchive({
-            programs,
-            environment,
-            database: this.#config.target.database,
-            archive,
-            jobs,
-            keepOwners,
-            oneTransaction: this.#atomic,
-            names: census.contents.flatMap((entry) => [entry.tag, entry.schema ?? '']),
-        }, this.#io);
-    }
-    /** A database that was created here can be dropped, so its restore need not be one transaction. */
-    get #atomic() {
-        return !this.#target.created && this.#config.jobs === 1;
-    }
-    async #compare(session, census) {
-        const { state, unread } = await readRestored(session, census, { harmless: false });
-        const without = new Set(unread.map((each) => `${each.kind} ${nameKey(each)}`));
-        const { compared, findings } = compareRestored({
-            ...census,
-            tables: census.tables.filter((table) => !without.has(`table ${nameKey(table)}`)),
-            sequences: census.sequences.filter((sequence) => !without.has(`sequence ${nameKey(sequence)}`)),
-        }, state);
-        if (findings.length > 0)
-            throw new Failure('restore', 'restore', `the restored database is not what was backed up\n${describeFindings(findings)}`, {
-                hint: `${displayWord(this.#config.target.database)} is kept: do not use it before you have looked at it; verify the backup (pgassay verify) and look for triggers or rules that change rows`,
-            });
-        if (unread.length > 0) {
-            const lines = unread.slice(0, 10).map((each) => `  ${each.kind} ${displayName(each)}: ${each.reason}`);
-            if (unread.length > 10)
-                lines.push(`  and ${unread.length - 10} more`);
-            this.#io.log.warn(`restored, but this role may not read them to compare:\n${lines.join('\n')}`);
-        }
-        const uncounted = census.tables
-            .filter((table) => without.has(`table ${nameKey(table)}`))
-            .map(({ schema, name, rows }) => {
-            return { schema, name, object: displayName({ schema, name }), recorded: rows, found: undefined };
-        });
-        return { compared: [...compared, ...uncounted], unread };
-    }
-    /** Settings, grants and comment of the database itself: applied to one created here, told for one that was there. */
-    async #finishDatabase(session, { toc }, keepOwners) {
-        const statements = databaseStatements(toc);
-        const wanted = statements.filter((each) => keepOwners || !each.grants);
-        const left = this.#target.created
-            ? await applyToDatabase(session, this.#config.target.database, wanted)
-            : statements.map((each) => each.title);
-        if (left.length === 0)
-            return;
-        const why = this.#target.created
-            ? 'this role may not set them'
-            : 'the database was there before, and these belong to whoever made it';
-        this.#io.log.warn(`of the database itself, these are not as in the backup: ${[...new Set(left)].join(', ')} (${why})`);
-    }
-    /** Cleans up after a failure and says, in half a sentence, what the target holds now. */
-    async #leave() {
-        const { log, signal } = this.#io;
-        const name = displayWord(this.#config.target.database);
-        if (this.#state === 'equal')
-            return `${name} is restored and every table compared`;
-        if (this.#state === 'restored')
-            this.#roles.remind(log);
-        if (this.#state === 'restored')
-            return `${name} is kept: pg_restore was done, and the comparison was not`;
-        const budget = signal.aborted ? undoMs.cancelled : undoMs.failed;
-        const began = this.#state === 'restoring';
-        if (!began && !this.#target.created && !this.#roles.hasTraces)
-            return this.#target.untouched();
-        const told = await this.#target.undo(budget, async (session) => {
-            // A pg_restore that had to be killed leaves its sessions behind until the server notices.
-            if (began)
-                await endSessions(session, `${this.#application} pg_restore`).catch(() => { });
-            await this.#roles.drop(session, log);
-        });
-        if (told !== '')
-            return told;
-        if (!began)
-            return 'nothing was restored';
-        return this.#atomic
-            ? `it was rolled back, ${name} is as empty as before`
-            : `${name} now holds part of the backup: empty it, or use another database, before trying again`;
-    }
-    /** The error with what is left of the restore; row values are in none of them. */
-    #told(error, left) {
-        const { signal } = this.#io;
-        if (signal.aborted) {
-            const reason = signal.reason instanceof Failure ? signal.reason : cancelled('restore');
-            const message = reason.exit === 'cancelled' ? 'cancelled' : reason.message;
-            const hint = reason.exit === 'cancelled' ? 'run it again when you are ready' : reason.hint;
-            return new Failure('restore', reason.exit, `${message}; ${left}`, { hint, cause: error });
-        }
-        if (this.#state === 'restored' && !(error instanceof Failure && error.exit === 'restore'))
-            return new Failure('restore', 'restore', `the restored database could not be compared: ${restore_said(error)}`, {
-                hint: `${left}; do not use it before you have counted its tables, or restore again into another database`,
-                cause: error,
-            });
-        if (error instanceof Failure) {
-            if (error.hint !== undefined || error.stage !== 'restore') {
-                if (this.#target.created)
-                    this.#io.log.info(left);
-                return error;
-            }
-            const next = error instanceof JobsDeadlocked ? 'run it again with --jobs 1' : 'correct the cause and run it again';
-            return new Failure('restore', error.exit, error.message, {
-                hint: `${left}; ${next}`,
-                cause: error.cause,
-            });
-        }
-        if (!isDatabaseError(error))
-            throw error;
-        return new Failure('restore', 'restore', `the target server refused a statement: ${restore_said(error)}`, {
-            hint: left,
-            cause: error,
-        });
-    }
-}
-function restore_said(error) {
-    if (error instanceof Failure)
-        return error.message;
-    return isDatabaseError(error) ? reduceMessage(error.message) : 'the connection broke';
-}
-
 ;// CONCATENATED MODULE: ./build/cli/restore.js
 
 
@@ -88359,49 +89514,54 @@ function restore_said(error) {
 
 const restore_restoreCommand = {
     name: 'restore',
-    summary: 'Restores a backup into an empty or a new database, then counts every table.',
+    summary: 'Restores a backup, or tables of it, then counts every table that was restored.',
     argument: backupArgument,
     flags: [
         ...storeFlags,
+        ...writeFlags,
         {
             name: 'target-url',
             help: 'the database to restore into; created when it does not exist',
             secret: { variable: 'TARGET_URL' },
         },
+        { name: 'max-age', value: 'TIME', help: 'refuse a backup that is older' },
+        { name: 'tables', value: 'PATTERN', many: true, help: 'only these tables, with all that belongs to them' },
+        { name: 'schemas', value: 'PATTERN', many: true, help: 'only what is in these schemas' },
+        { name: 'mode', value: 'MODE', help: 'full (default) or schema-only' },
+        { name: 'clean', help: 'what the target has of it is dropped first; needs --confirm' },
+        {
+            name: 'safety-backup',
+            value: 'true|false',
+            help: 'back the target up first when something is dropped (default true)',
+        },
+        { name: 'confirm', value: 'DATABASE', help: "the target database's name, typed, where it is not empty" },
         { name: 'jobs', value: 'N', help: 'parallel connections (default: processors; 1 restores in one transaction)' },
         { name: 'owners', value: 'WHAT', help: 'auto (default: kept where this role may), keep or drop' },
+        { name: 'accept-client-risk', help: 'no warning of a pg_restore that a crafted archive could take over' },
         { name: 'timeout', value: 'TIME', help: 'give up after this long (default 5h)' },
+        { name: 'stall-timeout', value: 'TIME', help: 'without a byte from the store (default 5m)' },
         ...programFlags,
         ...tlsFlags,
     ],
     async run(terminal) {
-        const { flags, log, secrets, machine } = terminal;
+        const { flags, log, secrets, signal, machine, variables } = terminal;
+        hideStoreSecrets(terminal);
         const inputs = new Inputs(flags.read);
         const url = flags.read('target-url') ?? '';
-        const { target, ...config } = readHiding(secrets, url, () => {
-            const withPem = new Inputs(withPemFiles(flags.read, inputs));
-            const target = readTarget(withPem, 'target-url');
-            const config = {
-                ...readPrograms(withPem),
-                jobs: withPem.integer('jobs', Math.min(16, (0,external_node_os_.availableParallelism)()), 1, 64),
-                owners: withPem.choice('owners', ['auto', 'keep', 'drop'], 'auto'),
-                timeoutMs: withPem.duration('timeout', '5h', '120h'),
-                machine,
-            };
-            inputs.add(withPem.problems);
-            inputs.finish();
-            if (target === undefined)
-                throw new Error('a URL without a target and without a problem');
-            return { ...config, target };
+        const { config, idleMs, name, selector } = readHiding(secrets, url, () => {
+            const read = withPemFiles((input) => (input === 'backup' ? flags.argument : flags.read(input)), inputs);
+            return readRestore(read, { machine, source: sourceOf(variables), actor: actorOf(variables), identity: identityOf(variables) }, inputs.problems);
         });
+        const { target } = config;
         for (const secret of secretsOf(url, target))
             secrets.add(secret);
         for (const word of publicWordsOf(target))
             secrets.spare(word);
         for (const notice of target.notices)
             log.notice(notice);
-        const { store, backup } = await openBackup(terminal);
-        const result = await restore(store, backup, { ...config, target }, terminal);
+        const opened = openStore(config.store, { signal, idleMs });
+        const { backup } = await locate(opened, { name, selector }, log);
+        const result = await restore(opened, backup, config, { log, signal });
         const { manifest, compared } = result;
         answer(terminal, {
             backupId: manifest.id,
@@ -88412,27 +89572,16 @@ const restore_restoreCommand = {
             durationSeconds: result.seconds,
             createdDatabase: result.createdDatabase,
             createdRoles: result.createdRoles,
+            safetyBackupId: result.safetyBackup?.id ?? null,
             compared: compared.map(({ schema, name, recorded, found }) => ({
                 schema,
                 name,
                 recorded,
                 restored: found ?? null,
             })),
-        }, [
-            table(['table', 'recorded', 'restored'], compared.map((each) => [
-                each.object,
-                formatNumber(each.recorded),
-                each.found === undefined ? 'not counted' : formatNumber(each.found),
-            ]), [1, 2]),
-            '',
-            `${manifest.name}/${manifest.id} restored into ${displayWord(target.database)} in ${formatSeconds(result.seconds)}: ${formatCount(result.tables, 'table')}, ${formatCount(result.rows, 'row')}, ${restore_verdictOf(result)}`,
-            'run ANALYZE there before traffic returns: statistics are not part of a dump',
-        ].join('\n'));
+        }, restoreText({ ...result, database: displayWord(target.database) }));
     },
 };
-function restore_verdictOf({ uncounted }) {
-    return uncounted === 0 ? 'all as recorded' : `as recorded but for ${formatCount(uncounted, 'table')} not counted`;
-}
 
 ;// CONCATENATED MODULE: ./build/postgres/rows-request.js
 /** What `pgassay rows` is asked for: a table as people write it, and a condition in SQL. Pure: nothing is looked up. */
@@ -90166,10 +91315,13 @@ function main_describeFailure({ stage, message, hint }) {
 
 
 
+
 var __webpack_exports__backup = __webpack_exports__.RR;
 var __webpack_exports__backupPost = __webpack_exports__.dy;
 var __webpack_exports__cli = __webpack_exports__.xw;
 var __webpack_exports__locate = __webpack_exports__.x5;
+var __webpack_exports__restore = __webpack_exports__.PF;
+var __webpack_exports__restorePost = __webpack_exports__.px;
 var __webpack_exports__restoreTest = __webpack_exports__.$5;
 var __webpack_exports__restoreTestPost = __webpack_exports__.VR;
-export { __webpack_exports__backup as backup, __webpack_exports__backupPost as backupPost, __webpack_exports__cli as cli, __webpack_exports__locate as locate, __webpack_exports__restoreTest as restoreTest, __webpack_exports__restoreTestPost as restoreTestPost };
+export { __webpack_exports__backup as backup, __webpack_exports__backupPost as backupPost, __webpack_exports__cli as cli, __webpack_exports__locate as locate, __webpack_exports__restore as restore, __webpack_exports__restorePost as restorePost, __webpack_exports__restoreTest as restoreTest, __webpack_exports__restoreTestPost as restoreTestPost };

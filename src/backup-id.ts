@@ -1,5 +1,8 @@
 import { randomBytes } from 'node:crypto';
 
+/** The label of backups that a restore takes of its target first: they are picked by id only. */
+export const safetyLabel = 'pre-restore';
+
 /** `YYYYMMDDTHHMMSSZ-<6 hex>`, UTC: sorts by time. */
 export const idPattern = /^\d{8}T\d{6}Z-[0-9a-f]{6}$/;
 

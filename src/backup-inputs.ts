@@ -1,5 +1,5 @@
 import type { BackupConfig } from './backup.ts';
-import { namePattern } from './backup-id.ts';
+import { namePattern, safetyLabel } from './backup-id.ts';
 import type { Problem } from './failure.ts';
 import { Inputs, type ReadInput } from './inputs.ts';
 import type { Machine } from './machine.ts';
@@ -176,8 +176,8 @@ export function readBackupConfig(
     source,
     machine,
   };
-  if (config.label === 'pre-restore')
-    inputs.problem('label', 'pre-restore is kept for safety backups that restore takes', 'choose another label');
+  if (config.label === safetyLabel)
+    inputs.problem('label', `${safetyLabel} is kept for safety backups that restore takes`, 'choose another label');
   inputs.finish();
   if (target === undefined) throw new Error('a URL without a target and without a problem');
   return { target, ...config };

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { withinLimits } from './attempts.ts';
-import { newId } from './backup-id.ts';
+import { newId, safetyLabel } from './backup-id.ts';
 import { readRecent } from './catalog.ts';
 import { cancelled, Failure } from './failure.ts';
 import type { Log } from './log.ts';
@@ -279,7 +279,10 @@ class Attempt {
   /** For the report only: whatever goes wrong here, the backup is published. */
   async #history(manifest: Manifest): Promise<{ readonly history: Manifest[]; readonly proven: Proof | undefined }> {
     const recent = await readRecent(this.#store, manifest.name, 30).catch(() => []);
-    const series = recent.filter((backup) => backup.manifest.series === manifest.series);
+    const series = recent.filter(
+      ({ manifest: each }) =>
+        each.series === manifest.series && (each.label === safetyLabel) === (manifest.label === safetyLabel),
+    );
     const proven = await newestPassed(this.#store, series.toReversed()).catch(() => undefined);
     return { history: series.map((backup) => backup.manifest), proven };
   }

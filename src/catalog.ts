@@ -1,5 +1,5 @@
 import { createHash, randomInt } from 'node:crypto';
-import { timeOfId } from './backup-id.ts';
+import { safetyLabel, timeOfId } from './backup-id.ts';
 import { Failure } from './failure.ts';
 import { fileNames, type Manifest, parseManifest, UnreadableDocument } from './manifest.ts';
 import { formatSeconds, parseDuration } from './numbers.ts';
@@ -184,7 +184,7 @@ export function select(catalog: Catalog, selector: Selector, now: Date): Backup 
     if (manifest.series !== series || created > now.getTime() + futureMs || idTime(manifest) > now.getTime() + futureMs)
       return false;
     if (selector.by === 'label') return manifest.label === selector.label;
-    if (manifest.label === 'pre-restore') return false;
+    if (manifest.label === safetyLabel) return false;
     if (selector.by === 'random') return created >= now.getTime() - selector.withinMs;
     return selector.by === 'latest' || created <= selector.time;
   });

@@ -1,5 +1,5 @@
 import { accessSync, constants, readFileSync } from 'node:fs';
-import { homedir, tmpdir } from 'node:os';
+import { homedir, tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import type { Inputs, ReadInput } from './inputs.ts';
 import type { Machine } from './machine.ts';
@@ -39,6 +39,16 @@ export function sourceOf(variables: Variables): Source | null {
     runUrl: `${variables.GITHUB_SERVER_URL ?? 'https://github.com'}/${repository}/actions/runs/${runId}`,
     sha: variables.GITHUB_SHA ?? '',
   };
+}
+
+/** Who started this: the person on GitHub, else the user of this machine. */
+export function actorOf(variables: Variables): string {
+  if (variables.GITHUB_ACTOR) return variables.GITHUB_ACTOR;
+  try {
+    return userInfo().username;
+  } catch {
+    return 'unknown';
+  }
 }
 
 /** Where the runner lets a job with `id-token: write` ask for a token. */

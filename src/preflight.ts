@@ -1,5 +1,5 @@
 import type { BackupConfig } from './backup.ts';
-import { timeOfId } from './backup-id.ts';
+import { safetyLabel, timeOfId } from './backup-id.ts';
 import { type Backup, futureMs, readBackup } from './catalog.ts';
 import { Failure } from './failure.ts';
 import type { Log } from './log.ts';
@@ -85,13 +85,13 @@ async function requireSpace(store: Store, newest: Backup): Promise<void> {
   );
 }
 
-/** Whatever its series; what is dated in the future says nothing. */
+/** Whatever its series; what is dated in the future says nothing, and a safety backup is of wherever somebody restored into. */
 async function newestOf(store: Store, name: string): Promise<Backup | undefined> {
   const latest = (await store.now()).getTime() + futureMs;
   for (const id of (await store.ids(name)).reverse()) {
     if ((timeOfId(id) ?? 0) > latest) continue;
     const found = await readBackup(store, name, id);
-    if (found.kind === 'backup') return found.backup;
+    if (found.kind === 'backup' && found.backup.manifest.label !== safetyLabel) return found.backup;
   }
   return undefined;
 }

@@ -1,23 +1,12 @@
 import type { Backup } from './catalog.ts';
-import { Failure } from './failure.ts';
 import { UnreadableDocument } from './manifest.ts';
 import { type Proof, parseProof, proofName, serializeProof } from './proof.ts';
-import { put, type Store } from './store/store.ts';
+import { putNext, type Store } from './store/store.ts';
 
 /** Writes a proof beside its backup and returns its address. Throws a `Failure`. */
 export async function writeProof(store: Store, proof: Proof): Promise<string> {
-  const name = proofName(new Date(proof.testedAt));
-  for (let more = 1; ; more++) {
-    const file = more === 1 ? name : name.replace('.json', `-${more}.json`);
-    const path = `${proof.name}/${proof.backupId}/${file}`;
-    try {
-      await put(store, path, serializeProof(proof));
-      return `${store.uri}/${path}`;
-    } catch (error) {
-      // Two tests of one backup in one second.
-      if (!(error instanceof Failure) || error.exit !== 'exists' || more === 10) throw error;
-    }
-  }
+  const path = `${proof.name}/${proof.backupId}/${proofName(new Date(proof.testedAt))}`;
+  return `${store.uri}/${await putNext(store, path, serializeProof(proof))}`;
 }
 
 /** The newest proof of a backup that is of this very manifest; undefined when it was never tested. */

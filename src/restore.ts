@@ -3,29 +3,57 @@ import type { Backup } from './catalog.ts';
 import { type CheckedArchive, checkedArchive } from './checked-archive.ts';
 import { cancelled, Failure } from './failure.ts';
 import type { Log } from './log.ts';
-import { type Machine, type ProgramChoice, programsFor, withPrivateFolder } from './machine.ts';
-import type { Census, Manifest } from './manifest.ts';
-import { formatSeconds } from './numbers.ts';
+import { type Machine, type ProgramChoice, programsFor, programsOfMajor, withPrivateFolder } from './machine.ts';
+import type { Census, Manifest, Source as RunSource } from './manifest.ts';
+import { formatAge, formatCount, formatSeconds, formatTime } from './numbers.ts';
+import type { Wanted } from './postgres/archive-selection.ts';
+import type { TocEntry } from './postgres/archive-toc.ts';
 import { childEnvironment } from './postgres/child-environment.ts';
 import type { Programs } from './postgres/client.ts';
 import type { Session } from './postgres/connect.ts';
 import { applyToDatabase, databaseStatements } from './postgres/database-settings.ts';
+import { settleDefaultGrants } from './postgres/default-grants.ts';
 import { isDatabaseError, reduceMessage } from './postgres/messages.ts';
-import { displayName, displayWord, nameKey } from './postgres/names.ts';
+import { displayName, displayWord, nameKey, type QualifiedName } from './postgres/names.ts';
 import { readRestored, type Unread } from './postgres/read-back.ts';
 import { JobsDeadlocked, type OwnerChoice, restoreArchive } from './postgres/restore.ts';
+import { describeContent, readContents } from './postgres/restored-objects.ts';
+import { readServerFacts } from './postgres/server.ts';
 import { Target } from './postgres/target.ts';
-import { requireEmpty, requireServer } from './postgres/target-checks.ts';
+import { countOthers, objectsOf, readRelationIds, requireAnother, requireServer } from './postgres/target-checks.ts';
 import { TargetRoles } from './postgres/target-roles.ts';
 import type { ConnectionTarget } from './postgres/url.ts';
 import { restoreSecurityWarning } from './postgres/version.ts';
 import { endSessions } from './postgres/watch.ts';
+import { type Choice, choose, listed } from './restore-choice.ts';
+import { type RestoreRecord, writeRecord } from './restore-record.ts';
+import { takeSafetyBackup } from './safety-backup.ts';
+import { openStore, type StoreChoice } from './store/open.ts';
 import type { Store } from './store/store.ts';
 import { compareRestored, describeFindings, type Recorded } from './verdict.ts';
 import { readCensus } from './verify.ts';
 
 export interface RestoreConfig extends ProgramChoice {
   readonly target: ConnectionTarget;
+  /** A backup that is older is refused. */
+  readonly maxAgeMs: number | undefined;
+  /** Both empty: the whole backup. */
+  readonly wanted: Wanted;
+  readonly mode: 'full' | 'schema-only';
+  /** What the target has of it is dropped first. */
+  readonly clean: boolean;
+  /** The user has typed the target database's name. */
+  readonly confirmed: boolean;
+  /** Of a target that loses something, before it does. */
+  readonly safetyBackup: boolean;
+  /** Where that backup goes: the store that is restored from. */
+  readonly store: StoreChoice;
+  readonly stallMs: number;
+  readonly source: RunSource | null;
+  /** Who started it, for the record of it. */
+  readonly actor: string;
+  /** A pg_restore with a known hole may be used without a warning. */
+  readonly acceptClientRisk: boolean;
   readonly jobs: number;
   readonly owners: OwnerChoice;
   readonly timeoutMs: number;
@@ -43,11 +71,17 @@ export interface Restored {
   readonly seconds: number;
   readonly createdDatabase: boolean;
   readonly createdRoles: readonly string[];
+  /** The backup of the target that was taken first. */
+  readonly safetyBackup: Manifest | undefined;
 }
 
-interface Io {
+export interface RestoreIo {
   readonly log: Log;
   readonly signal: AbortSignal;
+  /** Called with the id of the safety backup before anything is written under it. */
+  readonly began?: (id: string) => void;
+  /** Called when it is stored. */
+  readonly safe?: (id: string) => void;
 }
 
 /** What is restored, and with what. */
@@ -59,18 +93,29 @@ interface Source {
   readonly census: Census;
 }
 
+interface Prepared {
+  readonly choice: Choice;
+  readonly keepOwners: boolean;
+}
+
 const neverTargets = ['postgres', 'template0', 'template1'];
+
+/** A cancelled process has this long to say what it did. */
+const recordMs = 3000;
 
 /** A cancelled process is killed soon; an hour's work that failed may take its time to be cleaned up. */
 const undoMs = { cancelled: 2000, failed: 60_000 };
 
 /**
- * Restores a whole backup into a database that is empty, or does not exist yet and is created as the source was. Checks
- * every byte of the archive first, stops at the first error, and counts every table afterwards. Throws a `Failure` that
- * says what the target holds now; a database and roles that were created here are dropped again unless pg_restore was done.
+ * Restores a backup, or a part of it, into a database that does not exist yet and is created as the source was, is empty,
+ * or, when its name was typed, holds something: then in one transaction, after a backup of what is there if any of it is
+ * dropped. Checks every byte of the archive first, stops at the first error, and counts every table afterwards. Throws a
+ * `Failure` that says what the target holds now; a database and roles that were created here are dropped again unless
+ * pg_restore was done.
  */
-export async function restore(store: Store, backup: Backup, config: RestoreConfig, io: Io): Promise<Restored> {
+export async function restore(store: Store, backup: Backup, config: RestoreConfig, io: RestoreIo): Promise<Restored> {
   requireRestorable(backup.manifest, config.target.database, io.log);
+  await requireYoung(store, backup.manifest, config.maxAgeMs);
   const deadline = new AbortController();
   const timer = setTimeout(() => {
     deadline.abort(
@@ -80,11 +125,43 @@ export async function restore(store: Store, backup: Backup, config: RestoreConfi
     );
   }, config.timeoutMs);
   const signal = AbortSignal.any([io.signal, deadline.signal]);
+  const startedAt = new Date();
+  const restoration = new Restoration(store, backup.manifest, config, { ...io, signal });
+  const record = (end: Pick<RestoreRecord, 'result' | 'exitCode' | 'totals'>): Promise<void> =>
+    recordRestore(backup.manifest, config, { ...end, startedAt, safetyBackupId: restoration.safetyBackupId }, io.log);
   try {
-    return await new Restoration(store, backup.manifest, config, { log: io.log, signal }).run();
+    const { tables, rows, ...rest } = await restoration.run();
+    await record({ result: 'restored', exitCode: null, totals: { tables, rows } });
+    return { ...rest, tables, rows };
+  } catch (error) {
+    // What was refused before it began changed nothing.
+    if (restoration.began)
+      await record({ result: 'failed', exitCode: error instanceof Failure ? error.exitCode : 1, totals: null });
+    throw error;
   } finally {
     clearTimeout(timer);
   }
+}
+
+/** Into the store, whatever became of the run's own connections to it. */
+async function recordRestore(
+  { name, id }: Manifest,
+  config: RestoreConfig,
+  {
+    startedAt,
+    ...end
+  }: Pick<RestoreRecord, 'result' | 'exitCode' | 'totals' | 'safetyBackupId'> & { readonly startedAt: Date },
+  log: Log,
+): Promise<void> {
+  const { target, wanted, mode, clean, actor, source } = config;
+  const store = openStore(config.store, { signal: AbortSignal.timeout(recordMs), idleMs: recordMs });
+  const times = { startedAt: startedAt.toISOString(), finishedAt: new Date().toISOString() };
+  const scope = { mode, ...wanted, clean };
+  const record: RestoreRecord = {
+    ...{ format: 'pgassay-restore/1', name, backupId: id, ...times, database: target.database, scope, ...end },
+    ...{ by: actor, source },
+  };
+  await writeRecord(store, record, log);
 }
 
 /** Before anybody connects. */
@@ -108,18 +185,38 @@ function requireRestorable(manifest: Manifest, database: string, log: Log): void
     );
 }
 
+async function requireYoung(
+  store: Store,
+  { name, id, createdAt }: Manifest,
+  maxAgeMs: number | undefined,
+): Promise<void> {
+  const now = await store.now();
+  if (maxAgeMs === undefined || now.getTime() - Date.parse(createdAt) <= maxAgeMs) return;
+  throw new Failure(
+    'locate',
+    'badInput',
+    `${name}/${id} is of ${formatTime(createdAt)}, ${formatAge(createdAt, now)}; max-age allows ${formatSeconds(maxAgeMs / 1000)}`,
+    { hint: 'take a newer backup (pgassay list), or allow an older one with max-age' },
+  );
+}
+
 class Restoration {
   readonly #store: Store;
   readonly #manifest: Manifest;
   readonly #config: RestoreConfig;
-  readonly #io: Io;
+  readonly #io: RestoreIo;
   readonly #target: Target;
   readonly #roles = new TargetRoles();
   readonly #started = Date.now();
   readonly #application = `pgassay ${randomBytes(3).toString('hex')}`;
+  #choice: Choice | undefined;
+  #safety: Manifest | undefined;
+  /** What a transaction makes anew, and which relations had these names before it. */
+  #relations: readonly QualifiedName[] = [];
+  #before = '';
   #state: 'before' | 'restoring' | 'restored' | 'equal' = 'before';
 
-  constructor(store: Store, manifest: Manifest, config: RestoreConfig, io: Io) {
+  constructor(store: Store, manifest: Manifest, config: RestoreConfig, io: RestoreIo) {
     this.#store = store;
     this.#manifest = manifest;
     this.#config = config;
@@ -133,6 +230,15 @@ class Restoration {
     });
   }
 
+  /** Whether anything was, or may have been, done to the target. */
+  get began(): boolean {
+    return this.#safety !== undefined || this.#choice !== undefined;
+  }
+
+  get safetyBackupId(): string | null {
+    return this.#safety?.id ?? null;
+  }
+
   async run(): Promise<Restored> {
     const { signal } = this.#io;
     const closeSessions = (): void => void this.#target.closeAll();
@@ -140,7 +246,7 @@ class Restoration {
     try {
       return await withPrivateFolder(this.#config.machine, (folder) => this.#run(folder));
     } catch (error) {
-      throw this.#told(error, await this.#leave());
+      throw this.#withSafety(this.#told(error, await this.#leave()));
     } finally {
       signal.removeEventListener('abort', closeSessions);
       await this.#target.closeAll();
@@ -152,16 +258,18 @@ class Restoration {
     const census = await readCensus(this.#store, this.#manifest);
     const programs = await programsFor(this.#manifest, this.#config, this.#config.machine, this.#io);
     const warning = restoreSecurityWarning(programs.version);
-    if (warning !== undefined) log.warn(warning);
+    if (warning !== undefined && !this.#config.acceptClientRisk)
+      log.warn(`${warning}; accept-client-risk: true stops this warning`);
     const archive = await checkedArchive(this.#store, this.#manifest, folder, signal);
     try {
-      const keepOwners = await this.#fill({ programs, folder, archive, census });
+      const { choice, keepOwners } = await this.#fill({ programs, folder, archive, census });
       this.#state = 'restored';
       const session = await this.#target.reopen();
       await this.#roles.settle(session, log);
-      const { compared, unread } = await this.#compare(session, census);
+      const { compared, unread } = await this.#compare(session, choice.census);
       this.#state = 'equal';
-      await this.#finishDatabase(session, archive, keepOwners);
+      if (this.#isWhole && !choice.occupied) await this.#finishDatabase(session, archive, keepOwners);
+      if (choice.only !== undefined && keepOwners) await this.#settleGrants(session, choice.only);
       return {
         manifest: this.#manifest,
         tables: compared.length,
@@ -171,6 +279,7 @@ class Restoration {
         seconds: (Date.now() - this.#started) / 1000,
         createdDatabase: this.#target.created,
         createdRoles: this.#roles.created,
+        safetyBackup: this.#safety,
       };
     } finally {
       await archive.file.close();
@@ -178,7 +287,7 @@ class Restoration {
   }
 
   /** Prepares the target and runs pg_restore, once more with one job when several got into each other's way. */
-  async #fill(source: Source): Promise<boolean> {
+  async #fill(source: Source): Promise<Prepared> {
     try {
       return await this.#fillOnce(source, this.#config.jobs);
     } catch (error) {
@@ -192,46 +301,124 @@ class Restoration {
     }
   }
 
-  async #fillOnce(source: Source, jobs: number): Promise<boolean> {
-    const keepOwners = await this.#prepare(source.census);
+  async #fillOnce(source: Source, jobs: number): Promise<Prepared> {
+    const prepared = await this.#prepare(source);
     this.#state = 'restoring';
-    await this.#restore(source, jobs, keepOwners);
-    return keepOwners;
+    await this.#restore(source, jobs, prepared);
+    return prepared;
   }
 
   /** Everything that can be known to fail is found out here. No session of ours is left idle while pg_restore runs. */
-  async #prepare(census: Census): Promise<boolean> {
+  async #prepare(source: Source): Promise<Prepared> {
     const { database } = this.#manifest;
-    const session = await this.#target.open(database, (each) => requireServer(each, database, census.extensions));
-    if (!this.#target.created) await requireEmpty(session, this.#config.target.database);
-    const keepOwners = await this.#roles.prepare(session, census, this.#config.owners, this.#io.log);
+    const extensions = this.#isWhole ? source.census.extensions : [];
+    let session = await this.#target.open(database, (each) => requireServer(each, database, extensions));
+    let choice = await this.#choose(session, source);
+    if (choice.clean && this.#safety === undefined && this.#config.safetyBackup) {
+      await this.#target.close(session);
+      await this.#takeSafetyBackup();
+      session = await this.#target.reopen();
+      // A partition that somebody added meanwhile would go with its parent.
+      choice = await this.#choose(session, source);
+    }
+    this.#choice = choice;
+    await this.#announce(session, choice);
+    const relations = (choice.only ?? []).filter((entry) => entry.kind === 'TABLE' || entry.kind === 'VIEW');
+    this.#relations = relations.map(({ schema, tag }) => ({ schema: schema ?? '', name: tag }));
+    this.#before = await readRelationIds(session, this.#relations);
+    const keepOwners = await this.#roles.prepare(session, choice.census, this.#config.owners, this.#io.log);
     await this.#target.close(session);
-    return keepOwners;
+    return { choice, keepOwners };
   }
 
-  async #restore({ programs, folder, archive, census }: Source, jobs: number, keepOwners: boolean): Promise<void> {
-    const environment = await childEnvironment(this.#config.target, this.#target.server, folder, {
-      applicationName: `${this.#application} pg_restore`,
-      ...(programs.libraryPath === undefined ? {} : { libraryPath: programs.libraryPath }),
+  async #choose(session: Session, { folder, archive, census }: Source): Promise<Choice> {
+    const config = this.#config;
+    const { database } = config.target;
+    if (!this.#target.created)
+      await requireAnother(session, this.#manifest.database, { name: database, confirmed: config.confirmed });
+    const objects = this.#target.created ? [] : await objectsOf(session);
+    return choose({ ...config, database }, { toc: archive.toc, census }, objects, async () => {
+      const { version } = await readServerFacts(session);
+      const programs = await programsOfMajor(version.major, false, config, config.machine, this.#io);
+      const environment = await this.#environment(programs, folder, 'pg_dump');
+      return readContents(programs, environment, database, this.#io.signal).catch((error: unknown) => {
+        if (!(error instanceof Failure)) throw error;
+        throw new Failure('restore', 'privilege', error.message, {
+          hint: `to see what stands in the way, this role has to be able to lock and read every table of ${displayWord(database)}; nothing was changed`,
+          cause: error,
+        });
+      });
     });
+  }
+
+  async #takeSafetyBackup(): Promise<void> {
+    const config = this.#config;
+    const { log, signal, began, safe } = this.#io;
+    const { name } = this.#manifest;
+    log.info(
+      `a safety backup of ${displayWord(config.target.database)} first, under ${name} with the label pre-restore`,
+    );
+    this.#safety = await takeSafetyBackup({ ...config, name }, { log, signal, began });
+    safe?.(this.#safety.id);
+    const { tables, rows } = this.#safety.totals;
+    log.notice(
+      `safety backup ${name}/${this.#safety.id}: ${formatCount(tables, 'table')}, ${formatCount(rows, 'row')}; what is written from now on is not in it`,
+    );
+  }
+
+  /** Which way it goes, said before it does. */
+  async #announce(session: Session, { only, clean, occupied, leftOut, redefined }: Choice): Promise<void> {
+    const { log } = this.#io;
+    if (redefined.length > 0)
+      log.warn(`changed since the backup, and put back to what it says, without what was added: ${listed(redefined)}`);
+    if (leftOut.length > 0) {
+      const lines = leftOut.slice(0, 20).map((entry) => `  ${describeContent(entry)}`);
+      if (leftOut.length > 20) lines.push(`  and ${leftOut.length - 20} more`);
+      log.warn(`left out, because the target lacks something that they need:\n${lines.join('\n')}`);
+    }
+    if (only === undefined || !occupied) return;
+    const others = await countOthers(session);
+    const name = displayWord(this.#config.target.database);
+    log.notice(
+      `${formatCount(only.length, 'item')} of the archive ${clean ? 'replace what is there of them' : 'are added'}, with one job in one transaction: until it ends, and if it fails, ${name} is as it was${
+        others === 0 ? '' : `; it waits for ${formatCount(others, 'other session')} that may hold locks there`
+      }`,
+    );
+  }
+
+  async #restore({ programs, folder, archive }: Source, jobs: number, { choice, keepOwners }: Prepared): Promise<void> {
+    const { only, clean, census } = choice;
     await restoreArchive(
       {
         programs,
-        environment,
+        environment: await this.#environment(programs, folder, 'pg_restore'),
         database: this.#config.target.database,
         archive,
         jobs,
         keepOwners,
         oneTransaction: this.#atomic,
+        only: only && { list: only.map((entry) => entry.dumpId), folder, clean },
         names: census.contents.flatMap((entry) => [entry.tag, entry.schema ?? '']),
       },
       this.#io,
     );
   }
 
+  #environment(programs: Programs, folder: string, purpose: string): Promise<Readonly<Record<string, string>>> {
+    return childEnvironment(this.#config.target, this.#target.server, folder, {
+      applicationName: `${this.#application} ${purpose}`,
+      ...(programs.libraryPath === undefined ? {} : { libraryPath: programs.libraryPath }),
+    });
+  }
+
+  get #isWhole(): boolean {
+    const { tables, schemas } = this.#config.wanted;
+    return tables.length === 0 && schemas.length === 0;
+  }
+
   /** A database that was created here can be dropped, so its restore need not be one transaction. */
   get #atomic(): boolean {
-    return !this.#target.created && this.#config.jobs === 1;
+    return this.#choice?.only !== undefined || (!this.#target.created && this.#config.jobs === 1);
   }
 
   async #compare(
@@ -286,6 +473,18 @@ class Restoration {
     );
   }
 
+  /** Grants as in the backup, whatever this database's default privileges made of them. */
+  async #settleGrants(session: Session, only: readonly TocEntry[]): Promise<void> {
+    const { changed, left } = await settleDefaultGrants(session, only);
+    const lines = (grants: readonly string[]): string =>
+      [...grants.slice(0, 10), ...(grants.length > 10 ? [`and ${grants.length - 10} more`] : [])]
+        .map((each) => `\n  ${each}`)
+        .join('');
+    const what = "this database's default privileges give new objects other grants than the backup has";
+    if (changed.length > 0) this.#io.log.notice(`${what}; set as they were:${lines(changed)}`);
+    if (left.length > 0) this.#io.log.warn(`${what}, and this role may not set them as they were:${lines(left)}`);
+  }
+
   /** Cleans up after a failure and says, in half a sentence, what the target holds now. */
   async #leave(): Promise<string> {
     const { log, signal } = this.#io;
@@ -296,16 +495,33 @@ class Restoration {
     const budget = signal.aborted ? undoMs.cancelled : undoMs.failed;
     const began = this.#state === 'restoring';
     if (!began && !this.#target.created && !this.#roles.hasTraces) return this.#target.untouched();
+    let after: string | undefined;
     const told = await this.#target.undo(budget, async (session) => {
       // A pg_restore that had to be killed leaves its sessions behind until the server notices.
       if (began) await endSessions(session, `${this.#application} pg_restore`).catch(() => {});
-      await this.#roles.drop(session, log);
+      if (began && !this.#target.created && this.#relations.length > 0)
+        after = await readRelationIds(session, this.#relations);
+      if (after === undefined || after === this.#before) await this.#roles.drop(session, log);
     });
     if (told !== '') return told;
     if (!began) return 'nothing was restored';
+    if (after !== undefined && after !== this.#before)
+      return `${name} is kept: pg_restore had committed, and the comparison was not made`;
+    if (this.#choice?.occupied === true)
+      return after === undefined && this.#relations.length > 0
+        ? `${name} could not be asked: it is as it was before, unless the transaction was committed in its last moment`
+        : `it was rolled back, ${name} is as it was before`;
     return this.#atomic
       ? `it was rolled back, ${name} is as empty as before`
       : `${name} now holds part of the backup: empty it, or use another database, before trying again`;
+  }
+
+  /** Whatever became of the target, what it held before is somewhere. */
+  #withSafety(failure: Failure): Failure {
+    if (this.#safety === undefined) return failure;
+    const { stage, exit, message, hint, cause } = failure;
+    const before = `what it held before is in the safety backup ${this.#safety.name}/${this.#safety.id}`;
+    return new Failure(stage, exit, message, { hint: hint === undefined ? before : `${hint}\n${before}`, cause });
   }
 
   /** The error with what is left of the restore; row values are in none of them. */

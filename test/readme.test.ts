@@ -7,7 +7,7 @@ import { dirname, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { promisify } from 'node:util';
 import { loadSampleDatabase } from '../scripts/sample-database.ts';
-import { countedRows, recordedRows, takeBackup, tryBackup } from './support/backup.ts';
+import { countedRows, program, recordedRows, takeBackup, tryBackup } from './support/backup.ts';
 import { filesIn, scratch } from './support/faults.ts';
 import { Cluster } from './support/postgres.ts';
 import { everything } from './support/rows.ts';
@@ -68,6 +68,37 @@ describe('README.md', () => {
     // The deletion itself was noted by a trigger; bringing the rows back was not.
     const noted = Object.entries(damaged).filter(([name]) => name.includes(' audit.events'));
     assert.deepEqual(await everything(source, 'shop_live'), { ...whole, ...Object.fromEntries(noted) });
+  });
+
+  test('its lines for one dropped table bring it back with all that belonged to it and pointed at it', async () => {
+    const [, lines] = /<!-- dropped-table:start -->\s*```bash\n([\s\S]*?)```/.exec(readme) ?? [];
+    assert.ok(lines !== undefined, 'README.md has no block of lines for a dropped table');
+    // Line by line: what is made later comes later where nothing decides between two.
+    const definitions = async (): Promise<string[]> =>
+      (await program(source, 'pg_dump', ['-s', '-d', source.url('shop')]))
+        .split('\n')
+        .filter((line) => !/^\\(?:un)?restrict /.test(line))
+        .sort();
+    const backup = await takeBackup(source, 'shop', { name: 'shop' });
+    const [rows, before] = [await countedRows(source, 'shop', backup.census), await definitions()];
+    await source.query('shop', 'DROP TABLE shop.customers CASCADE');
+    assert.notDeepEqual(await definitions(), before);
+    const cli = join(import.meta.dirname, '../dist/cli.js');
+    const { stdout } = await execute(
+      'bash',
+      ['-ec', `pgassay() { node '${cli}' "$@"; }\nset -o pipefail\n${lines.replaceAll('public.', 'shop.')}`],
+      {
+        env: {
+          PATH: `${source.bin}:${dirname(process.execPath)}:/usr/local/bin:/usr/bin:/bin`,
+          STORE: backup.store,
+          TARGET_URL: source.url('shop'),
+        },
+      },
+    );
+    assert.match(stdout, /restored into shop in .*: 1 table, [\d ]+ rows, all as recorded/);
+    assert.match(stdout, /just now +shop\/\S+ +shop +table shop\.customers +restored: 1 table/);
+    assert.deepEqual(await definitions(), before);
+    assert.deepEqual(await countedRows(source, 'shop', backup.census), rows);
   });
 
   test('its line for a bucket fetches every file of a backup, with aws alone', async () => {

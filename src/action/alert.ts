@@ -247,6 +247,11 @@ function visibilityOf(repository: unknown): Visibility {
   return visibility === 'private' || visibility === 'internal' || hidden === true ? 'private' : 'unknown';
 }
 
+/** As the event that started the run says; without one nobody knows. */
+export function repositoryIsPrivate(): boolean {
+  return visibilityOf(record(eventOf(process.env.GITHUB_EVENT_PATH)).repository) === 'private';
+}
+
 function eventOf(path: string | undefined): unknown {
   try {
     return path === undefined ? undefined : JSON.parse(readFileSync(path, 'utf8'));

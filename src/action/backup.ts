@@ -1,7 +1,6 @@
 import * as core from '@actions/core';
 import { alertInputs } from '../alert-inputs.ts';
 import { type BackupConfig, type BackupResult, backup } from '../backup.ts';
-import { idPattern, namePattern } from '../backup-id.ts';
 import { backupInputs, laterInputs, readBackupConfig } from '../backup-inputs.ts';
 import { identityOf, machineOf, readHiding, sourceOf, withPemFiles } from '../environment.ts';
 import type { Problem } from '../failure.ts';
@@ -10,16 +9,17 @@ import { formatBytes, formatCount } from '../numbers.ts';
 import { publicWordsOf, secretsOf } from '../postgres/url.ts';
 import { backupSummary, withheld } from '../report/summary.ts';
 import type { Secrets } from '../secrets.ts';
-import { openStore, publicWordOf } from '../store/open.ts';
-import { readStore } from '../store-inputs.ts';
+import { publicWordOf } from '../store/open.ts';
 import { prepareAlerts } from './alert.ts';
 import { maskAll, type Run, runAction } from './run.ts';
 import {
+  discardUnfinished,
   hideSecretInputs,
   input,
   refuseWindows,
   removeStepFolder,
   reportUnknown,
+  saveUnfinished,
   withStepFolder,
   writeSummary,
 } from './step.ts';
@@ -39,10 +39,9 @@ export function runBackup(): Promise<void> {
         run.log.warn(
           'the password is too short to be hidden in logs, or part of a host, user, database or folder name: choose another',
         );
-      core.saveState('name', config.name);
       // Asked now, so that nobody waits for the answer once the backup is stored.
       const details = alerts.details();
-      const result = await backup(config, { ...run, began: (id) => core.saveState('id', id) });
+      const result = await backup(config, { ...run, began: (id) => saveUnfinished(config.name, id) });
       await report(result, run, await details);
       if (result.kind === 'stored') {
         const { manifest } = result;
@@ -113,11 +112,7 @@ async function report(result: BackupResult, { log }: Run, details: boolean): Pro
 export async function runBackupPost(): Promise<void> {
   try {
     await removeStepFolder();
-    const [name, id] = [core.getState('name'), core.getState('id')];
-    if (!namePattern.test(name) || !idPattern.test(id)) return;
-    const inputs = new Inputs(input);
-    const store = readStore(inputs, identityOf(process.env));
-    if (inputs.problems.length === 0) await openStore(store).discard(name, id);
+    await discardUnfinished();
   } catch (error) {
     core.warning(`cleaning up after the backup failed: ${(error as Error).message}`);
   }

@@ -1,12 +1,14 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import * as core from '@actions/core';
-import { machineOf } from '../environment.ts';
+import { idPattern, namePattern } from '../backup-id.ts';
+import { identityOf, machineOf } from '../environment.ts';
 import { Failure } from '../failure.ts';
-import { nearest } from '../inputs.ts';
+import { Inputs, nearest } from '../inputs.ts';
 import type { Log } from '../log.ts';
 import type { Secrets } from '../secrets.ts';
-import { storeSecrets } from '../store-inputs.ts';
+import { openStore } from '../store/open.ts';
+import { readStore, storeSecrets } from '../store-inputs.ts';
 
 /** An input of this step, as the runner hands it over. */
 export function input(name: string): string | undefined {
@@ -54,6 +56,21 @@ export async function withStepFolder(work: (folder: string) => Promise<void>): P
 export async function removeStepFolder(): Promise<void> {
   const folder = core.getState('temporary');
   if (basename(folder).startsWith('pgassay-')) await rm(folder, { recursive: true, force: true });
+}
+
+/** The backup that this step is writing: should the step be killed, its post step removes what is there of it. */
+export function saveUnfinished(name: string, id: string): void {
+  core.saveState('name', name);
+  core.saveState('id', id);
+}
+
+/** After the job: what a killed run had begun to store, unless it is whole. */
+export async function discardUnfinished(): Promise<void> {
+  const [name, id] = [core.getState('name'), core.getState('id')];
+  if (!namePattern.test(name) || !idPattern.test(id)) return;
+  const inputs = new Inputs(input);
+  const store = readStore(inputs, identityOf(process.env));
+  if (inputs.problems.length === 0) await openStore(store).discard(name, id);
 }
 
 /** A summary that cannot be written changes nothing about the result. */

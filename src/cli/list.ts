@@ -1,19 +1,25 @@
 import type { Backup } from '../catalog.ts';
+import { Inputs } from '../inputs.ts';
 import { warnOf } from '../locate.ts';
 import { formatAge, formatBytes, formatCount, formatNumber, formatSeconds, formatTime } from '../numbers.ts';
 import { displayName, displayWord } from '../postgres/names.ts';
 import { type Proof, restoreSeconds } from '../proof.ts';
 import { newestProof, readProofs } from '../proofs.ts';
 import { table } from '../report/table.ts';
+import { type RestoreRecord, readRecords } from '../restore-record.ts';
 import { readCensus } from '../verify.ts';
-import { answer, type Command } from './command.ts';
-import { backupArgument, openBackup, openCatalog, storeFlags } from './shared-flags.ts';
+import { answer, type Command, type Terminal } from './command.ts';
+import { backupArgument, openBackup, openCatalog, openNamed, storeFlags } from './shared-flags.ts';
 
 export const listCommand: Command = {
   name: 'list',
   summary: 'Lists the backups of a store, newest first.',
-  flags: storeFlags,
+  flags: [
+    ...storeFlags,
+    { name: 'restores', help: 'what was restored from it instead, by whom and into which database' },
+  ],
   async run(terminal) {
+    if (new Inputs(terminal.flags.read).flag('restores', false)) return listRestores(terminal);
     const { store, catalog } = await openCatalog(terminal);
     warnOf(catalog, terminal.log);
     if (catalog.unfinished.length > 0)
@@ -50,6 +56,40 @@ export const listCommand: Command = {
     );
   },
 };
+
+async function listRestores(terminal: Terminal): Promise<void> {
+  const { store, name } = openNamed(terminal);
+  const [records, now] = [await readRecords(store, name), await store.now()];
+  answer(
+    terminal,
+    { restores: records },
+    records.length === 0
+      ? `no restore is recorded in ${store.uri}`
+      : table(
+          ['age', 'backup', 'into', 'what', 'result', 'by', 'safety backup'],
+          records.map((each) => [
+            formatAge(each.finishedAt, now),
+            `${each.name}/${each.backupId}`,
+            displayWord(each.database),
+            describeScope(each),
+            describeEnd(each),
+            displayWord(each.by),
+            each.safetyBackupId ?? '',
+          ]),
+        ),
+  );
+}
+
+function describeScope({ scope: { mode, tables, schemas, clean } }: RestoreRecord): string {
+  const what = [...tables.map((each) => `table ${each}`), ...schemas.map((each) => `schema ${each}`)];
+  const rows = mode === 'full' ? '' : `, ${mode}`;
+  return `${what.length === 0 ? 'all' : what.join(', ')}${rows}${clean ? ', clean' : ''}`;
+}
+
+function describeEnd({ result, exitCode, totals }: RestoreRecord): string {
+  if (totals === null) return `${result}, exit ${exitCode ?? 'unknown'}`;
+  return `${result}: ${formatCount(totals.tables, 'table')}, ${formatCount(totals.rows, 'row')}`;
+}
 
 /** What `list --json` says of a backup. */
 function listed({ manifest }: Backup, proof: Proof | undefined): Record<string, unknown> {

@@ -1,56 +1,66 @@
-import { availableParallelism } from 'node:os';
-import { readTarget } from '../backup-inputs.ts';
-import { readHiding, withPemFiles } from '../environment.ts';
+import { actorOf, identityOf, readHiding, sourceOf, withPemFiles } from '../environment.ts';
 import { Inputs } from '../inputs.ts';
-import { formatCount, formatNumber, formatSeconds } from '../numbers.ts';
+import { locate } from '../locate.ts';
 import { displayWord } from '../postgres/names.ts';
 import { publicWordsOf, secretsOf } from '../postgres/url.ts';
-import { table } from '../report/table.ts';
-import { type Restored, restore } from '../restore.ts';
+import { restoreText } from '../report/restore.ts';
+import { restore } from '../restore.ts';
+import { readRestore } from '../restore-inputs.ts';
+import { openStore } from '../store/open.ts';
 import { answer, type Command } from './command.ts';
-import { backupArgument, openBackup, programFlags, readPrograms, storeFlags, tlsFlags } from './shared-flags.ts';
+import { backupArgument, hideStoreSecrets, programFlags, storeFlags, tlsFlags, writeFlags } from './shared-flags.ts';
 
 export const restoreCommand: Command = {
   name: 'restore',
-  summary: 'Restores a backup into an empty or a new database, then counts every table.',
+  summary: 'Restores a backup, or tables of it, then counts every table that was restored.',
   argument: backupArgument,
   flags: [
     ...storeFlags,
+    ...writeFlags,
     {
       name: 'target-url',
       help: 'the database to restore into; created when it does not exist',
       secret: { variable: 'TARGET_URL' },
     },
+    { name: 'max-age', value: 'TIME', help: 'refuse a backup that is older' },
+    { name: 'tables', value: 'PATTERN', many: true, help: 'only these tables, with all that belongs to them' },
+    { name: 'schemas', value: 'PATTERN', many: true, help: 'only what is in these schemas' },
+    { name: 'mode', value: 'MODE', help: 'full (default) or schema-only' },
+    { name: 'clean', help: 'what the target has of it is dropped first; needs --confirm' },
+    {
+      name: 'safety-backup',
+      value: 'true|false',
+      help: 'back the target up first when something is dropped (default true)',
+    },
+    { name: 'confirm', value: 'DATABASE', help: "the target database's name, typed, where it is not empty" },
     { name: 'jobs', value: 'N', help: 'parallel connections (default: processors; 1 restores in one transaction)' },
     { name: 'owners', value: 'WHAT', help: 'auto (default: kept where this role may), keep or drop' },
+    { name: 'accept-client-risk', help: 'no warning of a pg_restore that a crafted archive could take over' },
     { name: 'timeout', value: 'TIME', help: 'give up after this long (default 5h)' },
+    { name: 'stall-timeout', value: 'TIME', help: 'without a byte from the store (default 5m)' },
     ...programFlags,
     ...tlsFlags,
   ],
   async run(terminal) {
-    const { flags, log, secrets, machine } = terminal;
+    const { flags, log, secrets, signal, machine, variables } = terminal;
+    hideStoreSecrets(terminal);
     const inputs = new Inputs(flags.read);
     const url = flags.read('target-url') ?? '';
-    const { target, ...config } = readHiding(secrets, url, () => {
-      const withPem = new Inputs(withPemFiles(flags.read, inputs));
-      const target = readTarget(withPem, 'target-url');
-      const config = {
-        ...readPrograms(withPem),
-        jobs: withPem.integer('jobs', Math.min(16, availableParallelism()), 1, 64),
-        owners: withPem.choice('owners', ['auto', 'keep', 'drop'], 'auto'),
-        timeoutMs: withPem.duration('timeout', '5h', '120h'),
-        machine,
-      };
-      inputs.add(withPem.problems);
-      inputs.finish();
-      if (target === undefined) throw new Error('a URL without a target and without a problem');
-      return { ...config, target };
+    const { config, idleMs, name, selector } = readHiding(secrets, url, () => {
+      const read = withPemFiles((input) => (input === 'backup' ? flags.argument : flags.read(input)), inputs);
+      return readRestore(
+        read,
+        { machine, source: sourceOf(variables), actor: actorOf(variables), identity: identityOf(variables) },
+        inputs.problems,
+      );
     });
+    const { target } = config;
     for (const secret of secretsOf(url, target)) secrets.add(secret);
     for (const word of publicWordsOf(target)) secrets.spare(word);
     for (const notice of target.notices) log.notice(notice);
-    const { store, backup } = await openBackup(terminal);
-    const result = await restore(store, backup, { ...config, target }, terminal);
+    const opened = openStore(config.store, { signal, idleMs });
+    const { backup } = await locate(opened, { name, selector }, log);
+    const result = await restore(opened, backup, config, { log, signal });
     const { manifest, compared } = result;
     answer(
       terminal,
@@ -63,6 +73,7 @@ export const restoreCommand: Command = {
         durationSeconds: result.seconds,
         createdDatabase: result.createdDatabase,
         createdRoles: result.createdRoles,
+        safetyBackupId: result.safetyBackup?.id ?? null,
         compared: compared.map(({ schema, name, recorded, found }) => ({
           schema,
           name,
@@ -70,24 +81,7 @@ export const restoreCommand: Command = {
           restored: found ?? null,
         })),
       },
-      [
-        table(
-          ['table', 'recorded', 'restored'],
-          compared.map((each) => [
-            each.object,
-            formatNumber(each.recorded),
-            each.found === undefined ? 'not counted' : formatNumber(each.found),
-          ]),
-          [1, 2],
-        ),
-        '',
-        `${manifest.name}/${manifest.id} restored into ${displayWord(target.database)} in ${formatSeconds(result.seconds)}: ${formatCount(result.tables, 'table')}, ${formatCount(result.rows, 'row')}, ${verdictOf(result)}`,
-        'run ANALYZE there before traffic returns: statistics are not part of a dump',
-      ].join('\n'),
+      restoreText({ ...result, database: displayWord(target.database) }),
     );
   },
 };
-
-function verdictOf({ uncounted }: Restored): string {
-  return uncounted === 0 ? 'all as recorded' : `as recorded but for ${formatCount(uncounted, 'table')} not counted`;
-}

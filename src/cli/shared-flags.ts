@@ -69,14 +69,18 @@ export function hideStoreSecrets({ flags, secrets }: Terminal): void {
   }
 }
 
-/** The store the flags name, and everything in it that they let in. */
-export async function openCatalog(terminal: Terminal): Promise<{ store: Store; catalog: Catalog }> {
+/** The store the flags name, and the name they give, whether it is there or not. */
+export function openNamed(terminal: Terminal): { readonly store: Store; readonly name: string | undefined } {
   const inputs = new Inputs(terminal.flags.read);
   hideStoreSecrets(terminal);
   const choice = readStore(inputs, identityOf(terminal.variables));
   inputs.finish();
-  const store = openStore(choice, { signal: terminal.signal });
-  const wanted = inputs.optional('name');
+  return { store: openStore(choice, { signal: terminal.signal }), name: inputs.optional('name') };
+}
+
+/** The store the flags name, and everything in it that they let in. */
+export async function openCatalog(terminal: Terminal): Promise<{ store: Store; catalog: Catalog }> {
+  const { store, name: wanted } = openNamed(terminal);
   const name = wanted === undefined ? undefined : await requireName(store, wanted);
   return { store, catalog: await readCatalog(store, name) };
 }

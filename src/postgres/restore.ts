@@ -26,6 +26,8 @@ export interface RecoveryPlan extends RestorePlan {
   readonly keepOwners: boolean;
   /** All or nothing, with one connection; `jobs` counts otherwise. */
   readonly oneTransaction: boolean;
+  /** Only these entries (their numbers, in the archive's order), dropped first with `clean`; undefined: the whole archive. */
+  readonly only?: { readonly list: readonly number[]; readonly folder: string; readonly clean: boolean } | undefined;
 }
 
 /**
@@ -36,11 +38,14 @@ export class JobsDeadlocked extends Failure {}
 
 /** Runs pg_restore, stopping at the first error. Throws a `Failure` without a hint that names the entry, and no row value. */
 export async function restoreArchive(plan: RecoveryPlan, io: Io): Promise<void> {
+  const { only } = plan;
   const exit = await pgRestore(
     plan,
     [
       '--exit-on-error',
       '--verbose',
+      ...(only === undefined ? [] : [`--use-list=${await writeList(only)}`]),
+      ...(only?.clean === true ? ['--clean', '--if-exists'] : []),
       ...(plan.oneTransaction ? ['--single-transaction'] : [`--jobs=${plan.jobs}`]),
       ...(plan.keepOwners ? [] : ['--no-owner', '--no-privileges']),
     ],
@@ -91,8 +96,7 @@ export async function restoreLeniently(
   },
   io: Io,
 ): Promise<Lenient> {
-  const path = join(folder, `list-${process.hrtime.bigint()}`);
-  await writeFile(path, list.map((id) => `${id};\n`).join(''), { mode: 0o600, flag: 'wx' });
+  const path = await writeList({ list, folder });
   const reader = new ReportReader(knownNames(plan));
   const refused: Refused[] = [];
   let deadlocked = false;
@@ -126,6 +130,18 @@ export async function restoreLeniently(
       message: `pg_restore exited ${exit.code} after ${ignored ?? 'some'} errors, of which ${expected} were expected; what the others said was lost`,
     });
   return { refused, expected };
+}
+
+async function writeList({
+  list,
+  folder,
+}: {
+  readonly list: readonly number[];
+  readonly folder: string;
+}): Promise<string> {
+  const path = join(folder, `list-${process.hrtime.bigint()}`);
+  await writeFile(path, list.map((id) => `${id};\n`).join(''), { mode: 0o600, flag: 'wx' });
+  return path;
 }
 
 function isDeadlock(report: ProgramReport | undefined): boolean {

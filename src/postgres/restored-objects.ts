@@ -65,7 +65,11 @@ export async function readContents(
     signal.throwIfAborted();
     if (exit.code === 0 && reader.toc !== undefined) return reader.toc;
     const said = readReports(exit.stderr).find((report) => report.severity === 'error')?.message;
-    throw new Failure('verify', 'restore', `the restored definitions could not be read: ${said ?? 'pg_dump failed'}`);
+    throw new Failure(
+      'verify',
+      'restore',
+      `the definitions of the database could not be read: ${said ?? 'pg_dump failed'}`,
+    );
   } finally {
     signal.removeEventListener('abort', stop);
     await program.stop().catch(() => undefined);

@@ -1,7 +1,7 @@
 import { Failure } from '../failure.ts';
 import type { Census, Manifest } from '../manifest.ts';
 import type { Session } from './connect.ts';
-import { displayName, displayWord } from './names.ts';
+import { displayName, displayWord, type QualifiedName } from './names.ts';
 import { readServerFacts } from './server.ts';
 import { formatVersion, parseVersion } from './version.ts';
 
@@ -29,6 +29,23 @@ export async function requireServer(
     'restore',
     `the target server does not have ${missing.map((each) => `${displayWord(each.name)} ${displayWord(each.version)}`).join(', ')}`,
     { hint: 'install the extension there, or restore into a server or image that has it' },
+  );
+}
+
+/** Throws a `Failure` when this is the very database that was backed up, and nobody has typed its name. */
+export async function requireAnother(
+  session: Session,
+  source: Manifest['database'],
+  { name, confirmed }: { readonly name: string; readonly confirmed: boolean },
+): Promise<void> {
+  if (confirmed || source.id === null) return;
+  const { database } = await readServerFacts(session);
+  if (database.id !== source.id) return;
+  throw new Failure(
+    'restore',
+    'badInput',
+    `${displayWord(name)} is the database that this backup was taken from; nothing was changed`,
+    { hint: `restore into another database, or say that this one is meant with confirm: ${displayWord(name)}` },
   );
 }
 
@@ -82,27 +99,51 @@ const objectsQuery = [
    WHERE o.subdbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())`,
 ].join('\nUNION ALL ');
 
-/** Throws a `Failure` unless the database holds no object that somebody made. */
-export async function requireEmpty(session: Session, name: string): Promise<void> {
-  const objects = await session.query<{ kind: string; schema: string | null; name: string }>(
+/** An object that somebody made; `schema` is null for what is in none. */
+export interface TargetObject {
+  /** `''` for a table and its like, else with a blank behind it: `large object `. */
+  readonly kind: string;
+  readonly schema: string | null;
+  readonly name: string;
+}
+
+/** Every object of the database that somebody made; none: it is empty. */
+export function objectsOf(session: Session): Promise<TargetObject[]> {
+  return session.query<TargetObject>(
     `SELECT kind, schema, name FROM (${objectsQuery}) o ORDER BY kind COLLATE "C", schema COLLATE "C", name COLLATE "C"`,
   );
-  if (objects.length === 0) return;
+}
+
+/** What a database that is not empty has: the first few, and how many more. */
+export function describeObjects(objects: readonly TargetObject[], most = 5): string {
   const shown = objects
-    .slice(0, 5)
-    .map((each) => {
-      const { kind, schema } = each;
-      if (schema !== null) return `${kind}${displayName({ schema, name: each.name })}`;
-      return `${kind}${kind === 'large object ' || kind === 'cast ' ? each.name : displayWord(each.name)}`;
+    .slice(0, most)
+    .map(({ kind, schema, name }) => {
+      if (schema !== null) return `${kind}${displayName({ schema, name })}`;
+      return `${kind}${kind === 'large object ' || kind === 'cast ' ? name : displayWord(name)}`;
     })
     .join(', ');
-  const more = objects.length > 5 ? ` and ${objects.length - 5} more` : '';
-  throw new Failure(
-    'restore',
-    'badInput',
-    `the database ${displayWord(name)} is not empty: it has ${shown}${more}; nothing was changed`,
-    {
-      hint: 'restore into a database that does not exist yet (it is created) or an empty one, look at it, then switch over',
-    },
+  return `${shown}${objects.length > most ? ` and ${objects.length - most} more` : ''}`;
+}
+
+/** Which relations have these names now: another answer says that they were made anew since. */
+export async function readRelationIds(session: Session, names: readonly QualifiedName[]): Promise<string> {
+  const [row] = await session.query<{ ids: string }>(
+    `SELECT coalesce(string_agg(c.oid::text, ',' ORDER BY c.oid), '') AS ids
+     FROM unnest($1::text[], $2::text[]) AS wanted(schema, name)
+     JOIN pg_catalog.pg_namespace n ON n.nspname = wanted.schema
+     JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name`,
+    [names.map((each) => each.schema), names.map((each) => each.name)],
   );
+  return row?.ids ?? '';
+}
+
+/** Sessions in this database now that are not ours. */
+export async function countOthers(session: Session): Promise<number> {
+  const [row] = await session.query<{ count: string }>(
+    `SELECT count(*) FROM pg_catalog.pg_stat_activity
+     WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+       AND application_name !~ '^pgassay '`,
+  );
+  return Number(row?.count ?? 0);
 }

@@ -17,7 +17,15 @@ import { dirname, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { idPattern, namePattern } from '../backup-id.ts';
 import { Failure, type Stage } from '../failure.ts';
-import { type History, largestRead, proofsFolder, type Store, type StoredFile, type Upload } from './store.ts';
+import {
+  type History,
+  largestRead,
+  proofsFolder,
+  recordsFolder,
+  type Store,
+  type StoredFile,
+  type Upload,
+} from './store.ts';
 
 /** What link(2) answers on FAT, some network and some FUSE file systems. */
 const noHardLinks = ['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS'];
@@ -52,6 +60,10 @@ export class FolderStore implements Store {
       ids.map(async (each): Promise<[string, Map<string, number>]> => [each, await this.#sizes(`${name}/${each}`)]),
     );
     return new Map(folders);
+  }
+
+  async records(): Promise<string[]> {
+    return [...(await this.#sizes(recordsFolder)).keys()].sort();
   }
 
   history(): History {

@@ -9,7 +9,15 @@ import { S3Bucket } from './s3-client.ts';
 import { listing, S3Lister, type S3Object } from './s3-listing.ts';
 import { abortStale, abortUploads } from './s3-unfinished.ts';
 import { type S3Habits, S3Upload } from './s3-upload.ts';
-import { type History, largestRead, proofsFolder, type Store, type StoredFile, type Upload } from './store.ts';
+import {
+  type History,
+  largestRead,
+  proofsFolder,
+  recordsFolder,
+  type Store,
+  type StoredFile,
+  type Upload,
+} from './store.ts';
 
 const defaultIdleMs = 60_000;
 /** How often a download that breaks off is taken up again where it broke. */
@@ -70,6 +78,17 @@ export class S3Store implements Store {
       }
     }
     return new Map([...found].sort(([a], [b]) => (a < b ? -1 : 1)));
+  }
+
+  async records(): Promise<string[]> {
+    const from = this.#key(`${recordsFolder}/`);
+    const found: string[] = [];
+    for await (const { objects } of this.#lister.pages(from, undefined, this.#signal))
+      for (const object of objects) {
+        found.push(object.key.slice(from.length));
+        this.#objects.set(object.key.slice(this.#prefix.length), object);
+      }
+    return found.sort();
   }
 
   history(path: string): History {

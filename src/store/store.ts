@@ -8,6 +8,9 @@ export const largestRead = 256 * 1024 * 1024;
 /** The one folder inside a backup's; its files are listed with the backup's, as `proofs/<file>`. */
 export const proofsFolder = 'proofs';
 
+/** Where restores are recorded; no backup's name begins so. */
+export const recordsFolder = '_restores';
+
 /**
  * Where backups live. Paths are relative, with `/`, made of names this program chose itself:
  * `<name>/<id>/manifest.json`. Every method throws a `Failure` (stage `upload`, `publish`, `locate` or `download`)
@@ -22,6 +25,8 @@ export interface Store {
   ids(name: string): Promise<string[]>;
   /** The files of every backup under a name, with their sizes, its proofs too; or of one backup only. Oldest first. */
   files(name: string, id?: string): Promise<ReadonlyMap<string, ReadonlyMap<string, number>>>;
+  /** Names of the files in the folder of records, sorted. */
+  records(): Promise<string[]>;
   /**
    * A small file, whole; undefined when it is not there. Files over 256 MiB are refused. Where the store keeps versions,
    * the first that was ever written counts, as of the last `files`; `version` 1 is the one after that.
@@ -83,5 +88,21 @@ export async function put(store: Store, path: string, content: Buffer): Promise<
   } catch (error) {
     await upload.abort();
     throw error;
+  }
+}
+
+/**
+ * The same under a name that is free: `x.json`, else `x-2.json` and so on, up to 10, for two that are of one second.
+ * Returns the path.
+ */
+export async function putNext(store: Store, path: string, content: Buffer): Promise<string> {
+  for (let more = 1; ; more++) {
+    const free = more === 1 ? path : path.replace(/\.json$/, `-${more}.json`);
+    try {
+      await put(store, free, content);
+      return free;
+    } catch (error) {
+      if (!(error instanceof Failure) || error.exit !== 'exists' || more === 10) throw error;
+    }
   }
 }

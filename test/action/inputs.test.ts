@@ -7,10 +7,12 @@ import { locateInputs } from '../../src/action/locate.ts';
 import { alertInputs, readAlertConfig } from '../../src/alert-inputs.ts';
 import { backupInputs, laterInputs, readBackupConfig } from '../../src/backup-inputs.ts';
 import { backupCommand } from '../../src/cli/backup.ts';
+import { restoreCommand } from '../../src/cli/restore.ts';
 import { restoreTestCommand } from '../../src/cli/restore-test.ts';
 import { writeFlags } from '../../src/cli/shared-flags.ts';
 import { Inputs } from '../../src/inputs.ts';
 import { release } from '../../src/release.ts';
+import { laterRestoreInputs, readRestore, restoreInputs } from '../../src/restore-inputs.ts';
 import { laterRestoreTestInputs, readRestoreTest, restoreTestInputs } from '../../src/restore-test-inputs.ts';
 
 const root = join(import.meta.dirname, '../..');
@@ -103,6 +105,50 @@ describe('the inputs of a restore test', () => {
         ),
       (error: Error) =>
         [...laterRestoreTestInputs, 'jobs', 'backup'].every((name) => error.message.includes(`  ${name}: `)),
+    );
+  });
+});
+
+describe('the inputs of a restore', () => {
+  const declaring = actionIn('restore');
+  const around = { machine: surroundings.machine, source: null, actor: 'somebody', identity: undefined };
+  const given: Record<string, string> = {
+    store: 'file:///srv/backups',
+    'target-url': 'postgresql://u:secret@localhost/shop',
+  };
+
+  test('are the same in action.yml, in the code and on the command line, where the backup is an argument', () => {
+    assert.deepEqual(Object.keys(declaring.inputs).sort(), [...restoreInputs].sort());
+    const expected = restoreInputs.filter((name) => name !== 'backup');
+    assert.deepEqual(restoreCommand.flags.map((flag) => flag.name).sort(), [...expected].sort());
+  });
+
+  test('have the defaults that action.yml declares', () => {
+    const bare = readRestore((name) => given[name], around);
+    assert.deepEqual(
+      readRestore((name) => given[name] ?? declaring.inputs[name]?.default, around),
+      bare,
+    );
+    assert.deepEqual(
+      readRestore((name) => given[name] ?? '', around),
+      bare,
+    );
+  });
+
+  test('of later releases are refused, and every problem is told at once', () => {
+    assert.throws(
+      () =>
+        readRestore(
+          (name) =>
+            laterRestoreInputs.includes(name) || ['jobs', 'backup', 'max-age', 'confirm'].includes(name)
+              ? 'x'
+              : given[name],
+          around,
+        ),
+      (error: Error) =>
+        [...laterRestoreInputs, 'jobs', 'backup', 'max-age', 'confirm'].every((name) =>
+          error.message.includes(`  ${name}: `),
+        ),
     );
   });
 });

@@ -1,0 +1,3 @@
+import { restorePost } from './index.js';
+
+await restorePost();

@@ -1,0 +1,3 @@
+import { restore } from './index.js';
+
+await restore();
