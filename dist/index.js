@@ -74851,6 +74851,22 @@ function isAboutDatabase({ kind, tag }) {
     return (kind === 'ACL' || kind === 'COMMENT' || kind === 'SECURITY LABEL') && tag.startsWith('DATABASE ');
 }
 
+;// CONCATENATED MODULE: ./build/postgres/recovery-conflict.js
+
+/**
+ * A standby ends whoever is in the way of its replay, once max_standby_streaming_delay is over: with SQLSTATE 40001, of
+ * which reading has no other cause. The statement is cancelled, or the session ended if it is idle in its transaction.
+ */
+const recoveryConflictState = '40001';
+/** `at` is ` at public.items`, or empty. */
+function recoveryConflict(cause, at = '') {
+    return new Failure('dump', 'timeLimit', `the standby cancelled the dump${at}: it conflicted with recovery`, {
+        hint: 'set hot_standby_feedback = on or a larger max_standby_streaming_delay on the standby, or back up the primary',
+        cause,
+        transient: true,
+    });
+}
+
 ;// CONCATENATED MODULE: ./build/postgres/pattern.js
 class BadPattern extends Error {
 }
@@ -75295,6 +75311,7 @@ async function snapshotTime(control, standby) {
 
 
 
+
 /** What a running dump is doing; read by progress lines and by the stall watchdog. */
 class DumpMeter {
     bytes = 0;
@@ -75461,10 +75478,7 @@ function dump_judge(exit, scope) {
             transient: true,
         });
     if (/conflict with recovery/.test(raw))
-        throw new Failure('dump', 'timeLimit', `the standby cancelled the dump${at}: it conflicted with recovery`, {
-            hint: 'set hot_standby_feedback = on or a larger max_standby_streaming_delay on the standby, or back up the primary',
-            transient: true,
-        });
+        throw recoveryConflict(undefined, at);
     if (/row-level security/.test(raw))
         throw new Failure('dump', 'privilege', `a row-level security policy would hide rows${at}`, {
             hint: 'run as the owner or a superuser: ALTER ROLE <the backup role> BYPASSRLS;',
@@ -75751,6 +75765,7 @@ function blockedFailure(wait) {
 
 
 
+
 /** How often somebody else's exclusive lock may send us back to the start. */
 const mostRestarts = 4;
 /** A count that waits longer than this for a lock is given to the exporter, which has it already. */
@@ -75773,7 +75788,7 @@ async function captureSnapshot(means, config, outlet) {
         catch (error) {
             const what = overtakenBy(error);
             if (what === undefined)
-                throw error;
+                throw sqlState(error) === recoveryConflictState ? recoveryConflict(error) : error;
             if (restart >= mostRestarts)
                 throw new Failure('snapshot', 'timeLimit', `${what}, ${restart + 1} times in a row`, {
                     hint: 'run the backup when no migration runs',
@@ -75929,7 +75944,9 @@ function censusFailure(error, scope) {
         return outOfLocks('dump', error);
     if (error.code === '42501')
         return new Failure('dump', 'privilege', `counting the snapshot's rows was refused: ${said}`, { cause: error });
-    if (error.code === '40001' || error.code.startsWith('57') || error.code.startsWith('08'))
+    if (error.code === recoveryConflictState)
+        return recoveryConflict(error);
+    if (error.code.startsWith('57') || error.code.startsWith('08'))
         return new Failure('dump', 'connect', `counting the snapshot's rows broke off: ${said}`, {
             cause: error,
             transient: true,
@@ -77915,6 +77932,7 @@ function quoted(name) {
 
 
 
+
 class ConnectTimeout extends Error {
 }
 /** We stopped the login ourselves before a secret went out; `reason` is printed. */
@@ -78075,6 +78093,8 @@ function sixHint(host) {
 /** The end of an open connection that nobody asked for. */
 function connectionLost(error, place) {
     const { code } = read(error);
+    if (code === recoveryConflictState)
+        return recoveryConflict(new Error(code));
     const reason = code === '57P01'
         ? 'an administrator ended it, or the server is stopping'
         : code === '57P02'
@@ -78555,7 +78575,8 @@ async function backendOf(session) {
 async function readServerFacts(session) {
     const [row] = await session.query(`SELECT current_setting('server_version_num') AS version, pg_is_in_recovery() AS standby,
             CASE WHEN NOT pg_is_in_recovery() THEN 0
-                 WHEN pg_get_wal_replay_pause_state() = 'not paused'
+                 -- What was received says nothing about the primary once nobody receives any more.
+                 WHEN pg_get_wal_replay_pause_state() = 'not paused' AND EXISTS (SELECT FROM pg_stat_wal_receiver)
                       AND pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
                  ELSE coalesce(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()), 0) END::float8 AS lag,
             current_user AS role, r.rolsuper AS superuser,
