@@ -75984,43 +75984,6 @@ var external_node_tls_ = __nccwpck_require__(1692);
 ;// CONCATENATED MODULE: ./build/postgres/tls.js
 
 
-
-const loopback = new external_node_net_.BlockList();
-loopback.addSubnet('127.0.0.0', 8, 'ipv4');
-loopback.addAddress('::1', 'ipv6');
-const privateNetworks = new external_node_net_.BlockList();
-for (const [network, prefix] of [
-    ['10.0.0.0', 8],
-    ['172.16.0.0', 12],
-    ['192.168.0.0', 16],
-    ['169.254.0.0', 16],
-    ['100.64.0.0', 10],
-]) {
-    privateNetworks.addSubnet(network, prefix, 'ipv4');
-}
-privateNetworks.addSubnet('fc00::', 7, 'ipv6');
-privateNetworks.addSubnet('fe80::', 10, 'ipv6');
-/** How far `host` (a name, an IP address without brackets, a socket directory) is, judged by its spelling alone. */
-function reachOf(host) {
-    if (host.startsWith('/'))
-        return 'loopback';
-    const family = (0,external_node_net_.isIP)(host);
-    if (family !== 0) {
-        const address = host.replace(/%.*$/, '');
-        const kind = family === 4 ? 'ipv4' : 'ipv6';
-        if (loopback.check(address, kind))
-            return 'loopback';
-        return privateNetworks.check(address, kind) ? 'private' : 'public';
-    }
-    const name = host.toLowerCase().replace(/\.$/, '');
-    if (name === 'localhost' || name.endsWith('.localhost'))
-        return 'loopback';
-    if (name.endsWith('.internal') || name.endsWith('.local'))
-        return 'private';
-    // getaddrinfo reads a bare number, 134744072 or 0x8080808, as an IPv4 address.
-    const number = /^(\d+|0x[0-9a-f]+)$/.test(name);
-    return name.includes('.') || number ? 'public' : 'private';
-}
 /** The PEM texts of the three inputs, checked as far as that goes without a connection. */
 function readTlsFiles(inputs) {
     const ca = given(inputs.tlsCa);
@@ -77065,6 +77028,40 @@ const defaults = lib.defaults
 // Re-export the default
 /* harmony default export */ const esm = (lib);
 
+;// CONCATENATED MODULE: ./build/reach.js
+
+const networks = [
+    ['loopback', blockOf(['127.0.0.0', 8], ['::1', 128])],
+    ['link-local', blockOf(['169.254.0.0', 16], ['fe80::', 10])],
+    ['private', blockOf(['10.0.0.0', 8], ['172.16.0.0', 12], ['192.168.0.0', 16], ['fc00::', 7])],
+    ['custom', blockOf(['100.64.0.0', 10])],
+];
+function blockOf(...subnets) {
+    const block = new external_node_net_.BlockList();
+    for (const [network, bits] of subnets)
+        block.addSubnet(network, bits, (0,external_node_net_.isIP)(network) === 4 ? 'ipv4' : 'ipv6');
+    return block;
+}
+/** How far `host` (a name, an IP address without brackets, a socket directory) is, judged by its spelling alone. */
+function reachOf(host) {
+    if (host.startsWith('/'))
+        return 'loopback';
+    const family = (0,external_node_net_.isIP)(host);
+    if (family !== 0) {
+        const address = host.replace(/%.*$/, '');
+        const kind = family === 4 ? 'ipv4' : 'ipv6';
+        return networks.find(([, block]) => block.check(address, kind))?.[0] ?? 'public';
+    }
+    const name = host.toLowerCase().replace(/\.$/, '');
+    if (name === 'localhost' || name.endsWith('.localhost'))
+        return 'loopback';
+    if (name.endsWith('.internal') || name.endsWith('.local'))
+        return 'custom';
+    // getaddrinfo reads a bare number, 134744072 or 0x8080808, as an IPv4 address.
+    const number = /^(\d+|0x[0-9a-f]+)$/.test(name);
+    return name.includes('.') || number ? 'public' : 'private';
+}
+
 ;// CONCATENATED MODULE: ./build/postgres/url-mistakes.js
 const url_mistakes_form = 'postgres://user:password@host:5432/database';
 /** Schemes that may be named in a message; anything else before `://` might be somebody's secret. */
@@ -77534,6 +77531,7 @@ function leniently(raw) {
 }
 
 ;// CONCATENATED MODULE: ./build/postgres/url.js
+
 
 
 
@@ -80455,6 +80453,7 @@ function splitKey(key) {
 
 ;// CONCATENATED MODULE: ./build/store/s3-address.js
 
+
 /** Longest prefix: an object's key has 1,024 bytes, and name, id and file need up to 130 of them. */
 const longestPrefix = 800;
 /** `s3://bucket/prefix`, judged by the rules that every provider shares. */
@@ -80509,7 +80508,7 @@ function parseEndpoint(text, bucket) {
             problem: 'begins with the name of the bucket',
             hint: `write ${url.protocol}//${url.host.slice(bucket.length + 1)}`,
         };
-    const place = s3_address_reachOf(url.hostname);
+    const place = placeOf(url.hostname);
     if (place === 'link-local')
         return { problem: 'is a link-local address, which no store has', hint: 'use the host name of the store' };
     if (url.protocol === 'http:' && place === 'public')
@@ -80519,32 +80518,16 @@ function parseEndpoint(text, bucket) {
         };
     return { endpoint: url.origin };
 }
-const linkLocal = new external_node_net_.BlockList();
-linkLocal.addSubnet('169.254.0.0', 16, 'ipv4');
-linkLocal.addSubnet('fe80::', 10, 'ipv6');
-const near = new external_node_net_.BlockList();
-for (const [network, bits] of [
-    ['127.0.0.0', 8],
-    ['10.0.0.0', 8],
-    ['172.16.0.0', 12],
-    ['192.168.0.0', 16],
-])
-    near.addSubnet(network, bits, 'ipv4');
-near.addAddress('::1', 'ipv6');
-near.addSubnet('fc00::', 7, 'ipv6');
-/** By its spelling alone: a name with a dot in it is public. Cloud metadata services go by names too. */
-function s3_address_reachOf(hostname) {
+/** What becomes of a request to `hostname`, as a URL spells it. A network that is private by custom only counts as public. */
+function placeOf(hostname) {
     const host = hostname.replace(/^\[|\]$/g, '').replace(/\.$/, '');
-    const family = (0,external_node_net_.isIP)(host);
-    if (family === 0) {
-        if (/^metadata(?:\.|$)|\.metadata\./.test(host))
-            return 'link-local';
-        return host === 'localhost' || host.endsWith('.localhost') || !host.includes('.') ? 'near' : 'public';
-    }
-    const kind = family === 4 ? 'ipv4' : 'ipv6';
-    if (linkLocal.check(host, kind))
+    // Cloud metadata services go by names too.
+    if (/^metadata(?:\.|$)|\.metadata\./.test(host))
         return 'link-local';
-    return near.check(host, kind) ? 'near' : 'public';
+    const reach = reachOf(host);
+    if (reach === 'link-local')
+        return reach;
+    return reach === 'loopback' || reach === 'private' ? 'near' : 'public';
 }
 
 ;// CONCATENATED MODULE: ./build/store/open.js
