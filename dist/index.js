@@ -79424,7 +79424,8 @@ const s3_failure_unreachable = new Set([
     'UND_ERR_SOCKET',
 ]);
 const s3_failure_certificate = /^(?:CERT_|ERR_TLS_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO_|HOSTNAME_MISMATCH|ERR_SSL_)/;
-const expired = new Set(['ExpiredToken', 'ExpiredTokenException', 'TokenRefreshRequired', 'RequestExpired']);
+const expiredSession = new Set(['ExpiredToken', 'ExpiredTokenException', 'TokenRefreshRequired']);
+const expired = new Set([...expiredSession, 'RequestExpired']);
 const full = new Set(['QuotaExceeded', 'XMinioStorageFull', 'InsufficientStorage', 'NotEnoughStorage', 'StorageFull']);
 /** One sentence and one hint for whatever went wrong with a store. */
 function s3Failure(error, place, action) {
@@ -79457,7 +79458,7 @@ function s3Failure(error, place, action) {
     if (expired.has(name))
         return fail('storeCredentials', 'the session token of the store has expired', options.role === undefined
             ? 'use aws-role-arn, which is refreshed while a backup runs, or ask for a longer session (role-duration-seconds)'
-            : "it is refreshed in time by this machine's clock: set that");
+            : 'so has the new session that was asked for at once: compare the clocks of this machine and of the store');
     if (name === 'RequestTimeTooSkewed')
         return fail('store', "this machine's clock and the store's are more than 15 minutes apart", "set this machine's clock");
     if (name === 'NoSuchBucket')
@@ -79488,6 +79489,11 @@ function s3Failure(error, place, action) {
     if (status !== undefined && status >= 500 && status !== 501)
         return fail('store', `the store failed to ${action.verb} ${what} (${status} ${name})`, 'run it again later', true);
     return fail('store', `the store refused to ${action.verb} ${what} (${[status, name, code].filter((each) => each !== undefined).join(' ')})`, 'docs/stores.md says what each provider supports');
+}
+/** Another session may do what this one was refused. The answer to a HEAD has no body that could say so. */
+function isExpiredSession(error, command) {
+    const { name, status } = factsOf(error);
+    return expiredSession.has(name) || (status === 400 && command?.startsWith('Head') === true);
 }
 /** A server that does not know the header, rather than one that judged it. */
 function isNotSupported(error) {
@@ -79542,16 +79548,19 @@ class S3Bucket {
             },
             ...(options.endpoint === undefined ? {} : { endpoint: options.endpoint }),
         };
-        const { credentials } = options;
+        const { credentials, role } = options;
+        const sessions = credentials === undefined && role !== undefined ? new RoleSessions(role, options.region) : undefined;
         if (credentials !== undefined)
             config.credentials = {
                 accessKeyId: credentials.accessKeyId,
                 secretAccessKey: credentials.secretAccessKey,
                 ...(credentials.sessionToken === undefined ? {} : { sessionToken: credentials.sessionToken }),
             };
-        else if (options.role !== undefined)
-            config.credentials = roleCredentials(options.role, options.region);
+        else if (sessions !== undefined)
+            config.credentials = sessions.provider;
         this.#client = new dist_cjs/* S3Client */.YxF(config);
+        if (sessions !== undefined)
+            renew(this.#client, sessions);
         this.#client.middlewareStack.add((next) => async (args) => {
             const result = await next(args);
             const date = Date.parse(result.response.headers?.date ?? '');
@@ -79598,21 +79607,86 @@ class S3Bucket {
         this.#client.destroy();
     }
 }
-/**
- * A session of the role for each hour or so of a long dump: the SDK asks again five minutes before one expires. Throws
- * a `Failure` that names the role.
- */
-function roleCredentials(role, region) {
-    let current;
-    const assume = async () => {
-        const token = await identityToken(role.identity);
+/** What a request was signed with is refused as over: it is sent once more, with another session. */
+function renew(client, sessions) {
+    const signedWith = new WeakMap();
+    client.middlewareStack.add((next, context) => async (args) => {
+        const { headers } = args.request;
+        signedWith.set(context, headers['x-amz-security-token'] ?? '');
+        return next(args);
+    }, { step: 'deserialize', priority: 'low', name: 'session' });
+    client.middlewareStack.add((next, context) => async (args) => {
+        try {
+            return await next(args);
+        }
+        catch (error) {
+            if (!isExpiredSession(error, context.commandName))
+                throw error;
+            sessions.discard(signedWith.get(context));
+            return next(args);
+        }
+    }, { step: 'initialize', name: 'renewal' });
+}
+/** A new session is asked for so long before the old one is over. */
+const renewMs = 300_000;
+/** One that is over so soon is not used any more. */
+const uselessMs = 60_000;
+/** Sessions of a role, one after the other, for each hour or so of a long dump. Throws a `Failure` that names the role. */
+class RoleSessions {
+    #role;
+    #region;
+    #current;
+    #pending;
+    #askAgain = 0;
+    constructor(role, region) {
+        this.#role = role;
+        this.#region = region;
+    }
+    /** For the SDK, whose own memory of a session could not be told that the store refuses it. */
+    provider = Object.assign(() => this.#session(), { memoized: true });
+    /** Nobody gets the session with this token any more. */
+    discard(token) {
+        if (this.#current?.sessionToken === token)
+            this.#current = undefined;
+    }
+    #lasts(ms) {
+        return (this.#current?.expiration?.getTime() ?? 0) - Date.now() > ms ? this.#current : undefined;
+    }
+    async #session() {
+        const good = this.#lasts(renewMs);
+        if (good !== undefined)
+            return good;
+        this.#pending ??= this.#renewed().finally(() => {
+            this.#pending = undefined;
+        });
+        return this.#pending;
+    }
+    /** What is still good outlives a service that is down for some minutes: it is asked ahead of time. */
+    async #renewed() {
+        const before = this.#lasts(uselessMs);
+        if (before !== undefined && Date.now() < this.#askAgain)
+            return before;
+        try {
+            this.#current = await this.#assume();
+            return this.#current;
+        }
+        catch (error) {
+            const still = this.#lasts(uselessMs);
+            if (still === undefined)
+                throw error;
+            this.#askAgain = Date.now() + 20_000;
+            return still;
+        }
+    }
+    async #assume() {
+        const token = await identityToken(this.#role.identity);
         try {
             return await (0,credential_provider_web_identity_dist_cjs.fromWebToken)({
-                roleArn: role.arn,
+                roleArn: this.#role.arn,
                 roleSessionName: 'pgassay',
                 webIdentityToken: token,
                 clientConfig: {
-                    region: region === 'auto' ? 'us-east-1' : region,
+                    region: this.#region === 'auto' ? 'us-east-1' : this.#region,
                     maxAttempts: s3_client_attempts,
                     // By default a service that says nothing is waited for minutes, again and again.
                     requestHandler: { connectionTimeout: connectMs, socketTimeout: connectMs },
@@ -79623,32 +79697,13 @@ function roleCredentials(role, region) {
             const { name, status, code } = factsOf(error);
             const transient = status === undefined || status === 429 || status >= 500 || name.startsWith('IDPCommunication');
             const hint = transient
-                ? `AWS STS in ${region} failed or could not be reached: check s3-region and the network, and run the job again`
+                ? `AWS STS in ${this.#region} failed or could not be reached: check s3-region and the network, and run the job again`
                 : name.startsWith('InvalidIdentityToken')
                     ? 'the account of the role must know the identity provider https://token.actions.githubusercontent.com with the audience sts.amazonaws.com'
                     : "check the ARN and the role's trust policy: its condition on sub must match this repository, branch or environment, the one on aud sts.amazonaws.com";
-            throw new Failure('upload', 'storeCredentials', `the role ${role.arn} could not be assumed (${status === undefined ? (code ?? name) : name})`, { hint, cause: error, transient });
+            throw new Failure('upload', 'storeCredentials', `the role ${this.#role.arn} could not be assumed (${status === undefined ? (code ?? name) : name})`, { hint, cause: error, transient });
         }
-    };
-    // Asked for ahead of time: what is still good outlives a service that is down for some minutes.
-    const held = () => (current?.expiration?.getTime() ?? 0) - Date.now() > 60_000 ? current : undefined;
-    let askAgain = 0;
-    return async () => {
-        const before = held();
-        if (before !== undefined && Date.now() < askAgain)
-            return before;
-        try {
-            current = await assume();
-            return current;
-        }
-        catch (error) {
-            const still = held();
-            if (still === undefined)
-                throw error;
-            askAgain = Date.now() + 20_000;
-            return still;
-        }
-    };
+    }
 }
 /** GitHub's signed statement about this job. Throws a `Failure` that prints the permission it takes. */
 async function identityToken(service) {
