@@ -79488,7 +79488,14 @@ function s3Failure(error, place, action) {
         return fail('store', `the store kept asking to slow down (${name})`, 'run it again later', true);
     if (status !== undefined && status >= 500 && status !== 501)
         return fail('store', `the store failed to ${action.verb} ${what} (${status} ${name})`, 'run it again later', true);
-    return fail('store', `the store refused to ${action.verb} ${what} (${[status, name, code].filter((each) => each !== undefined).join(' ')})`, 'docs/stores.md says what each provider supports');
+    // Some say no more than InvalidArgument about a class, a kind of encryption or a key that they do not have.
+    const asked = [
+        options.storageClass === undefined ? [] : 's3-storage-class',
+        options.encryption === undefined ? [] : 's3-sse',
+        options.encryption?.kmsKeyId === undefined ? [] : 's3-sse-kms-key-id',
+    ].flat();
+    const suspects = status === 400 && asked.length > 0 ? `it may not have what ${asked.join(', ')} asked for; ` : '';
+    return fail('store', `the store refused to ${action.verb} ${what} (${[status, name, code].filter((each) => each !== undefined).join(' ')})`, `${suspects}docs/stores.md says what each provider supports`);
 }
 /** Another session may do what this one was refused. The answer to a HEAD has no body that could say so. */
 function isExpiredSession(error, command) {

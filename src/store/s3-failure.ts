@@ -173,10 +173,17 @@ export function s3Failure(error: unknown, place: S3Place, action: S3Action): Fai
     return fail('store', `the store kept asking to slow down (${name})`, 'run it again later', true);
   if (status !== undefined && status >= 500 && status !== 501)
     return fail('store', `the store failed to ${action.verb} ${what} (${status} ${name})`, 'run it again later', true);
+  // Some say no more than InvalidArgument about a class, a kind of encryption or a key that they do not have.
+  const asked = [
+    options.storageClass === undefined ? [] : 's3-storage-class',
+    options.encryption === undefined ? [] : 's3-sse',
+    options.encryption?.kmsKeyId === undefined ? [] : 's3-sse-kms-key-id',
+  ].flat();
+  const suspects = status === 400 && asked.length > 0 ? `it may not have what ${asked.join(', ')} asked for; ` : '';
   return fail(
     'store',
     `the store refused to ${action.verb} ${what} (${[status, name, code].filter((each) => each !== undefined).join(' ')})`,
-    'docs/stores.md says what each provider supports',
+    `${suspects}docs/stores.md says what each provider supports`,
   );
 }
 
