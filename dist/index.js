@@ -74864,6 +74864,22 @@ function isAboutDatabase({ kind, tag }) {
     return (kind === 'ACL' || kind === 'COMMENT' || kind === 'SECURITY LABEL') && tag.startsWith('DATABASE ');
 }
 
+;// CONCATENATED MODULE: ./build/postgres/recovery-conflict.js
+
+/**
+ * A standby ends whoever is in the way of its replay, once max_standby_streaming_delay is over: with SQLSTATE 40001, of
+ * which reading has no other cause. The statement is cancelled, or the session ended if it is idle in its transaction.
+ */
+const recoveryConflictState = '40001';
+/** `at` is ` at public.items`, or empty. */
+function recoveryConflict(cause, at = '') {
+    return new Failure('dump', 'timeLimit', `the standby cancelled the dump${at}: it conflicted with recovery`, {
+        hint: 'set hot_standby_feedback = on or a larger max_standby_streaming_delay on the standby, or back up the primary',
+        cause,
+        transient: true,
+    });
+}
+
 ;// CONCATENATED MODULE: ./build/postgres/pattern.js
 class BadPattern extends Error {
 }
@@ -75308,6 +75324,7 @@ async function snapshotTime(control, standby) {
 
 
 
+
 /** What a running dump is doing; read by progress lines and by the stall watchdog. */
 class DumpMeter {
     bytes = 0;
@@ -75474,10 +75491,7 @@ function dump_judge(exit, scope) {
             transient: true,
         });
     if (/conflict with recovery/.test(raw))
-        throw new Failure('dump', 'timeLimit', `the standby cancelled the dump${at}: it conflicted with recovery`, {
-            hint: 'set hot_standby_feedback = on or a larger max_standby_streaming_delay on the standby, or back up the primary',
-            transient: true,
-        });
+        throw recoveryConflict(undefined, at);
     if (/row-level security/.test(raw))
         throw new Failure('dump', 'privilege', `a row-level security policy would hide rows${at}`, {
             hint: 'run as the owner or a superuser: ALTER ROLE <the backup role> BYPASSRLS;',
@@ -75764,6 +75778,7 @@ function blockedFailure(wait) {
 
 
 
+
 /** How often somebody else's exclusive lock may send us back to the start. */
 const mostRestarts = 4;
 /** A count that waits longer than this for a lock is given to the exporter, which has it already. */
@@ -75786,7 +75801,7 @@ async function captureSnapshot(means, config, outlet) {
         catch (error) {
             const what = overtakenBy(error);
             if (what === undefined)
-                throw error;
+                throw sqlState(error) === recoveryConflictState ? recoveryConflict(error) : error;
             if (restart >= mostRestarts)
                 throw new Failure('snapshot', 'timeLimit', `${what}, ${restart + 1} times in a row`, {
                     hint: 'run the backup when no migration runs',
@@ -75942,7 +75957,9 @@ function censusFailure(error, scope) {
         return outOfLocks('dump', error);
     if (error.code === '42501')
         return new Failure('dump', 'privilege', `counting the snapshot's rows was refused: ${said}`, { cause: error });
-    if (error.code === '40001' || error.code.startsWith('57') || error.code.startsWith('08'))
+    if (error.code === recoveryConflictState)
+        return recoveryConflict(error);
+    if (error.code.startsWith('57') || error.code.startsWith('08'))
         return new Failure('dump', 'connect', `counting the snapshot's rows broke off: ${said}`, {
             cause: error,
             transient: true,
@@ -75980,43 +75997,6 @@ var external_node_tls_ = __nccwpck_require__(1692);
 ;// CONCATENATED MODULE: ./build/postgres/tls.js
 
 
-
-const loopback = new external_node_net_.BlockList();
-loopback.addSubnet('127.0.0.0', 8, 'ipv4');
-loopback.addAddress('::1', 'ipv6');
-const privateNetworks = new external_node_net_.BlockList();
-for (const [network, prefix] of [
-    ['10.0.0.0', 8],
-    ['172.16.0.0', 12],
-    ['192.168.0.0', 16],
-    ['169.254.0.0', 16],
-    ['100.64.0.0', 10],
-]) {
-    privateNetworks.addSubnet(network, prefix, 'ipv4');
-}
-privateNetworks.addSubnet('fc00::', 7, 'ipv6');
-privateNetworks.addSubnet('fe80::', 10, 'ipv6');
-/** How far `host` (a name, an IP address without brackets, a socket directory) is, judged by its spelling alone. */
-function reachOf(host) {
-    if (host.startsWith('/'))
-        return 'loopback';
-    const family = (0,external_node_net_.isIP)(host);
-    if (family !== 0) {
-        const address = host.replace(/%.*$/, '');
-        const kind = family === 4 ? 'ipv4' : 'ipv6';
-        if (loopback.check(address, kind))
-            return 'loopback';
-        return privateNetworks.check(address, kind) ? 'private' : 'public';
-    }
-    const name = host.toLowerCase().replace(/\.$/, '');
-    if (name === 'localhost' || name.endsWith('.localhost'))
-        return 'loopback';
-    if (name.endsWith('.internal') || name.endsWith('.local'))
-        return 'private';
-    // getaddrinfo reads a bare number, 134744072 or 0x8080808, as an IPv4 address.
-    const number = /^(\d+|0x[0-9a-f]+)$/.test(name);
-    return name.includes('.') || number ? 'public' : 'private';
-}
 /** The PEM texts of the three inputs, checked as far as that goes without a connection. */
 function readTlsFiles(inputs) {
     const ca = given(inputs.tlsCa);
@@ -77061,6 +77041,40 @@ const defaults = lib.defaults
 // Re-export the default
 /* harmony default export */ const esm = (lib);
 
+;// CONCATENATED MODULE: ./build/reach.js
+
+const networks = [
+    ['loopback', blockOf(['127.0.0.0', 8], ['::1', 128])],
+    ['link-local', blockOf(['169.254.0.0', 16], ['fe80::', 10])],
+    ['private', blockOf(['10.0.0.0', 8], ['172.16.0.0', 12], ['192.168.0.0', 16], ['fc00::', 7])],
+    ['custom', blockOf(['100.64.0.0', 10])],
+];
+function blockOf(...subnets) {
+    const block = new external_node_net_.BlockList();
+    for (const [network, bits] of subnets)
+        block.addSubnet(network, bits, (0,external_node_net_.isIP)(network) === 4 ? 'ipv4' : 'ipv6');
+    return block;
+}
+/** How far `host` (a name, an IP address without brackets, a socket directory) is, judged by its spelling alone. */
+function reachOf(host) {
+    if (host.startsWith('/'))
+        return 'loopback';
+    const family = (0,external_node_net_.isIP)(host);
+    if (family !== 0) {
+        const address = host.replace(/%.*$/, '');
+        const kind = family === 4 ? 'ipv4' : 'ipv6';
+        return networks.find(([, block]) => block.check(address, kind))?.[0] ?? 'public';
+    }
+    const name = host.toLowerCase().replace(/\.$/, '');
+    if (name === 'localhost' || name.endsWith('.localhost'))
+        return 'loopback';
+    if (name.endsWith('.internal') || name.endsWith('.local'))
+        return 'custom';
+    // getaddrinfo reads a bare number, 134744072 or 0x8080808, as an IPv4 address.
+    const number = /^(\d+|0x[0-9a-f]+)$/.test(name);
+    return name.includes('.') || number ? 'public' : 'private';
+}
+
 ;// CONCATENATED MODULE: ./build/postgres/url-mistakes.js
 const url_mistakes_form = 'postgres://user:password@host:5432/database';
 /** Schemes that may be named in a message; anything else before `://` might be somebody's secret. */
@@ -77535,6 +77549,7 @@ function leniently(raw) {
 
 
 
+
 /**
  * Reads a PostgreSQL URL with libpq's rules, and refuses what libpq would silently take for something else. Reports
  * every independent problem; no problem or notice holds a piece of the password, wherever in the URL it ended up.
@@ -77928,6 +77943,7 @@ function quoted(name) {
 
 
 
+
 class ConnectTimeout extends Error {
 }
 /** We stopped the login ourselves before a secret went out; `reason` is printed. */
@@ -78088,6 +78104,8 @@ function sixHint(host) {
 /** The end of an open connection that nobody asked for. */
 function connectionLost(error, place) {
     const { code } = read(error);
+    if (code === recoveryConflictState)
+        return recoveryConflict(new Error(code));
     const reason = code === '57P01'
         ? 'an administrator ended it, or the server is stopping'
         : code === '57P02'
@@ -78568,7 +78586,8 @@ async function backendOf(session) {
 async function readServerFacts(session) {
     const [row] = await session.query(`SELECT current_setting('server_version_num') AS version, pg_is_in_recovery() AS standby,
             CASE WHEN NOT pg_is_in_recovery() THEN 0
-                 WHEN pg_get_wal_replay_pause_state() = 'not paused'
+                 -- What was received says nothing about the primary once nobody receives any more.
+                 WHEN pg_get_wal_replay_pause_state() = 'not paused' AND EXISTS (SELECT FROM pg_stat_wal_receiver)
                       AND pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
                  ELSE coalesce(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()), 0) END::float8 AS lag,
             current_user AS role, r.rolsuper AS superuser,
@@ -79427,7 +79446,8 @@ const s3_failure_unreachable = new Set([
     'UND_ERR_SOCKET',
 ]);
 const s3_failure_certificate = /^(?:CERT_|ERR_TLS_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO_|HOSTNAME_MISMATCH|ERR_SSL_)/;
-const expired = new Set(['ExpiredToken', 'ExpiredTokenException', 'TokenRefreshRequired', 'RequestExpired']);
+const expiredSession = new Set(['ExpiredToken', 'ExpiredTokenException', 'TokenRefreshRequired']);
+const expired = new Set([...expiredSession, 'RequestExpired']);
 const full = new Set(['QuotaExceeded', 'XMinioStorageFull', 'InsufficientStorage', 'NotEnoughStorage', 'StorageFull']);
 /** One sentence and one hint for whatever went wrong with a store. */
 function s3Failure(error, place, action) {
@@ -79460,7 +79480,7 @@ function s3Failure(error, place, action) {
     if (expired.has(name))
         return fail('storeCredentials', 'the session token of the store has expired', options.role === undefined
             ? 'use aws-role-arn, which is refreshed while a backup runs, or ask for a longer session (role-duration-seconds)'
-            : "it is refreshed in time by this machine's clock: set that");
+            : 'so has the new session that was asked for at once: compare the clocks of this machine and of the store');
     if (name === 'RequestTimeTooSkewed')
         return fail('store', "this machine's clock and the store's are more than 15 minutes apart", "set this machine's clock");
     if (name === 'NoSuchBucket')
@@ -79490,7 +79510,19 @@ function s3Failure(error, place, action) {
         return fail('store', `the store kept asking to slow down (${name})`, 'run it again later', true);
     if (status !== undefined && status >= 500 && status !== 501)
         return fail('store', `the store failed to ${action.verb} ${what} (${status} ${name})`, 'run it again later', true);
-    return fail('store', `the store refused to ${action.verb} ${what} (${[status, name, code].filter((each) => each !== undefined).join(' ')})`, 'docs/stores.md says what each provider supports');
+    // Some say no more than InvalidArgument about a class, a kind of encryption or a key that they do not have.
+    const asked = [
+        options.storageClass === undefined ? [] : 's3-storage-class',
+        options.encryption === undefined ? [] : 's3-sse',
+        options.encryption?.kmsKeyId === undefined ? [] : 's3-sse-kms-key-id',
+    ].flat();
+    const suspects = status === 400 && asked.length > 0 ? `it may not have what ${asked.join(', ')} asked for; ` : '';
+    return fail('store', `the store refused to ${action.verb} ${what} (${[status, name, code].filter((each) => each !== undefined).join(' ')})`, `${suspects}docs/stores.md says what each provider supports`);
+}
+/** Another session may do what this one was refused. The answer to a HEAD has no body that could say so. */
+function isExpiredSession(error, command) {
+    const { name, status } = factsOf(error);
+    return expiredSession.has(name) || (status === 400 && command?.startsWith('Head') === true);
 }
 /** A server that does not know the header, rather than one that judged it. */
 function isNotSupported(error) {
@@ -79545,16 +79577,19 @@ class S3Bucket {
             },
             ...(options.endpoint === undefined ? {} : { endpoint: options.endpoint }),
         };
-        const { credentials } = options;
+        const { credentials, role } = options;
+        const sessions = credentials === undefined && role !== undefined ? new RoleSessions(role, options.region) : undefined;
         if (credentials !== undefined)
             config.credentials = {
                 accessKeyId: credentials.accessKeyId,
                 secretAccessKey: credentials.secretAccessKey,
                 ...(credentials.sessionToken === undefined ? {} : { sessionToken: credentials.sessionToken }),
             };
-        else if (options.role !== undefined)
-            config.credentials = roleCredentials(options.role, options.region);
+        else if (sessions !== undefined)
+            config.credentials = sessions.provider;
         this.#client = new dist_cjs/* S3Client */.YxF(config);
+        if (sessions !== undefined)
+            renew(this.#client, sessions);
         this.#client.middlewareStack.add((next) => async (args) => {
             const result = await next(args);
             const date = Date.parse(result.response.headers?.date ?? '');
@@ -79601,21 +79636,86 @@ class S3Bucket {
         this.#client.destroy();
     }
 }
-/**
- * A session of the role for each hour or so of a long dump: the SDK asks again five minutes before one expires. Throws
- * a `Failure` that names the role.
- */
-function roleCredentials(role, region) {
-    let current;
-    const assume = async () => {
-        const token = await identityToken(role.identity);
+/** What a request was signed with is refused as over: it is sent once more, with another session. */
+function renew(client, sessions) {
+    const signedWith = new WeakMap();
+    client.middlewareStack.add((next, context) => async (args) => {
+        const { headers } = args.request;
+        signedWith.set(context, headers['x-amz-security-token'] ?? '');
+        return next(args);
+    }, { step: 'deserialize', priority: 'low', name: 'session' });
+    client.middlewareStack.add((next, context) => async (args) => {
+        try {
+            return await next(args);
+        }
+        catch (error) {
+            if (!isExpiredSession(error, context.commandName))
+                throw error;
+            sessions.discard(signedWith.get(context));
+            return next(args);
+        }
+    }, { step: 'initialize', name: 'renewal' });
+}
+/** A new session is asked for so long before the old one is over. */
+const renewMs = 300_000;
+/** One that is over so soon is not used any more. */
+const uselessMs = 60_000;
+/** Sessions of a role, one after the other, for each hour or so of a long dump. Throws a `Failure` that names the role. */
+class RoleSessions {
+    #role;
+    #region;
+    #current;
+    #pending;
+    #askAgain = 0;
+    constructor(role, region) {
+        this.#role = role;
+        this.#region = region;
+    }
+    /** For the SDK, whose own memory of a session could not be told that the store refuses it. */
+    provider = Object.assign(() => this.#session(), { memoized: true });
+    /** Nobody gets the session with this token any more. */
+    discard(token) {
+        if (this.#current?.sessionToken === token)
+            this.#current = undefined;
+    }
+    #lasts(ms) {
+        return (this.#current?.expiration?.getTime() ?? 0) - Date.now() > ms ? this.#current : undefined;
+    }
+    async #session() {
+        const good = this.#lasts(renewMs);
+        if (good !== undefined)
+            return good;
+        this.#pending ??= this.#renewed().finally(() => {
+            this.#pending = undefined;
+        });
+        return this.#pending;
+    }
+    /** What is still good outlives a service that is down for some minutes: it is asked ahead of time. */
+    async #renewed() {
+        const before = this.#lasts(uselessMs);
+        if (before !== undefined && Date.now() < this.#askAgain)
+            return before;
+        try {
+            this.#current = await this.#assume();
+            return this.#current;
+        }
+        catch (error) {
+            const still = this.#lasts(uselessMs);
+            if (still === undefined)
+                throw error;
+            this.#askAgain = Date.now() + 20_000;
+            return still;
+        }
+    }
+    async #assume() {
+        const token = await identityToken(this.#role.identity);
         try {
             return await (0,credential_provider_web_identity_dist_cjs.fromWebToken)({
-                roleArn: role.arn,
+                roleArn: this.#role.arn,
                 roleSessionName: 'pgassay',
                 webIdentityToken: token,
                 clientConfig: {
-                    region: region === 'auto' ? 'us-east-1' : region,
+                    region: this.#region === 'auto' ? 'us-east-1' : this.#region,
                     maxAttempts: s3_client_attempts,
                     // By default a service that says nothing is waited for minutes, again and again.
                     requestHandler: { connectionTimeout: connectMs, socketTimeout: connectMs },
@@ -79626,32 +79726,13 @@ function roleCredentials(role, region) {
             const { name, status, code } = factsOf(error);
             const transient = status === undefined || status === 429 || status >= 500 || name.startsWith('IDPCommunication');
             const hint = transient
-                ? `AWS STS in ${region} failed or could not be reached: check s3-region and the network, and run the job again`
+                ? `AWS STS in ${this.#region} failed or could not be reached: check s3-region and the network, and run the job again`
                 : name.startsWith('InvalidIdentityToken')
                     ? 'the account of the role must know the identity provider https://token.actions.githubusercontent.com with the audience sts.amazonaws.com'
                     : "check the ARN and the role's trust policy: its condition on sub must match this repository, branch or environment, the one on aud sts.amazonaws.com";
-            throw new Failure('upload', 'storeCredentials', `the role ${role.arn} could not be assumed (${status === undefined ? (code ?? name) : name})`, { hint, cause: error, transient });
+            throw new Failure('upload', 'storeCredentials', `the role ${this.#role.arn} could not be assumed (${status === undefined ? (code ?? name) : name})`, { hint, cause: error, transient });
         }
-    };
-    // Asked for ahead of time: what is still good outlives a service that is down for some minutes.
-    const held = () => (current?.expiration?.getTime() ?? 0) - Date.now() > 60_000 ? current : undefined;
-    let askAgain = 0;
-    return async () => {
-        const before = held();
-        if (before !== undefined && Date.now() < askAgain)
-            return before;
-        try {
-            current = await assume();
-            return current;
-        }
-        catch (error) {
-            const still = held();
-            if (still === undefined)
-                throw error;
-            askAgain = Date.now() + 20_000;
-            return still;
-        }
-    };
+    }
 }
 /** GitHub's signed statement about this job. Throws a `Failure` that prints the permission it takes. */
 async function identityToken(service) {
@@ -80466,6 +80547,7 @@ function splitKey(key) {
 
 ;// CONCATENATED MODULE: ./build/store/s3-address.js
 
+
 /** Longest prefix: an object's key has 1,024 bytes, and name, id and file need up to 130 of them. */
 const longestPrefix = 800;
 /** `s3://bucket/prefix`, judged by the rules that every provider shares. */
@@ -80520,7 +80602,7 @@ function parseEndpoint(text, bucket) {
             problem: 'begins with the name of the bucket',
             hint: `write ${url.protocol}//${url.host.slice(bucket.length + 1)}`,
         };
-    const place = s3_address_reachOf(url.hostname);
+    const place = placeOf(url.hostname);
     if (place === 'link-local')
         return { problem: 'is a link-local address, which no store has', hint: 'use the host name of the store' };
     if (url.protocol === 'http:' && place === 'public')
@@ -80530,32 +80612,16 @@ function parseEndpoint(text, bucket) {
         };
     return { endpoint: url.origin };
 }
-const linkLocal = new external_node_net_.BlockList();
-linkLocal.addSubnet('169.254.0.0', 16, 'ipv4');
-linkLocal.addSubnet('fe80::', 10, 'ipv6');
-const near = new external_node_net_.BlockList();
-for (const [network, bits] of [
-    ['127.0.0.0', 8],
-    ['10.0.0.0', 8],
-    ['172.16.0.0', 12],
-    ['192.168.0.0', 16],
-])
-    near.addSubnet(network, bits, 'ipv4');
-near.addAddress('::1', 'ipv6');
-near.addSubnet('fc00::', 7, 'ipv6');
-/** By its spelling alone: a name with a dot in it is public. Cloud metadata services go by names too. */
-function s3_address_reachOf(hostname) {
+/** What becomes of a request to `hostname`, as a URL spells it. A network that is private by custom only counts as public. */
+function placeOf(hostname) {
     const host = hostname.replace(/^\[|\]$/g, '').replace(/\.$/, '');
-    const family = (0,external_node_net_.isIP)(host);
-    if (family === 0) {
-        if (/^metadata(?:\.|$)|\.metadata\./.test(host))
-            return 'link-local';
-        return host === 'localhost' || host.endsWith('.localhost') || !host.includes('.') ? 'near' : 'public';
-    }
-    const kind = family === 4 ? 'ipv4' : 'ipv6';
-    if (linkLocal.check(host, kind))
+    // Cloud metadata services go by names too.
+    if (/^metadata(?:\.|$)|\.metadata\./.test(host))
         return 'link-local';
-    return near.check(host, kind) ? 'near' : 'public';
+    const reach = reachOf(host);
+    if (reach === 'link-local')
+        return reach;
+    return reach === 'loopback' || reach === 'private' ? 'near' : 'public';
 }
 
 ;// CONCATENATED MODULE: ./build/store/open.js

@@ -14,6 +14,7 @@ import type { Session } from './connect.ts';
 import { type Dumped, DumpMeter, dump, type Sink } from './dump.ts';
 import { isDatabaseError, reduceMessage, sqlState } from './messages.ts';
 import type { Programs } from './programs.ts';
+import { recoveryConflict, recoveryConflictState } from './recovery-conflict.ts';
 import type { Scope, ScopeRequest, Table } from './scope.ts';
 import { Overtaken, outOfLocks, requireUnmoved, type Snapshot, takeSnapshot } from './snapshot.ts';
 import { Starved, Supervisor } from './supervisor.ts';
@@ -87,7 +88,7 @@ export async function captureSnapshot(
       return await capture(means, config, outlet, exporter, snapshot);
     } catch (error) {
       const what = overtakenBy(error);
-      if (what === undefined) throw error;
+      if (what === undefined) throw sqlState(error) === recoveryConflictState ? recoveryConflict(error) : error;
       if (restart >= mostRestarts)
         throw new Failure('snapshot', 'timeLimit', `${what}, ${restart + 1} times in a row`, {
           hint: 'run the backup when no migration runs',
@@ -266,7 +267,8 @@ function censusFailure(error: unknown, scope: Scope): unknown {
   if (error.code === '53200') return outOfLocks('dump', error);
   if (error.code === '42501')
     return new Failure('dump', 'privilege', `counting the snapshot's rows was refused: ${said}`, { cause: error });
-  if (error.code === '40001' || error.code.startsWith('57') || error.code.startsWith('08'))
+  if (error.code === recoveryConflictState) return recoveryConflict(error);
+  if (error.code.startsWith('57') || error.code.startsWith('08'))
     return new Failure('dump', 'connect', `counting the snapshot's rows broke off: ${said}`, {
       cause: error,
       transient: true,

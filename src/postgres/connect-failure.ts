@@ -1,5 +1,6 @@
 import { Failure } from '../failure.ts';
 import { type Attempt, failure, type Raised, type Refusal, read, where, withoutPassword } from './attempt.ts';
+import { recoveryConflict, recoveryConflictState } from './recovery-conflict.ts';
 import { fromServer } from './server-refusal.ts';
 import { describePlace, type Place } from './url.ts';
 
@@ -236,6 +237,7 @@ function sixHint(host: string): string {
 /** The end of an open connection that nobody asked for. */
 export function connectionLost(error: unknown, place: Place): Failure {
   const { code } = read(error);
+  if (code === recoveryConflictState) return recoveryConflict(new Error(code));
   const reason =
     code === '57P01'
       ? 'an administrator ended it, or the server is stopping'

@@ -7,6 +7,7 @@ import { type Exit, run, start } from '../program.ts';
 import { type Archive, ArchiveDecoder } from './archive.ts';
 import { readReports } from './messages.ts';
 import { bareEnvironment, type Programs } from './programs.ts';
+import { recoveryConflict } from './recovery-conflict.ts';
 import type { Scope, ScopeRequest } from './scope.ts';
 import { outOfLocks } from './snapshot.ts';
 
@@ -207,11 +208,7 @@ function judge(exit: Exit, scope: Scope): void {
       hint: 'somebody or a deadlock ended its query; nothing was stored',
       transient: true,
     });
-  if (/conflict with recovery/.test(raw))
-    throw new Failure('dump', 'timeLimit', `the standby cancelled the dump${at}: it conflicted with recovery`, {
-      hint: 'set hot_standby_feedback = on or a larger max_standby_streaming_delay on the standby, or back up the primary',
-      transient: true,
-    });
+  if (/conflict with recovery/.test(raw)) throw recoveryConflict(undefined, at);
   if (/row-level security/.test(raw))
     throw new Failure('dump', 'privilege', `a row-level security policy would hide rows${at}`, {
       hint: 'run as the owner or a superuser: ALTER ROLE <the backup role> BYPASSRLS;',

@@ -133,7 +133,8 @@ export async function readServerFacts(session: Session): Promise<ServerFacts> {
   }>(
     `SELECT current_setting('server_version_num') AS version, pg_is_in_recovery() AS standby,
             CASE WHEN NOT pg_is_in_recovery() THEN 0
-                 WHEN pg_get_wal_replay_pause_state() = 'not paused'
+                 -- What was received says nothing about the primary once nobody receives any more.
+                 WHEN pg_get_wal_replay_pause_state() = 'not paused' AND EXISTS (SELECT FROM pg_stat_wal_receiver)
                       AND pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
                  ELSE coalesce(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()), 0) END::float8 AS lag,
             current_user AS role, r.rolsuper AS superuser,

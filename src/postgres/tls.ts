@@ -1,5 +1,4 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto';
-import { BlockList, isIP } from 'node:net';
 import { type ConnectionOptions, checkServerIdentity, getCACertificates } from 'node:tls';
 import type { Problem } from '../failure.ts';
 
@@ -11,44 +10,6 @@ export interface TlsFiles {
   readonly rootCert?: string;
   readonly cert?: string;
   readonly key?: string;
-}
-
-/** Whether packets to a host stay on this machine, in a network nobody else routes, or cross the open. */
-export type Reach = 'loopback' | 'private' | 'public';
-
-const loopback = new BlockList();
-loopback.addSubnet('127.0.0.0', 8, 'ipv4');
-loopback.addAddress('::1', 'ipv6');
-
-const privateNetworks = new BlockList();
-for (const [network, prefix] of [
-  ['10.0.0.0', 8],
-  ['172.16.0.0', 12],
-  ['192.168.0.0', 16],
-  ['169.254.0.0', 16],
-  ['100.64.0.0', 10],
-] as const) {
-  privateNetworks.addSubnet(network, prefix, 'ipv4');
-}
-privateNetworks.addSubnet('fc00::', 7, 'ipv6');
-privateNetworks.addSubnet('fe80::', 10, 'ipv6');
-
-/** How far `host` (a name, an IP address without brackets, a socket directory) is, judged by its spelling alone. */
-export function reachOf(host: string): Reach {
-  if (host.startsWith('/')) return 'loopback';
-  const family = isIP(host);
-  if (family !== 0) {
-    const address = host.replace(/%.*$/, '');
-    const kind = family === 4 ? 'ipv4' : 'ipv6';
-    if (loopback.check(address, kind)) return 'loopback';
-    return privateNetworks.check(address, kind) ? 'private' : 'public';
-  }
-  const name = host.toLowerCase().replace(/\.$/, '');
-  if (name === 'localhost' || name.endsWith('.localhost')) return 'loopback';
-  if (name.endsWith('.internal') || name.endsWith('.local')) return 'private';
-  // getaddrinfo reads a bare number, 134744072 or 0x8080808, as an IPv4 address.
-  const number = /^(\d+|0x[0-9a-f]+)$/.test(name);
-  return name.includes('.') || number ? 'public' : 'private';
 }
 
 /** The PEM texts of the three inputs, checked as far as that goes without a connection. */

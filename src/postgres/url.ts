@@ -1,6 +1,7 @@
 import { isIP, isIPv6 } from 'node:net';
 import type { Problem } from '../failure.ts';
-import { type Reach, reachOf, readTlsFiles, type SslMode, type TlsFiles } from './tls.ts';
+import { type Reach, reachOf } from '../reach.ts';
+import { readTlsFiles, type SslMode, type TlsFiles } from './tls.ts';
 import { type Mistake, pasteMistake } from './url-mistakes.ts';
 import { type Parameters, readParameters, type TargetSessionAttrs } from './url-parameters.ts';
 import { cutAt, form, leniently, type Parts, percentDecoded, splitUrl, trimmed } from './url-syntax.ts';

@@ -1,4 +1,5 @@
-import { BlockList, isIP } from 'node:net';
+import { isIP } from 'node:net';
+import { reachOf } from '../reach.ts';
 
 /** How an S3 bucket is reached and how objects are kept in it. Every field is judged. */
 export interface S3Options {
@@ -82,7 +83,7 @@ export function parseEndpoint(
       problem: 'begins with the name of the bucket',
       hint: `write ${url.protocol}//${url.host.slice(bucket.length + 1)}`,
     };
-  const place = reachOf(url.hostname);
+  const place = placeOf(url.hostname);
   if (place === 'link-local')
     return { problem: 'is a link-local address, which no store has', hint: 'use the host name of the store' };
   if (url.protocol === 'http:' && place === 'public')
@@ -93,29 +94,12 @@ export function parseEndpoint(
   return { endpoint: url.origin };
 }
 
-const linkLocal = new BlockList();
-linkLocal.addSubnet('169.254.0.0', 16, 'ipv4');
-linkLocal.addSubnet('fe80::', 10, 'ipv6');
-const near = new BlockList();
-for (const [network, bits] of [
-  ['127.0.0.0', 8],
-  ['10.0.0.0', 8],
-  ['172.16.0.0', 12],
-  ['192.168.0.0', 16],
-] as const)
-  near.addSubnet(network, bits, 'ipv4');
-near.addAddress('::1', 'ipv6');
-near.addSubnet('fc00::', 7, 'ipv6');
-
-/** By its spelling alone: a name with a dot in it is public. Cloud metadata services go by names too. */
-function reachOf(hostname: string): 'near' | 'public' | 'link-local' {
+/** What becomes of a request to `hostname`, as a URL spells it. A network that is private by custom only counts as public. */
+function placeOf(hostname: string): 'near' | 'public' | 'link-local' {
   const host = hostname.replace(/^\[|\]$/g, '').replace(/\.$/, '');
-  const family = isIP(host);
-  if (family === 0) {
-    if (/^metadata(?:\.|$)|\.metadata\./.test(host)) return 'link-local';
-    return host === 'localhost' || host.endsWith('.localhost') || !host.includes('.') ? 'near' : 'public';
-  }
-  const kind = family === 4 ? 'ipv4' : 'ipv6';
-  if (linkLocal.check(host, kind)) return 'link-local';
-  return near.check(host, kind) ? 'near' : 'public';
+  // Cloud metadata services go by names too.
+  if (/^metadata(?:\.|$)|\.metadata\./.test(host)) return 'link-local';
+  const reach = reachOf(host);
+  if (reach === 'link-local') return reach;
+  return reach === 'loopback' || reach === 'private' ? 'near' : 'public';
 }

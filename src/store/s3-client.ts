@@ -4,7 +4,7 @@ import { S3Client, type S3ClientConfig } from '@aws-sdk/client-s3';
 import { fromWebToken } from '@aws-sdk/credential-provider-web-identity';
 import { Failure } from '../failure.ts';
 import type { IdentityService, S3Options } from './s3-address.ts';
-import { factsOf, isMissing, type S3Action, s3Failure } from './s3-failure.ts';
+import { factsOf, isExpiredSession, isMissing, type S3Action, s3Failure } from './s3-failure.ts';
 
 /** Parts in flight, a download, and the small questions beside them. */
 const sockets = 50;
@@ -52,15 +52,18 @@ export class S3Bucket {
       },
       ...(options.endpoint === undefined ? {} : { endpoint: options.endpoint }),
     };
-    const { credentials } = options;
+    const { credentials, role } = options;
+    const sessions =
+      credentials === undefined && role !== undefined ? new RoleSessions(role, options.region) : undefined;
     if (credentials !== undefined)
       config.credentials = {
         accessKeyId: credentials.accessKeyId,
         secretAccessKey: credentials.secretAccessKey,
         ...(credentials.sessionToken === undefined ? {} : { sessionToken: credentials.sessionToken }),
       };
-    else if (options.role !== undefined) config.credentials = roleCredentials(options.role, options.region);
+    else if (sessions !== undefined) config.credentials = sessions.provider;
     this.#client = new S3Client(config);
+    if (sessions !== undefined) renew(this.#client, sessions);
     this.#client.middlewareStack.add(
       (next) => async (args) => {
         const result = await next(args);
@@ -112,24 +115,96 @@ export class S3Bucket {
   }
 }
 
-/**
- * A session of the role for each hour or so of a long dump: the SDK asks again five minutes before one expires. Throws
- * a `Failure` that names the role.
- */
-function roleCredentials(
-  role: NonNullable<S3Options['role']>,
-  region: string,
-): NonNullable<S3ClientConfig['credentials']> {
-  let current: Awaited<ReturnType<ReturnType<typeof fromWebToken>>> | undefined;
-  const assume = async (): Promise<NonNullable<typeof current>> => {
-    const token = await identityToken(role.identity);
+/** What a request was signed with is refused as over: it is sent once more, with another session. */
+function renew(client: S3Client, sessions: RoleSessions): void {
+  const signedWith = new WeakMap<object, string>();
+  client.middlewareStack.add(
+    (next, context) => async (args) => {
+      const { headers } = args.request as { headers: Record<string, string> };
+      signedWith.set(context, headers['x-amz-security-token'] ?? '');
+      return next(args);
+    },
+    { step: 'deserialize', priority: 'low', name: 'session' },
+  );
+  client.middlewareStack.add(
+    (next, context) => async (args) => {
+      try {
+        return await next(args);
+      } catch (error) {
+        if (!isExpiredSession(error, context.commandName)) throw error;
+        sessions.discard(signedWith.get(context));
+        return next(args);
+      }
+    },
+    { step: 'initialize', name: 'renewal' },
+  );
+}
+
+type RoleSession = Awaited<ReturnType<ReturnType<typeof fromWebToken>>>;
+
+/** A new session is asked for so long before the old one is over. */
+const renewMs = 300_000;
+/** One that is over so soon is not used any more. */
+const uselessMs = 60_000;
+
+/** Sessions of a role, one after the other, for each hour or so of a long dump. Throws a `Failure` that names the role. */
+class RoleSessions {
+  readonly #role: NonNullable<S3Options['role']>;
+  readonly #region: string;
+  #current: RoleSession | undefined;
+  #pending: Promise<RoleSession> | undefined;
+  #askAgain = 0;
+
+  constructor(role: NonNullable<S3Options['role']>, region: string) {
+    this.#role = role;
+    this.#region = region;
+  }
+
+  /** For the SDK, whose own memory of a session could not be told that the store refuses it. */
+  readonly provider = Object.assign(() => this.#session(), { memoized: true });
+
+  /** Nobody gets the session with this token any more. */
+  discard(token: string | undefined): void {
+    if (this.#current?.sessionToken === token) this.#current = undefined;
+  }
+
+  #lasts(ms: number): RoleSession | undefined {
+    return (this.#current?.expiration?.getTime() ?? 0) - Date.now() > ms ? this.#current : undefined;
+  }
+
+  async #session(): Promise<RoleSession> {
+    const good = this.#lasts(renewMs);
+    if (good !== undefined) return good;
+    this.#pending ??= this.#renewed().finally(() => {
+      this.#pending = undefined;
+    });
+    return this.#pending;
+  }
+
+  /** What is still good outlives a service that is down for some minutes: it is asked ahead of time. */
+  async #renewed(): Promise<RoleSession> {
+    const before = this.#lasts(uselessMs);
+    if (before !== undefined && Date.now() < this.#askAgain) return before;
+    try {
+      this.#current = await this.#assume();
+      return this.#current;
+    } catch (error) {
+      const still = this.#lasts(uselessMs);
+      if (still === undefined) throw error;
+      this.#askAgain = Date.now() + 20_000;
+      return still;
+    }
+  }
+
+  async #assume(): Promise<RoleSession> {
+    const token = await identityToken(this.#role.identity);
     try {
       return await fromWebToken({
-        roleArn: role.arn,
+        roleArn: this.#role.arn,
         roleSessionName: 'pgassay',
         webIdentityToken: token,
         clientConfig: {
-          region: region === 'auto' ? 'us-east-1' : region,
+          region: this.#region === 'auto' ? 'us-east-1' : this.#region,
           maxAttempts: attempts,
           // By default a service that says nothing is waited for minutes, again and again.
           requestHandler: { connectionTimeout: connectMs, socketTimeout: connectMs },
@@ -139,35 +214,18 @@ function roleCredentials(
       const { name, status, code } = factsOf(error);
       const transient = status === undefined || status === 429 || status >= 500 || name.startsWith('IDPCommunication');
       const hint = transient
-        ? `AWS STS in ${region} failed or could not be reached: check s3-region and the network, and run the job again`
+        ? `AWS STS in ${this.#region} failed or could not be reached: check s3-region and the network, and run the job again`
         : name.startsWith('InvalidIdentityToken')
           ? 'the account of the role must know the identity provider https://token.actions.githubusercontent.com with the audience sts.amazonaws.com'
           : "check the ARN and the role's trust policy: its condition on sub must match this repository, branch or environment, the one on aud sts.amazonaws.com";
       throw new Failure(
         'upload',
         'storeCredentials',
-        `the role ${role.arn} could not be assumed (${status === undefined ? (code ?? name) : name})`,
+        `the role ${this.#role.arn} could not be assumed (${status === undefined ? (code ?? name) : name})`,
         { hint, cause: error, transient },
       );
     }
-  };
-  // Asked for ahead of time: what is still good outlives a service that is down for some minutes.
-  const held = (): typeof current =>
-    (current?.expiration?.getTime() ?? 0) - Date.now() > 60_000 ? current : undefined;
-  let askAgain = 0;
-  return async () => {
-    const before = held();
-    if (before !== undefined && Date.now() < askAgain) return before;
-    try {
-      current = await assume();
-      return current;
-    } catch (error) {
-      const still = held();
-      if (still === undefined) throw error;
-      askAgain = Date.now() + 20_000;
-      return still;
-    }
-  };
+  }
 }
 
 /** GitHub's signed statement about this job. Throws a `Failure` that prints the permission it takes. */

@@ -53,7 +53,8 @@ const unreachable = new Set([
   'UND_ERR_SOCKET',
 ]);
 const certificate = /^(?:CERT_|ERR_TLS_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO_|HOSTNAME_MISMATCH|ERR_SSL_)/;
-const expired = new Set(['ExpiredToken', 'ExpiredTokenException', 'TokenRefreshRequired', 'RequestExpired']);
+const expiredSession = new Set(['ExpiredToken', 'ExpiredTokenException', 'TokenRefreshRequired']);
+const expired = new Set([...expiredSession, 'RequestExpired']);
 const full = new Set(['QuotaExceeded', 'XMinioStorageFull', 'InsufficientStorage', 'NotEnoughStorage', 'StorageFull']);
 
 /** One sentence and one hint for whatever went wrong with a store. */
@@ -108,7 +109,7 @@ export function s3Failure(error: unknown, place: S3Place, action: S3Action): Fai
       'the session token of the store has expired',
       options.role === undefined
         ? 'use aws-role-arn, which is refreshed while a backup runs, or ask for a longer session (role-duration-seconds)'
-        : "it is refreshed in time by this machine's clock: set that",
+        : 'so has the new session that was asked for at once: compare the clocks of this machine and of the store',
     );
   if (name === 'RequestTimeTooSkewed')
     return fail(
@@ -172,11 +173,24 @@ export function s3Failure(error: unknown, place: S3Place, action: S3Action): Fai
     return fail('store', `the store kept asking to slow down (${name})`, 'run it again later', true);
   if (status !== undefined && status >= 500 && status !== 501)
     return fail('store', `the store failed to ${action.verb} ${what} (${status} ${name})`, 'run it again later', true);
+  // Some say no more than InvalidArgument about a class, a kind of encryption or a key that they do not have.
+  const asked = [
+    options.storageClass === undefined ? [] : 's3-storage-class',
+    options.encryption === undefined ? [] : 's3-sse',
+    options.encryption?.kmsKeyId === undefined ? [] : 's3-sse-kms-key-id',
+  ].flat();
+  const suspects = status === 400 && asked.length > 0 ? `it may not have what ${asked.join(', ')} asked for; ` : '';
   return fail(
     'store',
     `the store refused to ${action.verb} ${what} (${[status, name, code].filter((each) => each !== undefined).join(' ')})`,
-    'docs/stores.md says what each provider supports',
+    `${suspects}docs/stores.md says what each provider supports`,
   );
+}
+
+/** Another session may do what this one was refused. The answer to a HEAD has no body that could say so. */
+export function isExpiredSession(error: unknown, command: string | undefined): boolean {
+  const { name, status } = factsOf(error);
+  return expiredSession.has(name) || (status === 400 && command?.startsWith('Head') === true);
 }
 
 /** A server that does not know the header, rather than one that judged it. */

@@ -108,6 +108,7 @@ describe('what a store was asked for and silently did not do', () => {
   test('a storage class that is not there is refused', async () => {
     const failed = await failure(open({ storageClass: 'ONEZONE_IA' }), `${folder}/database.dump`, large);
     assert.ok(failed.exit === 'badInput' || failed.exit === 'store', failed.message);
+    assert.match(failed.hint ?? '', /s3-storage-class/);
   });
 
   test('encryption with a KMS key is done, or the upload fails', async () => {
@@ -118,14 +119,15 @@ describe('what a store was asked for and silently did not do', () => {
       assert.ok(stored !== undefined && (await buffer(stored.stream)).equals(content));
     }
     const unknown = open({ encryption: { kind: 'aws:kms', kmsKeyId: 'no-such-key' } });
-    assert.ok((await failure(unknown, `${folder}/database.dump`, large)).hint !== undefined);
+    assert.match((await failure(unknown, `${folder}/database.dump`, large)).hint ?? '', /s3-sse-kms-key-id/);
   });
 
-  test('AES256, which this server ignores, fails the upload', async () => {
+  test('AES256, which this server ignores or refuses, fails the upload', async () => {
     const store = open({ encryption: { kind: 'AES256', kmsKeyId: undefined } });
     for (const content of [Buffer.from('x'), large]) {
       const failed = await failure(store, `${folder}/${content.length}.dump`, content);
       assert.match(failed.message, /is not encrypted with AES256 by the store|refused to write/);
+      assert.match(failed.hint ?? '', /s3-sse/);
     }
   });
 });

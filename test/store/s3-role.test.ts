@@ -16,7 +16,7 @@ import { type CliResult, cli, clientBin } from '../support/backup.ts';
 import { createShop, repository, until } from '../support/faults.ts';
 import { Cluster } from '../support/postgres.ts';
 import { S3Server } from '../support/s3.ts';
-import { type Exchange, S3Proxy } from '../support/s3-faults.ts';
+import { type Answer, type Exchange, S3Proxy } from '../support/s3-faults.ts';
 import { openS3 } from '../support/s3-store.ts';
 import { type Role, type RoleOptions, Sts, stsError, type Trouble } from '../support/sts.ts';
 
@@ -189,17 +189,92 @@ describe('a role that is assumed with the identity of a job', { concurrency: 8 }
     });
   }
 
-  test('a session that the store ends before its time is told, and leaves nothing', async () => {
-    await using other = await S3Proxy.start(server);
-    other.fail('UploadPart', { kind: 'status', status: 400, code: 'ExpiredToken' });
-    const writer = new Writer({}, { through: other });
-    assert.match((await refusalOf(writer.upload())).message, /session token of the store has expired/);
-    assert.equal(writer.role.sessions.length, 1);
-    assert.deepEqual(await server.keys('backups', writer.prefix), []);
+  async function requireNothingLeft({ prefix }: Writer): Promise<void> {
+    assert.deepEqual(await server.keys('backups', prefix), []);
     assert.deepEqual(
-      (await server.uploads('backups')).filter(({ key }) => key.startsWith(writer.prefix)),
+      (await server.uploads('backups')).filter(({ key }) => key.startsWith(prefix)),
       [],
     );
+  }
+
+  /** Each of its requests that was refused because of the session, in order: `UploadPart 2`. */
+  const refusedOf = ({ requests }: Writer): string[] =>
+    requests
+      .filter(({ status }) => status === 400)
+      .map(({ operation, query }) => [operation, query.partNumber].filter(Boolean).join(' '));
+
+  test('a session that the store ends before its time is followed by one other, and refused parts are sent again', async () => {
+    const writer = new Writer({});
+    await writer.upload(async () => {
+      await until(() => writer.requests.some(({ operation, status }) => operation === 'UploadPart' && status === 200));
+      for (const session of writer.role.sessions) session.revoked = true;
+    });
+    const [first, second, ...more] = writer.role.sessions;
+    assert.deepEqual(more, []);
+    assert.notEqual(first?.token, second?.token);
+    const refused = refusedOf(writer);
+    assert.ok(refused.includes('UploadPart 2'), refused.join());
+    assert.equal(new Set(refused).size, refused.length, 'each of them once');
+    assert.equal(new Set(writer.role.tokens).size, 2);
+  });
+
+  test('parts that are refused at the same time wait for the same new session', async () => {
+    await using other = await S3Proxy.start(server);
+    const writer = new Writer({}, { through: other });
+    const answer = ({ headers }: Readonly<Exchange>): Answer | undefined =>
+      headers['x-amz-security-token'] === writer.role.sessions[0]?.token
+        ? { status: 400, body: '<Error><Code>ExpiredToken</Code></Error>' }
+        : undefined;
+    other.fail('UploadPart', { kind: 'function', answer }, { times: Infinity });
+    await writer.upload();
+    assert.ok(refusedOf(writer).includes('UploadPart 1'));
+    assert.equal(writer.role.sessions.length, 2);
+  });
+
+  for (const operation of ['CreateMultipartUpload', 'HeadObject', 'CompleteMultipartUpload'] as const)
+    test(`${operation} that is refused because of its session is made again with another`, async () => {
+      await using other = await S3Proxy.start(server);
+      other.fail(operation, { kind: 'status', status: 400, code: 'ExpiredToken' });
+      const writer = new Writer({}, { through: other });
+      await writer.upload();
+      assert.deepEqual(refusedOf(writer), [operation]);
+      assert.equal(writer.role.sessions.length, 2);
+    });
+
+  test('a store that refuses the new session as well is told, and nothing is left', async () => {
+    await using other = await S3Proxy.start(server);
+    other.fail('UploadPart', { kind: 'status', status: 400, code: 'ExpiredToken' }, { times: Infinity });
+    const writer = new Writer({}, { through: other });
+    const failed = await refusalOf(writer.upload());
+    assert.match(failed.message, /session token of the store has expired/);
+    assert.match(failed.hint ?? '', /so has the new session/);
+    assert.ok(refusedOf(writer).filter((part) => part === 'UploadPart 1').length <= 2, 'once more, not for ever');
+    await requireNothingLeft(writer);
+  });
+
+  test('a session that the store ended is not used on when STS gives no other', async () => {
+    await using other = await S3Proxy.start(server);
+    other.fail('UploadPart', { kind: 'status', status: 400, code: 'ExpiredToken' });
+    const writer = new Writer(
+      { sts: (nth) => (nth > 1 ? stsError(403, 'AccessDenied') : undefined) },
+      { through: other },
+    );
+    const { message } = await refusalOf(writer.upload());
+    assert.equal(message, `the role ${writer.role.arn} could not be assumed (AccessDenied)`);
+    assert.equal(writer.role.sessions.length, 1);
+  });
+
+  test('keys that are given have no other session: the first refusal is told, and nothing is left', async () => {
+    await using other = await S3Proxy.start(server);
+    other.fail('UploadPart', { kind: 'status', status: 400, code: 'ExpiredToken' });
+    const { accessKeyId, secretAccessKey } = server;
+    const credentials = { accessKeyId, secretAccessKey, sessionToken: undefined };
+    const writer = new Writer({}, { credentials, role: undefined, through: other });
+    const failed = await refusalOf(writer.upload());
+    assert.match(failed.message, /session token of the store has expired/);
+    assert.match(failed.hint ?? '', /use aws-role-arn/);
+    assert.equal(refusedOf(writer).length, 1);
+    await requireNothingLeft(writer);
   });
 
   for (const [what, trouble, says, hint, times] of [

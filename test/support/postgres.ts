@@ -58,9 +58,21 @@ export class Cluster implements AsyncDisposable {
   }
 
   /** A server that accepts connections. Throws with the end of its log when it does not come up. */
-  static async start(options: ClusterOptions = {}): Promise<Cluster> {
+  static start(options: ClusterOptions = {}): Promise<Cluster> {
+    return Cluster.#startIn(() => prepare(options));
+  }
+
+  /**
+   * A hot standby that streams from `primary` (any cluster whose `hba` is the default), as it is now. `conf` comes after
+   * the primary's own. It has the same password and outlives a primary that stops.
+   */
+  static standbyOf(primary: Cluster, conf: Readonly<Record<string, string>> = {}): Promise<Cluster> {
+    return Cluster.#startIn(() => copy(primary, conf));
+  }
+
+  static async #startIn(make: () => Promise<Place>): Promise<Cluster> {
     for (let attempt = 1; ; attempt += 1) {
-      const place = await prepare(options);
+      const place = await make();
       const port = await freePort();
       const server = startWatched(place.directory, join(place.bin, 'postgres'), [
         ...['-D', join(place.directory, 'data'), '-p', String(port)],
@@ -275,10 +287,30 @@ async function prepare(options: ClusterOptions): Promise<Place> {
       : { ssl: 'on', ssl_cert_file: certificate, ssl_key_file: join(directory, 'server.key') }),
     ...options.conf,
   };
-  const lines = Object.entries(conf).map(([name, value]) => `${name} = '${value.replaceAll("'", "''")}'\n`);
-  await writeFile(join(data, 'postgresql.conf'), lines.join(''), { flag: 'a' });
+  await configure(data, conf);
   if (options.hba !== undefined) await writeFile(join(data, 'pg_hba.conf'), options.hba);
   return { major, bin, directory, password, certificate };
+}
+
+async function copy(primary: Cluster, conf: Readonly<Record<string, string>>): Promise<Place> {
+  const { major, bin, password, certificate } = primary;
+  const directory = await ownFolder('pgassay-pg-');
+  const data = join(directory, 'data');
+  await execute(
+    join(bin, 'pg_basebackup'),
+    [
+      ...['-D', data, '-h', primary.host, '-p', String(primary.port), '-U', primary.superuser, '--no-password'],
+      ...['--write-recovery-conf', '--wal-method=stream', '--checkpoint=fast', '--no-sync'],
+    ],
+    { cwd: directory, env: { ...serverEnvironment(), PGPASSWORD: password }, ...unprivileged() },
+  );
+  await configure(data, { unix_socket_directories: directory, ...conf });
+  return { major, bin, directory, password, certificate };
+}
+
+async function configure(data: string, conf: Readonly<Record<string, string>>): Promise<void> {
+  const lines = Object.entries(conf).map(([name, value]) => `${name} = '${value.replaceAll("'", "''")}'\n`);
+  await writeFile(join(data, 'postgresql.conf'), lines.join(''), { flag: 'a' });
 }
 
 export interface Server {
