@@ -42,6 +42,7 @@ export interface Workflow {
   readonly name: string;
   readonly on: {
     readonly schedule?: readonly { readonly cron: string; readonly timezone?: string }[];
+    readonly workflow_dispatch?: { readonly inputs?: Readonly<Record<string, Declared>> } | null;
     readonly workflow_call?: {
       readonly inputs: Readonly<Record<string, Declared>>;
       readonly secrets: Readonly<Record<string, Declared>>;
@@ -77,6 +78,8 @@ export interface Place {
   /** `${{ runner.temp }}`. */
   readonly temp?: string;
   readonly event?: string;
+  /** What somebody typed who started it by hand. */
+  readonly typed?: Given;
   readonly env?: Readonly<Record<string, string>>;
   /** On top of that, for a job that was granted `id-token: write`: where it asks for its identity. */
   readonly identity?: Readonly<Record<string, string>>;
@@ -136,7 +139,8 @@ export async function runWorkflow(
       ref: 'refs/heads/main',
     },
   };
-  const base = { github, vars: place.vars ?? {}, inputs: call?.inputs ?? {} };
+  const typed = handedOver(workflow.on.workflow_dispatch?.inputs ?? {}, place.typed ?? {}, `${path}: input`);
+  const base = { github, vars: place.vars ?? {}, inputs: call?.inputs ?? typed };
   const jobs: Record<string, JobRun> = {};
   const steps: StepRun[] = [];
   const waiting = Object.entries(workflow.jobs);
