@@ -398,6 +398,7 @@ describe('the examples, run', { timeout: 300_000 }, () => {
         typed,
         environments: { recovery: { RECOVERY_DATABASE_URL: source.url(database) } },
       });
+    await runWorkflow('examples/nightly-backup.yml', place);
     const fresh = await recovery('shop_again', {});
     assert.deepEqual(resultsOf(fresh), { restore: 'success' }, logOf(fresh));
     assert.equal((await source.query('shop_again', 'SELECT FROM customers')).length, 1500);
