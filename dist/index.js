@@ -86351,32 +86351,141 @@ async function readsOurFiles(server, folder) {
     }
 }
 
-;// CONCATENATED MODULE: ./build/postgres/scratch.js
+;// CONCATENATED MODULE: ./build/postgres/scratch-plan.js
 
 
-
-
-
-
-
-
-
-/** What the backup's `roles.sql` says of them; without that file the role `postgres` is taken for a superuser. */
-function seeingRoles(rolesSql) {
-    const superusers = new Set(rolesSql === undefined ? ['postgres'] : []);
-    const bypassing = new Set();
-    const name = '("(?:[^"]|"")*"|[^\\s"]+)';
-    for (const [, quoted = '', attributes = ''] of (rolesSql ?? '').matchAll(new RegExp(`^ALTER ROLE ${name} WITH (.*);$`, 'gm'))) {
-        const role = quoted.startsWith('"') ? quoted.slice(1, -1).replaceAll('""', '"') : quoted;
-        if (/\bSUPERUSER\b/.test(attributes))
-            superusers.add(role);
-        if (/\bBYPASSRLS\b/.test(attributes))
-            bypassing.add(role);
+/** They would reach the production server, or the machine's disks; or hold its passwords. */
+const dangerous = new Set([
+    'SUBSCRIPTION',
+    'SUBSCRIPTION TABLE',
+    'PUBLICATION',
+    'PUBLICATION TABLE',
+    'PUBLICATION TABLES IN SCHEMA',
+    'USER MAPPING',
+]);
+/** `replaced` are owners whose objects the tester gets. */
+function planOf({ toc, skipExtensions }, replaced) {
+    const byId = new Map(toc.entries.map((entry) => [entry.dumpId, entry]));
+    const skip = new Set(skipExtensions);
+    const reach = new Reach(toc.entries, byId);
+    const entries = [];
+    const leftOut = [];
+    const skipped = [];
+    const tables = new Set(toc.entries.filter((entry) => entry.kind === 'TABLE').map((entry) => entry.oid));
+    for (const entry of toc.entries) {
+        const about = /^(SUBSCRIPTION|PUBLICATION|EXTENSION|DATABASE) /.exec(entry.tag)?.[1];
+        const annotates = entry.kind === 'COMMENT' || entry.kind === 'SECURITY LABEL' || entry.kind === 'ACL';
+        if (dangerous.has(entry.kind)) {
+            // Its tables go with a publication.
+            if (!/^\w+ TABLE/.test(entry.kind))
+                leftOut.push(describeContent(entry));
+        }
+        else if (entry.kind === 'DEFAULT ACL' && replaced.has(entry.owner))
+            leftOut.push(`default privileges of ${displayWord(entry.owner)}, who is powerful on the scratch server`);
+        else if (entry.kind === 'MATERIALIZED VIEW DATA' && reach.foreign(entry))
+            leftOut.push(`the rows of materialized view ${displayWord(entry.tag)}, which reads from another server`);
+        else if (annotates && isOfOthers(entry, byId))
+            leftOut.push(`${entry.kind} of ${displayTag(entry.tag)}, which belongs to an extension or to PostgreSQL`);
+        else if (entry.kind === 'ACL' && /^SET SESSION AUTHORIZATION /m.test(entry.definition))
+            leftOut.push(`grants on ${displayTag(entry.tag)}, some of them passed on by who is not its owner`);
+        else if (entry.kind === 'EXTENSION' || entry.kind === 'SCHEMA' || /^DATABASE/.test(entry.kind))
+            continue;
+        else if (annotates && about !== undefined)
+            continue;
+        else {
+            const extension = reach.extension(entry, skip);
+            if (extension === undefined)
+                entries.push(entry);
+            else
+                skipped.push({
+                    object: `${entry.kind} ${displayWord(entry.tag)}`,
+                    expected: 'restored',
+                    found: `left out with the extension ${displayWord(extension)}`,
+                });
+        }
     }
-    return { superusers, bypassing };
+    for (const name of skip)
+        skipped.unshift({
+            object: `extension ${displayWord(name)}`,
+            expected: 'there',
+            found: 'left out (skip-extensions)',
+        });
+    const owners = new Map();
+    for (const { schema, owner } of entries)
+        if (schema !== null && owner !== '')
+            owners.set(JSON.stringify([schema, owner]), { schema, owner });
+    return {
+        entries,
+        leftOut,
+        skipped,
+        schemas: toc.entries.filter((entry) => entry.kind === 'SCHEMA'),
+        owners: [...owners.values()],
+        configuration: entries.filter(({ kind, oid, dependencies }) => (kind === 'TABLE DATA' && !tables.has(oid)) ||
+            (kind === 'SEQUENCE SET' && !dependencies.some((id) => byId.has(id)))),
+    };
 }
-/** PostgreSQL's own role that reads everything, in every database: for servers of our own, where there is no other. */
-const readsAll = 'pg_read_all_data';
+/** Of an object whose definition is not in the archive; the schema public is there without one. */
+function isOfOthers({ tag, dependencies }, byId) {
+    return !/^(?:SCHEMA public$|LARGE OBJECTS? )/.test(tag) && !dependencies.some((id) => byId.has(id));
+}
+/** Functions of extensions that connect to somewhere. */
+const connects = /\b(?:dblink\w*|http(?:_\w+)?|net\.http_\w+)\s*\(/i;
+/** What an entry depends on, over any number of steps. */
+class Reach {
+    #entries;
+    /** Tables that have a foreign table for a partition or a child: to read them is to read it. */
+    #parents = new Set();
+    #foreign = new Map();
+    #extension = new Map();
+    constructor(all, entries) {
+        this.#entries = entries;
+        const isForeign = (id) => entries.get(id)?.kind === 'FOREIGN TABLE';
+        for (const { dumpId, kind, dependencies } of all)
+            if (isForeign(dumpId) || (/ATTACH$/.test(kind) && dependencies.some(isForeign)))
+                for (const id of dependencies)
+                    if (entries.get(id)?.kind === 'TABLE')
+                        this.#parents.add(id);
+    }
+    foreign(entry) {
+        const known = this.#foreign.get(entry.dumpId);
+        if (known !== undefined)
+            return known;
+        this.#foreign.set(entry.dumpId, false);
+        const found = entry.kind === 'FOREIGN TABLE' ||
+            this.#parents.has(entry.dumpId) ||
+            connects.test(entry.definition) ||
+            this.#below(entry).some((each) => this.foreign(each));
+        this.#foreign.set(entry.dumpId, found);
+        return found;
+    }
+    /** The one of `names` that it needs. */
+    extension(entry, names) {
+        if (names.size === 0)
+            return undefined;
+        const known = this.#extension.get(entry.dumpId);
+        if (known !== undefined)
+            return known ?? undefined;
+        this.#extension.set(entry.dumpId, null);
+        let found = entry.kind === 'EXTENSION' && names.has(entry.tag) ? entry.tag : undefined;
+        for (const each of this.#below(entry))
+            found ??= this.extension(each, names);
+        this.#extension.set(entry.dumpId, found ?? null);
+        return found;
+    }
+    #below(entry) {
+        return entry.dependencies.flatMap((id) => this.#entries.get(id) ?? []);
+    }
+}
+
+;// CONCATENATED MODULE: ./build/postgres/scratch-server.js
+
+
+
+
+
+
+
+/** Of every database that is made for a test; a time and a mark follow. */
 const databasePrefix = 'pgassay_test_';
 const dayMs = 24 * 60 * 60 * 1000;
 /** A server that may be thrown away, by its superuser, who creates roles, databases and extensions and runs nothing else. */
@@ -86472,6 +86581,63 @@ class ScratchServer {
         await Promise.all([...this.#sessions].map((session) => this.close(session)));
     }
 }
+/** Returns what stayed. A database that calls itself a template cannot be dropped, and everybody may call his own one that. */
+async function dropAll(session, database, roles) {
+    const left = [];
+    const attempt = async (what, ...statements) => {
+        try {
+            for (const statement of statements)
+                await session.query(statement);
+        }
+        catch (error) {
+            if (!isDatabaseError(error))
+                throw error;
+            left.push(what);
+        }
+    };
+    if (database !== undefined) {
+        const name = quoteName(database);
+        await attempt(`the database ${database}`, `ALTER DATABASE ${name} IS_TEMPLATE false`, `DROP DATABASE IF EXISTS ${name} WITH (FORCE)`);
+    }
+    for (const role of roles.toReversed())
+        await attempt(`the role ${displayWord(role)}`, `DROP ROLE IF EXISTS ${quoteName(role)}`);
+    return left;
+}
+async function rolesMadeFor(session, database) {
+    const rows = await session.query(`SELECT rolname::text AS name FROM pg_catalog.pg_roles
+     WHERE pg_catalog.shobj_description(oid, 'pg_authid') = $1 ORDER BY oid`, [madeFor(database)]);
+    return rows.map((row) => row.name);
+}
+/** The comment on every role that is made for a test. */
+function madeFor(database) {
+    return `made by pgassay for ${database}`;
+}
+
+;// CONCATENATED MODULE: ./build/postgres/scratch.js
+
+
+
+
+
+
+
+
+/** What the backup's `roles.sql` says of them; without that file the role `postgres` is taken for a superuser. */
+function seeingRoles(rolesSql) {
+    const superusers = new Set(rolesSql === undefined ? ['postgres'] : []);
+    const bypassing = new Set();
+    const name = '("(?:[^"]|"")*"|[^\\s"]+)';
+    for (const [, quoted = '', attributes = ''] of (rolesSql ?? '').matchAll(new RegExp(`^ALTER ROLE ${name} WITH (.*);$`, 'gm'))) {
+        const role = quoted.startsWith('"') ? quoted.slice(1, -1).replaceAll('""', '"') : quoted;
+        if (/\bSUPERUSER\b/.test(attributes))
+            superusers.add(role);
+        if (/\bBYPASSRLS\b/.test(attributes))
+            bypassing.add(role);
+    }
+    return { superusers, bypassing };
+}
+/** PostgreSQL's own role that reads everything, in every database: for servers of our own, where there is no other. */
+const readsAll = 'pg_read_all_data';
 /** The tester, and who lends CREATE on schemas to the owners of what is in them while pg_restore runs. */
 function rolesOf(mark) {
     return [`pgassay_${mark}`, `pgassay_${mark}_lender`];
@@ -86595,37 +86761,6 @@ async function dropMade(server, { identity, roles }) {
         await server.close(session);
     }
 }
-/** Returns what stayed. A database that calls itself a template cannot be dropped, and everybody may call his own one that. */
-async function dropAll(session, database, roles) {
-    const left = [];
-    const attempt = async (what, ...statements) => {
-        try {
-            for (const statement of statements)
-                await session.query(statement);
-        }
-        catch (error) {
-            if (!isDatabaseError(error))
-                throw error;
-            left.push(what);
-        }
-    };
-    if (database !== undefined) {
-        const name = quoteName(database);
-        await attempt(`the database ${database}`, `ALTER DATABASE ${name} IS_TEMPLATE false`, `DROP DATABASE IF EXISTS ${name} WITH (FORCE)`);
-    }
-    for (const role of roles.toReversed())
-        await attempt(`the role ${displayWord(role)}`, `DROP ROLE IF EXISTS ${quoteName(role)}`);
-    return left;
-}
-async function rolesMadeFor(session, database) {
-    const rows = await session.query(`SELECT rolname::text AS name FROM pg_catalog.pg_roles
-     WHERE pg_catalog.shobj_description(oid, 'pg_authid') = $1 ORDER BY oid`, [madeFor(database)]);
-    return rows.map((row) => row.name);
-}
-/** The comment on every role that is made for a test. */
-function madeFor(database) {
-    return `made by pgassay for ${database}`;
-}
 /** The scratch server lacks them, and nobody said to skip them. */
 class MissingExtensions extends Error {
     missing;
@@ -86640,127 +86775,6 @@ async function requireExtensions(session, { census, skipExtensions }) {
     const missing = census.extensions.filter(({ name }) => !available.has(name) && !skipExtensions.includes(name));
     if (missing.length > 0)
         throw new MissingExtensions(missing);
-}
-/** They would reach the production server, or the machine's disks; or hold its passwords. */
-const dangerous = new Set([
-    'SUBSCRIPTION',
-    'SUBSCRIPTION TABLE',
-    'PUBLICATION',
-    'PUBLICATION TABLE',
-    'PUBLICATION TABLES IN SCHEMA',
-    'USER MAPPING',
-]);
-function planOf({ toc, skipExtensions }, replaced) {
-    const byId = new Map(toc.entries.map((entry) => [entry.dumpId, entry]));
-    const skip = new Set(skipExtensions);
-    const reach = new Reach(toc.entries, byId);
-    const entries = [];
-    const leftOut = [];
-    const skipped = [];
-    const tables = new Set(toc.entries.filter((entry) => entry.kind === 'TABLE').map((entry) => entry.oid));
-    for (const entry of toc.entries) {
-        const about = /^(SUBSCRIPTION|PUBLICATION|EXTENSION|DATABASE) /.exec(entry.tag)?.[1];
-        const annotates = entry.kind === 'COMMENT' || entry.kind === 'SECURITY LABEL' || entry.kind === 'ACL';
-        if (dangerous.has(entry.kind)) {
-            // Its tables go with a publication.
-            if (!/^\w+ TABLE/.test(entry.kind))
-                leftOut.push(describeContent(entry));
-        }
-        else if (entry.kind === 'DEFAULT ACL' && replaced.has(entry.owner))
-            leftOut.push(`default privileges of ${displayWord(entry.owner)}, who is powerful on the scratch server`);
-        else if (entry.kind === 'MATERIALIZED VIEW DATA' && reach.foreign(entry))
-            leftOut.push(`the rows of materialized view ${displayWord(entry.tag)}, which reads from another server`);
-        else if (annotates && isOfOthers(entry, byId))
-            leftOut.push(`${entry.kind} of ${displayTag(entry.tag)}, which belongs to an extension or to PostgreSQL`);
-        else if (entry.kind === 'ACL' && /^SET SESSION AUTHORIZATION /m.test(entry.definition))
-            leftOut.push(`grants on ${displayTag(entry.tag)}, some of them passed on by who is not its owner`);
-        else if (entry.kind === 'EXTENSION' || entry.kind === 'SCHEMA' || /^DATABASE/.test(entry.kind))
-            continue;
-        else if (annotates && about !== undefined)
-            continue;
-        else {
-            const extension = reach.extension(entry, skip);
-            if (extension === undefined)
-                entries.push(entry);
-            else
-                skipped.push({
-                    object: `${entry.kind} ${displayWord(entry.tag)}`,
-                    expected: 'restored',
-                    found: `left out with the extension ${displayWord(extension)}`,
-                });
-        }
-    }
-    for (const name of skip)
-        skipped.unshift({
-            object: `extension ${displayWord(name)}`,
-            expected: 'there',
-            found: 'left out (skip-extensions)',
-        });
-    const owners = new Map();
-    for (const { schema, owner } of entries)
-        if (schema !== null && owner !== '')
-            owners.set(JSON.stringify([schema, owner]), { schema, owner });
-    return {
-        entries,
-        leftOut,
-        skipped,
-        schemas: toc.entries.filter((entry) => entry.kind === 'SCHEMA'),
-        owners: [...owners.values()],
-        configuration: entries.filter(({ kind, oid, dependencies }) => (kind === 'TABLE DATA' && !tables.has(oid)) ||
-            (kind === 'SEQUENCE SET' && !dependencies.some((id) => byId.has(id)))),
-    };
-}
-/** Of an object whose definition is not in the archive; the schema public is there without one. */
-function isOfOthers({ tag, dependencies }, byId) {
-    return !/^(?:SCHEMA public$|LARGE OBJECTS? )/.test(tag) && !dependencies.some((id) => byId.has(id));
-}
-/** Functions of extensions that connect to somewhere. */
-const connects = /\b(?:dblink\w*|http(?:_\w+)?|net\.http_\w+)\s*\(/i;
-/** What an entry depends on, over any number of steps. */
-class Reach {
-    #entries;
-    /** Tables that have a foreign table for a partition or a child: to read them is to read it. */
-    #parents = new Set();
-    #foreign = new Map();
-    #extension = new Map();
-    constructor(all, entries) {
-        this.#entries = entries;
-        const isForeign = (id) => entries.get(id)?.kind === 'FOREIGN TABLE';
-        for (const { dumpId, kind, dependencies } of all)
-            if (isForeign(dumpId) || (/ATTACH$/.test(kind) && dependencies.some(isForeign)))
-                for (const id of dependencies)
-                    if (entries.get(id)?.kind === 'TABLE')
-                        this.#parents.add(id);
-    }
-    foreign(entry) {
-        const known = this.#foreign.get(entry.dumpId);
-        if (known !== undefined)
-            return known;
-        this.#foreign.set(entry.dumpId, false);
-        const found = entry.kind === 'FOREIGN TABLE' ||
-            this.#parents.has(entry.dumpId) ||
-            connects.test(entry.definition) ||
-            this.#below(entry).some((each) => this.foreign(each));
-        this.#foreign.set(entry.dumpId, found);
-        return found;
-    }
-    /** The one of `names` that it needs. */
-    extension(entry, names) {
-        if (names.size === 0)
-            return undefined;
-        const known = this.#extension.get(entry.dumpId);
-        if (known !== undefined)
-            return known ?? undefined;
-        this.#extension.set(entry.dumpId, null);
-        let found = entry.kind === 'EXTENSION' && names.has(entry.tag) ? entry.tag : undefined;
-        for (const each of this.#below(entry))
-            found ??= this.extension(each, names);
-        this.#extension.set(entry.dumpId, found ?? null);
-        return found;
-    }
-    #below(entry) {
-        return entry.dependencies.flatMap((id) => this.#entries.get(id) ?? []);
-    }
 }
 /**
  * Roles that the archive needs, without login, and the tester. A role that was here before is nobody of ours: he may own
@@ -87660,29 +87674,6 @@ function headOf(text) {
 
 
 
-
-
-
-/** A backup in a store; its proof is written beside it. */
-function storedSubject(store, backup) {
-    const { manifest, manifestSha256 } = backup;
-    return {
-        manifest,
-        manifestSha256,
-        census: () => readCensus(store, manifest),
-        roles: async () => {
-            if (!manifest.files.some((file) => file.name === fileNames.roles))
-                return undefined;
-            return (await readSmall(store, manifest, fileNames.roles)).toString('utf8');
-        },
-        archive: async (folder, signal) => ({
-            ...(await checkedArchive(store, manifest, folder, signal)),
-            parallel: true,
-        }),
-        now: () => store.now(),
-        keep: (proof) => writeProof(store, proof),
-    };
-}
 /**
  * Restores a backup into a database that is thrown away afterwards, compares everything with what was recorded, and
  * writes the verdict beside the backup. Throws a `Failure` when there can be no verdict: the store or the scratch server
@@ -88247,7 +88238,34 @@ function readChecks(inputs) {
     }
 }
 
+;// CONCATENATED MODULE: ./build/test-subject.js
+
+
+
+
+/** A backup in a store; its proof is written beside it. */
+function storedSubject(store, backup) {
+    const { manifest, manifestSha256 } = backup;
+    return {
+        manifest,
+        manifestSha256,
+        census: () => readCensus(store, manifest),
+        roles: async () => {
+            if (!manifest.files.some((file) => file.name === fileNames.roles))
+                return undefined;
+            return (await readSmall(store, manifest, fileNames.roles)).toString('utf8');
+        },
+        archive: async (folder, signal) => ({
+            ...(await checkedArchive(store, manifest, folder, signal)),
+            parallel: true,
+        }),
+        now: () => store.now(),
+        keep: (proof) => writeProof(store, proof),
+    };
+}
+
 ;// CONCATENATED MODULE: ./build/action/restore-test.js
+
 
 
 
@@ -88877,6 +88895,7 @@ async function openBackup(terminal) {
 
 
 
+
 const restoreTestCommand = {
     name: 'restore-test',
     summary: 'Restores a backup into a database that is thrown away, and proves it equal to what was backed up.',
@@ -88959,6 +88978,7 @@ function documentOf({ manifest, proof, location }) {
 }
 
 ;// CONCATENATED MODULE: ./build/cli/assay.js
+
 
 
 

@@ -14,7 +14,7 @@ import { requireWholeTar, tocOfTar } from './postgres/tar-archive.ts';
 import { extensionsOf, localeOf, rolesNamedIn } from './postgres/toc-facts.ts';
 import { formatVersion, type PgVersion, parseVersion, restoreSecurityWarning } from './postgres/version.ts';
 import { release } from './release.ts';
-import type { TestSubject } from './restore-test.ts';
+import type { TestSubject } from './test-subject.ts';
 
 /**
  * A dump that somebody has, as something to be tested: an archive of the custom, directory or tar format, or a

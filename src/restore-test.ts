@@ -1,14 +1,10 @@
-import type { FileHandle } from 'node:fs/promises';
 import { withinLimits } from './attempts.ts';
-import type { Backup } from './catalog.ts';
-import { checkedArchive } from './checked-archive.ts';
 import type { Check } from './checks.ts';
 import { Failure } from './failure.ts';
 import type { Log } from './log.ts';
 import { type Machine, type ProgramChoice, programsOfMajor, withPrivateFolder } from './machine.ts';
-import { type Census, fileNames, type Manifest, type Source } from './manifest.ts';
+import type { Census, Manifest, Source } from './manifest.ts';
 import { formatCount, formatSeconds } from './numbers.ts';
-import type { Toc } from './postgres/archive-toc.ts';
 import { childEnvironment } from './postgres/child-environment.ts';
 import type { Programs } from './postgres/client.ts';
 import { applyToDatabase, customOptions, databaseStatements } from './postgres/database-settings.ts';
@@ -28,18 +24,17 @@ import {
 } from './postgres/restored-objects.ts';
 import { runChecks } from './postgres/run-checks.ts';
 import { readsOurFiles } from './postgres/sandbox.ts';
-import { MissingExtensions, ScratchDatabase, ScratchServer, seeingRoles } from './postgres/scratch.ts';
+import { MissingExtensions, ScratchDatabase, seeingRoles } from './postgres/scratch.ts';
 import { type ScratchCluster, startScratchCluster } from './postgres/scratch-cluster.ts';
-import { runScript, type Script } from './postgres/script-restore.ts';
+import { ScratchServer } from './postgres/scratch-server.ts';
+import { runScript } from './postgres/script-restore.ts';
 import type { ConnectionTarget } from './postgres/url.ts';
 import { formatVersion, parseVersion, restoreSecurityWarning } from './postgres/version.ts';
 import { type Level, type Proof, restoreSeconds } from './proof.ts';
-import { writeProof } from './proofs.ts';
 import { shellWord } from './publish.ts';
 import type { RestoreTestReport } from './report/restore-test.ts';
-import type { Store } from './store/store.ts';
+import type { TestArchive, TestSubject } from './test-subject.ts';
 import { compareRestored, type Finding } from './verdict.ts';
-import { readCensus, readSmall } from './verify.ts';
 
 /** Everything a restore test needs to know besides the backup. Durations are milliseconds. */
 export interface RestoreTestConfig extends ProgramChoice {
@@ -59,52 +54,6 @@ export interface RestoreTestConfig extends ProgramChoice {
   readonly version: string;
   readonly source: Source | null;
   readonly machine: Machine;
-}
-
-/** What is tested: a stored backup, or a dump that somebody has. */
-export interface TestSubject {
-  readonly manifest: Manifest;
-  readonly manifestSha256: string;
-  /** Throws a `Failure` (exit 40) when it is not what was written. */
-  census(): Promise<Census>;
-  /** The source's `roles.sql`, where there is one. The same. */
-  roles(): Promise<string | undefined>;
-  /** Every byte of it read and checked; a copy, where one is needed, goes into the private `folder`. The same. */
-  archive(folder: string, signal: AbortSignal): Promise<TestArchive>;
-  now(): Promise<Date>;
-  /** Writes the proof; returns its address, undefined where it is not to be kept. Throws a `Failure`. */
-  keep(proof: Proof): Promise<string | undefined>;
-}
-
-/** An archive that pg_restore can open: a descriptor, where what was checked must be what is read, or a path. */
-export interface TestArchive {
-  readonly file: FileHandle | undefined;
-  readonly path: string | undefined;
-  readonly toc: Toc;
-  /** False for an archive of one file whose parts cannot be read side by side. */
-  readonly parallel: boolean;
-  /** It is no archive at all: statements, and no table of contents to compare. */
-  readonly script?: Script;
-}
-
-/** A backup in a store; its proof is written beside it. */
-export function storedSubject(store: Store, backup: Backup): TestSubject {
-  const { manifest, manifestSha256 } = backup;
-  return {
-    manifest,
-    manifestSha256,
-    census: () => readCensus(store, manifest),
-    roles: async () => {
-      if (!manifest.files.some((file) => file.name === fileNames.roles)) return undefined;
-      return (await readSmall(store, manifest, fileNames.roles)).toString('utf8');
-    },
-    archive: async (folder, signal) => ({
-      ...(await checkedArchive(store, manifest, folder, signal)),
-      parallel: true,
-    }),
-    now: () => store.now(),
-    keep: (proof) => writeProof(store, proof),
-  };
 }
 
 /** A restore test that came to a verdict. */

@@ -12,7 +12,7 @@ import { publicWordsOf, secretsOf } from '../postgres/url.ts';
 import type { Proof } from '../proof.ts';
 import { lastProofs, newestPassed } from '../proofs.ts';
 import { restoreTestSummary, restoreTestText } from '../report/restore-test.ts';
-import { type RestoreTested, reportOf, restoreTest, storedSubject } from '../restore-test.ts';
+import { type RestoreTested, reportOf, restoreTest } from '../restore-test.ts';
 import {
   laterRestoreTestInputs,
   type RestoreTestRequest,
@@ -21,6 +21,7 @@ import {
 } from '../restore-test-inputs.ts';
 import type { Secrets } from '../secrets.ts';
 import { openStore, publicWordOf } from '../store/open.ts';
+import { storedSubject } from '../test-subject.ts';
 import type { Finding } from '../verdict.ts';
 import { type Alerts, prepareAlerts } from './alert.ts';
 import { maskAll, type Run, runAction } from './run.ts';

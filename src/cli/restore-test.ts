@@ -4,9 +4,10 @@ import { locate } from '../locate.ts';
 import { publicWordsOf, secretsOf } from '../postgres/url.ts';
 import { restoreSeconds } from '../proof.ts';
 import { restoreTestText } from '../report/restore-test.ts';
-import { type RestoreTested, reportOf, restoreTest, storedSubject } from '../restore-test.ts';
+import { type RestoreTested, reportOf, restoreTest } from '../restore-test.ts';
 import { readRestoreTest } from '../restore-test-inputs.ts';
 import { openStore } from '../store/open.ts';
+import { storedSubject } from '../test-subject.ts';
 import { answer, type Command } from './command.ts';
 import { backupArgument, hideStoreSecrets, programFlags, storeFlags, tlsFlags } from './shared-flags.ts';
 

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isDatabaseError } from './messages.ts';
-import type { ScratchServer } from './scratch.ts';
+import type { ScratchServer } from './scratch-server.ts';
 
 /**
  * Whether the server's own user may read what only this user may: then whatever runs there reads our environment too.

@@ -1,17 +1,16 @@
-import { createHash, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { Failure } from '../failure.ts';
 import type { Log } from '../log.ts';
 import type { Census, Manifest } from '../manifest.ts';
 import type { Finding } from '../verdict.ts';
 import type { Toc, TocEntry } from './archive-toc.ts';
-import { connect, type PinnedServer, type Session } from './connect.ts';
+import type { Session } from './connect.ts';
 import { isDatabaseError, reduceMessage, sqlState } from './messages.ts';
 import { displayWord, nameKey, type QualifiedName, quoteName, quoteQualified } from './names.ts';
-import { type Content, describeContent, displayTag, isObject } from './restored-objects.ts';
-import { prepareSession } from './server.ts';
+import { type Content, isObject } from './restored-objects.ts';
+import { planOf, type ScratchPlan } from './scratch-plan.ts';
+import { databasePrefix, dropAll, madeFor, type ScratchServer } from './scratch-server.ts';
 import { createDatabase, type DatabaseIdentity } from './target-database.ts';
-import type { ConnectionTarget } from './url.ts';
-import { formatVersion, type PgVersion, parseServerVersionNum, parseVersion } from './version.ts';
 
 /** Where an archive is restored to be looked at, and what of it. */
 export interface ScratchRequest {
@@ -48,140 +47,8 @@ export function seeingRoles(rolesSql: string | undefined): SeeingRoles {
   return { superusers, bypassing };
 }
 
-export interface ScratchIo {
-  readonly log: Log;
-  readonly signal: AbortSignal;
-  readonly onRunner: boolean;
-}
-
 /** PostgreSQL's own role that reads everything, in every database: for servers of our own, where there is no other. */
 const readsAll = 'pg_read_all_data';
-
-const databasePrefix = 'pgassay_test_';
-const dayMs = 24 * 60 * 60 * 1000;
-
-/** A server that may be thrown away, by its superuser, who creates roles, databases and extensions and runs nothing else. */
-export class ScratchServer {
-  readonly admin: ConnectionTarget;
-  readonly #io: ScratchIo;
-  readonly #sessions = new Set<Session>();
-  #pinned: PinnedServer | undefined;
-  #version: PgVersion | undefined;
-
-  constructor(admin: ConnectionTarget, io: ScratchIo) {
-    this.admin = admin;
-    this.#io = io;
-  }
-
-  get version(): PgVersion {
-    if (this.#version === undefined) throw new Error('the scratch server was not opened');
-    return this.#version;
-  }
-
-  get server(): PinnedServer {
-    if (this.#pinned === undefined) throw new Error('the scratch server was not opened');
-    return this.#pinned;
-  }
-
-  /** Looks at the server. Throws a `Failure` when it cannot take this backup, or must not because it is where it came from. */
-  async open({ database }: Manifest): Promise<void> {
-    const session = await this.connect();
-    try {
-      const [row] = await session.query<{ version: string; superuser: boolean; standby: boolean }>(
-        `SELECT current_setting('server_version_num') AS version, rolsuper AS superuser, pg_is_in_recovery() AS standby
-         FROM pg_catalog.pg_roles WHERE rolname = current_user`,
-      );
-      const version = row === undefined ? undefined : parseServerVersionNum(row.version);
-      if (row === undefined || version === undefined)
-        throw new Failure('restore', 'version', 'the scratch server did not tell its version');
-      this.#version = version;
-      if (!row.superuser)
-        throw new Failure(
-          'restore',
-          'privilege',
-          `${displayWord(this.admin.user)} is no superuser of the scratch server`,
-          {
-            hint: 'scratch-url needs the superuser of a server that may be thrown away: he creates roles, a database and extensions, and the restore itself runs without rights',
-          },
-        );
-      if (row.standby)
-        throw new Failure('restore', 'restore', 'the scratch server is a standby, which cannot be restored into');
-      const archived = parseVersion(database.serverVersion);
-      if (archived !== undefined && version.major < archived.major)
-        throw new Failure(
-          'restore',
-          'version',
-          `the backup is from PostgreSQL ${formatVersion(archived)} and the scratch server is ${formatVersion(version)}: an older server cannot take it`,
-          { hint: `use a scratch server of PostgreSQL ${archived.major}, or leave scratch-url out` },
-        );
-      if (await this.#isSource(session, database))
-        throw new Failure('restore', 'badInput', 'the scratch server is the very server this backup was taken from', {
-          hint: 'a restore test never touches it: leave scratch-url out, or name a server that may be thrown away',
-        });
-      await this.#sweep(session);
-    } finally {
-      await this.close(session);
-    }
-  }
-
-  async #isSource(session: Session, { id }: Manifest['database']): Promise<boolean> {
-    if (id === null) return false;
-    const rows = await session.query<{ system: string; oid: string; name: string }>(
-      `SELECT s.system_identifier::text AS system, d.oid::text AS oid, d.datname::text AS name
-       FROM pg_catalog.pg_control_system() s, pg_catalog.pg_database d`,
-    );
-    return rows.some(
-      ({ system, oid, name }) => createHash('sha256').update(`${system}\n${oid}\n${name}`).digest('hex') === id,
-    );
-  }
-
-  /** What killed runs have left here a day ago or more: their databases, then every role that says it was made for one. */
-  async #sweep(session: Session): Promise<void> {
-    const rows = await session.query<{ name: string }>(
-      `SELECT d.datname::text AS name FROM pg_catalog.pg_database d
-       WHERE d.datname ~ $1 AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.datid = d.oid)`,
-      [`^${databasePrefix}[0-9]{14}_[0-9a-f]{8}$`],
-    );
-    for (const { name } of rows) {
-      const [, stamp = ''] = /_(\d{14})_/.exec(name) ?? [];
-      const made = Date.parse(stamp.replace(/^(....)(..)(..)(..)(..)(..)$/, '$1-$2-$3T$4:$5:$6Z'));
-      if (!(made < Date.now() - dayMs)) continue;
-      const left = await dropAll(session, name, await rolesMadeFor(session, name));
-      const what = left.length === 0 ? 'removed' : 'could not remove all of';
-      this.#io.log.notice(`${what} the database ${name}, which a killed run had left on the scratch server`);
-    }
-  }
-
-  /** A session of the superuser, or of somebody else, in a database of this very server. */
-  async connect(
-    as: Partial<Pick<ConnectionTarget, 'user' | 'password' | 'database' | 'options'>> = {},
-    signal = this.#io.signal,
-  ): Promise<Session> {
-    const session = await connect(
-      { ...this.admin, ...as },
-      {
-        applicationName: 'pgassay restore-test',
-        signal,
-        onRunner: this.#io.onRunner,
-        ...(this.#pinned === undefined ? {} : { pinned: this.#pinned }),
-      },
-    );
-    this.#pinned ??= session.server;
-    this.#sessions.add(session);
-    await prepareSession(session);
-    await session.query('SET default_transaction_read_only = off');
-    return session;
-  }
-
-  async close(session: Session): Promise<void> {
-    this.#sessions.delete(session);
-    await session.close();
-  }
-
-  async closeAll(): Promise<void> {
-    await Promise.all([...this.#sessions].map((session) => this.close(session)));
-  }
-}
 
 /** The tester, and who lends CREATE on schemas to the owners of what is in them while pg_restore runs. */
 function rolesOf(mark: string): readonly [tester: string, lender: string] {
@@ -207,7 +74,7 @@ export class ScratchDatabase {
   readonly #made: Made;
   readonly #schemas: readonly TocEntry[];
 
-  private constructor(server: ScratchServer, made: Made, plan: Plan, notes: readonly string[]) {
+  private constructor(server: ScratchServer, made: Made, plan: ScratchPlan, notes: readonly string[]) {
     this.#server = server;
     this.#made = made;
     this.name = made.database;
@@ -326,44 +193,6 @@ async function dropMade(server: ScratchServer, { identity, roles }: Made): Promi
   }
 }
 
-/** Returns what stayed. A database that calls itself a template cannot be dropped, and everybody may call his own one that. */
-async function dropAll(session: Session, database: string | undefined, roles: readonly string[]): Promise<string[]> {
-  const left: string[] = [];
-  const attempt = async (what: string, ...statements: readonly string[]): Promise<void> => {
-    try {
-      for (const statement of statements) await session.query(statement);
-    } catch (error) {
-      if (!isDatabaseError(error)) throw error;
-      left.push(what);
-    }
-  };
-  if (database !== undefined) {
-    const name = quoteName(database);
-    await attempt(
-      `the database ${database}`,
-      `ALTER DATABASE ${name} IS_TEMPLATE false`,
-      `DROP DATABASE IF EXISTS ${name} WITH (FORCE)`,
-    );
-  }
-  for (const role of roles.toReversed())
-    await attempt(`the role ${displayWord(role)}`, `DROP ROLE IF EXISTS ${quoteName(role)}`);
-  return left;
-}
-
-async function rolesMadeFor(session: Session, database: string): Promise<string[]> {
-  const rows = await session.query<{ name: string }>(
-    `SELECT rolname::text AS name FROM pg_catalog.pg_roles
-     WHERE pg_catalog.shobj_description(oid, 'pg_authid') = $1 ORDER BY oid`,
-    [madeFor(database)],
-  );
-  return rows.map((row) => row.name);
-}
-
-/** The comment on every role that is made for a test. */
-function madeFor(database: string): string {
-  return `made by pgassay for ${database}`;
-}
-
 /** The scratch server lacks them, and nobody said to skip them. */
 export class MissingExtensions extends Error {
   readonly missing: Census['extensions'];
@@ -381,141 +210,6 @@ async function requireExtensions(session: Session, { census, skipExtensions }: S
   const available = new Set(rows.map((row) => row.name));
   const missing = census.extensions.filter(({ name }) => !available.has(name) && !skipExtensions.includes(name));
   if (missing.length > 0) throw new MissingExtensions(missing);
-}
-
-/** What of an archive goes through pg_restore. */
-interface Plan {
-  readonly entries: readonly TocEntry[];
-  readonly leftOut: readonly string[];
-  readonly skipped: readonly Finding[];
-  /** Entries whose work the superuser does beforehand: schemas. */
-  readonly schemas: readonly TocEntry[];
-  /** Who owns what in which schema. */
-  readonly owners: readonly { readonly schema: string; readonly owner: string }[];
-  /** Rows and values of extensions' configuration tables and sequences. */
-  readonly configuration: readonly TocEntry[];
-}
-
-/** They would reach the production server, or the machine's disks; or hold its passwords. */
-const dangerous = new Set([
-  'SUBSCRIPTION',
-  'SUBSCRIPTION TABLE',
-  'PUBLICATION',
-  'PUBLICATION TABLE',
-  'PUBLICATION TABLES IN SCHEMA',
-  'USER MAPPING',
-]);
-
-function planOf({ toc, skipExtensions }: ScratchRequest, replaced: ReadonlySet<string>): Plan {
-  const byId = new Map(toc.entries.map((entry) => [entry.dumpId, entry]));
-  const skip = new Set(skipExtensions);
-  const reach = new Reach(toc.entries, byId);
-  const entries: TocEntry[] = [];
-  const leftOut: string[] = [];
-  const skipped: Finding[] = [];
-  const tables = new Set(toc.entries.filter((entry) => entry.kind === 'TABLE').map((entry) => entry.oid));
-  for (const entry of toc.entries) {
-    const about = /^(SUBSCRIPTION|PUBLICATION|EXTENSION|DATABASE) /.exec(entry.tag)?.[1];
-    const annotates = entry.kind === 'COMMENT' || entry.kind === 'SECURITY LABEL' || entry.kind === 'ACL';
-    if (dangerous.has(entry.kind)) {
-      // Its tables go with a publication.
-      if (!/^\w+ TABLE/.test(entry.kind)) leftOut.push(describeContent(entry));
-    } else if (entry.kind === 'DEFAULT ACL' && replaced.has(entry.owner))
-      leftOut.push(`default privileges of ${displayWord(entry.owner)}, who is powerful on the scratch server`);
-    else if (entry.kind === 'MATERIALIZED VIEW DATA' && reach.foreign(entry))
-      leftOut.push(`the rows of materialized view ${displayWord(entry.tag)}, which reads from another server`);
-    else if (annotates && isOfOthers(entry, byId))
-      leftOut.push(`${entry.kind} of ${displayTag(entry.tag)}, which belongs to an extension or to PostgreSQL`);
-    else if (entry.kind === 'ACL' && /^SET SESSION AUTHORIZATION /m.test(entry.definition))
-      leftOut.push(`grants on ${displayTag(entry.tag)}, some of them passed on by who is not its owner`);
-    else if (entry.kind === 'EXTENSION' || entry.kind === 'SCHEMA' || /^DATABASE/.test(entry.kind)) continue;
-    else if (annotates && about !== undefined) continue;
-    else {
-      const extension = reach.extension(entry, skip);
-      if (extension === undefined) entries.push(entry);
-      else
-        skipped.push({
-          object: `${entry.kind} ${displayWord(entry.tag)}`,
-          expected: 'restored',
-          found: `left out with the extension ${displayWord(extension)}`,
-        });
-    }
-  }
-  for (const name of skip)
-    skipped.unshift({
-      object: `extension ${displayWord(name)}`,
-      expected: 'there',
-      found: 'left out (skip-extensions)',
-    });
-  const owners = new Map<string, { schema: string; owner: string }>();
-  for (const { schema, owner } of entries)
-    if (schema !== null && owner !== '') owners.set(JSON.stringify([schema, owner]), { schema, owner });
-  return {
-    entries,
-    leftOut,
-    skipped,
-    schemas: toc.entries.filter((entry) => entry.kind === 'SCHEMA'),
-    owners: [...owners.values()],
-    configuration: entries.filter(
-      ({ kind, oid, dependencies }) =>
-        (kind === 'TABLE DATA' && !tables.has(oid)) ||
-        (kind === 'SEQUENCE SET' && !dependencies.some((id) => byId.has(id))),
-    ),
-  };
-}
-
-/** Of an object whose definition is not in the archive; the schema public is there without one. */
-function isOfOthers({ tag, dependencies }: TocEntry, byId: ReadonlyMap<number, TocEntry>): boolean {
-  return !/^(?:SCHEMA public$|LARGE OBJECTS? )/.test(tag) && !dependencies.some((id) => byId.has(id));
-}
-
-/** Functions of extensions that connect to somewhere. */
-const connects = /\b(?:dblink\w*|http(?:_\w+)?|net\.http_\w+)\s*\(/i;
-
-/** What an entry depends on, over any number of steps. */
-class Reach {
-  readonly #entries: ReadonlyMap<number, TocEntry>;
-  /** Tables that have a foreign table for a partition or a child: to read them is to read it. */
-  readonly #parents = new Set<number>();
-  readonly #foreign = new Map<number, boolean>();
-  readonly #extension = new Map<number, string | null>();
-
-  constructor(all: readonly TocEntry[], entries: ReadonlyMap<number, TocEntry>) {
-    this.#entries = entries;
-    const isForeign = (id: number): boolean => entries.get(id)?.kind === 'FOREIGN TABLE';
-    for (const { dumpId, kind, dependencies } of all)
-      if (isForeign(dumpId) || (/ATTACH$/.test(kind) && dependencies.some(isForeign)))
-        for (const id of dependencies) if (entries.get(id)?.kind === 'TABLE') this.#parents.add(id);
-  }
-
-  foreign(entry: TocEntry): boolean {
-    const known = this.#foreign.get(entry.dumpId);
-    if (known !== undefined) return known;
-    this.#foreign.set(entry.dumpId, false);
-    const found =
-      entry.kind === 'FOREIGN TABLE' ||
-      this.#parents.has(entry.dumpId) ||
-      connects.test(entry.definition) ||
-      this.#below(entry).some((each) => this.foreign(each));
-    this.#foreign.set(entry.dumpId, found);
-    return found;
-  }
-
-  /** The one of `names` that it needs. */
-  extension(entry: TocEntry, names: ReadonlySet<string>): string | undefined {
-    if (names.size === 0) return undefined;
-    const known = this.#extension.get(entry.dumpId);
-    if (known !== undefined) return known ?? undefined;
-    this.#extension.set(entry.dumpId, null);
-    let found = entry.kind === 'EXTENSION' && names.has(entry.tag) ? entry.tag : undefined;
-    for (const each of this.#below(entry)) found ??= this.extension(each, names);
-    this.#extension.set(entry.dumpId, found ?? null);
-    return found;
-  }
-
-  #below(entry: TocEntry): TocEntry[] {
-    return entry.dependencies.flatMap((id) => this.#entries.get(id) ?? []);
-  }
 }
 
 /**
@@ -613,7 +307,7 @@ function isLocaleRefusal(error: unknown): boolean {
 }
 
 /** As their owners have them; pg_restore would make them the tester's first, and their owners may not create in them. */
-async function prepareSchemas(session: Session, { schemas }: Plan, made: Made): Promise<void> {
+async function prepareSchemas(session: Session, { schemas }: ScratchPlan, made: Made): Promise<void> {
   const ownerOf = ({ owner }: TocEntry): string =>
     quoteName(owner === '' || made.replaced.has(owner) ? made.tester : owner);
   for (const schema of schemas) {
@@ -669,7 +363,7 @@ async function createExtension(
 }
 
 /** Rights that genuine archives need and that no object of theirs keeps. */
-async function lend(session: Session, { owners, configuration }: Plan, made: Made): Promise<void> {
+async function lend(session: Session, { owners, configuration }: ScratchPlan, made: Made): Promise<void> {
   const give = async (what: string, role: string): Promise<void> => {
     await session.query(`GRANT ${what} TO ${quoteName(role)}`);
     made.lent.push(`REVOKE ${what} FROM ${quoteName(role)}`);
