@@ -85721,8 +85721,9 @@ class Restoration {
         this.#relations = relations.map(({ schema, tag }) => ({ schema: schema ?? '', name: tag }));
         this.#before = await readRelationIds(session, this.#relations);
         const keepOwners = await this.#roles.prepare(session, choice.census, this.#config.owners, this.#io.log);
+        const { superuser } = await readServerFacts(session);
         await this.#target.close(session);
-        return { choice, keepOwners };
+        return { choice, keepOwners, superuser };
     }
     async #choose(session, { folder, archive, census }) {
         const config = this.#config;
@@ -85771,8 +85772,9 @@ class Restoration {
         const name = displayWord(this.#config.target.database);
         log.notice(`${formatCount(only.length, 'item')} of the archive ${clean ? 'replace what is there of them' : 'are added'}, with one job in one transaction: until it ends, and if it fails, ${name} is as it was${others === 0 ? '' : `; it waits for ${formatCount(others, 'other session')} that may hold locks there`}`);
     }
-    async #restore({ programs, folder, archive }, jobs, { choice, keepOwners }) {
-        const { only, clean, census } = choice;
+    async #restore({ programs, folder, archive }, jobs, { choice, keepOwners, superuser }) {
+        const { clean, census } = choice;
+        const only = superuser ? choice.only : withoutExtensionComments(choice.only ?? archive.toc.entries);
         await restoreArchive({
             programs,
             environment: await this.#environment(programs, folder, 'pg_restore'),
@@ -85929,6 +85931,13 @@ class Restoration {
             cause: error,
         });
     }
+}
+/**
+ * Where a provider has created the extensions, they are his, and only he may comment on them; their comments are the
+ * same everywhere.
+ */
+function withoutExtensionComments(entries) {
+    return entries.filter(({ kind, tag }) => kind !== 'COMMENT' || !tag.startsWith('EXTENSION '));
 }
 function restore_said(error) {
     if (error instanceof Failure)

@@ -96,6 +96,8 @@ interface Source {
 interface Prepared {
   readonly choice: Choice;
   readonly keepOwners: boolean;
+  /** Of the role that restores. */
+  readonly superuser: boolean;
 }
 
 const neverTargets = ['postgres', 'template0', 'template1'];
@@ -327,8 +329,9 @@ class Restoration {
     this.#relations = relations.map(({ schema, tag }) => ({ schema: schema ?? '', name: tag }));
     this.#before = await readRelationIds(session, this.#relations);
     const keepOwners = await this.#roles.prepare(session, choice.census, this.#config.owners, this.#io.log);
+    const { superuser } = await readServerFacts(session);
     await this.#target.close(session);
-    return { choice, keepOwners };
+    return { choice, keepOwners, superuser };
   }
 
   async #choose(session: Session, { folder, archive, census }: Source): Promise<Choice> {
@@ -386,8 +389,13 @@ class Restoration {
     );
   }
 
-  async #restore({ programs, folder, archive }: Source, jobs: number, { choice, keepOwners }: Prepared): Promise<void> {
-    const { only, clean, census } = choice;
+  async #restore(
+    { programs, folder, archive }: Source,
+    jobs: number,
+    { choice, keepOwners, superuser }: Prepared,
+  ): Promise<void> {
+    const { clean, census } = choice;
+    const only = superuser ? choice.only : withoutExtensionComments(choice.only ?? archive.toc.entries);
     await restoreArchive(
       {
         programs,
@@ -556,6 +564,14 @@ class Restoration {
       cause: error,
     });
   }
+}
+
+/**
+ * Where a provider has created the extensions, they are his, and only he may comment on them; their comments are the
+ * same everywhere.
+ */
+function withoutExtensionComments(entries: readonly TocEntry[]): TocEntry[] {
+  return entries.filter(({ kind, tag }) => kind !== 'COMMENT' || !tag.startsWith('EXTENSION '));
 }
 
 function said(error: unknown): string {

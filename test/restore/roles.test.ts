@@ -89,6 +89,21 @@ for (const major of majorsAvailable()) {
       await cluster.query('postgres', 'DROP ROLE app; DROP ROLE reader; DROP ROLE stiff');
     });
 
+    test('extensions that a provider has created are used as they are, whose comments only he may set', async () => {
+      await using source = await Cluster.start({ major });
+      const extended = await backupOf(source, 'shop', 'CREATE EXTENSION postgres_fdw; CREATE TABLE t AS SELECT 1 x');
+      await cluster.query('postgres', `CREATE ROLE tenant LOGIN PASSWORD 'x'`);
+      await cluster.createDatabase('provided', 'OWNER tenant');
+      await cluster.query('provided', 'CREATE EXTENSION postgres_fdw');
+      for (const jobs of ['1', '2']) {
+        const result = await tryRestore(cluster, extended, cluster.url('provided', 'tenant', 'x'), ['--jobs', jobs]);
+        assert.equal(result.exitCode, 0, result.stderr);
+        await cluster.query('provided', 'DROP TABLE t');
+      }
+      await cluster.query('postgres', 'DROP DATABASE provided');
+      await cluster.query('postgres', 'DROP ROLE tenant');
+    });
+
     test('a failed restore takes its roles away again', async () => {
       const before = await rolesOf(cluster);
       const bin = await wrapped(cluster, {
