@@ -19,9 +19,13 @@ export async function removeBackup(bucket: S3Bucket, folder: string, objects: re
     const refused = await removeVersion(bucket, `${folder}manifest.json`, id);
     if (refused !== undefined) return { kind: 'kept', reason: refused };
   }
-  const rest = objects
-    .filter(({ key }) => ownFile.test(key.slice(folder.length)))
-    .flatMap(({ key, versions }) => versions.map(({ id }) => ({ key, id })));
+  const ours = objects.filter(({ key }) => ownFile.test(key.slice(folder.length)));
+  const rest = [
+    ...(manifest?.markers ?? []).map((id) => ({ key: `${folder}manifest.json`, id })),
+    ...ours.flatMap(({ key, versions, markers }) =>
+      [...versions.map(({ id }) => id), ...markers].map((id) => ({ key, id })),
+    ),
+  ];
   const reasons: string[] = [];
   const waiting = rest.values();
   const remover = async (): Promise<void> => {
