@@ -32,8 +32,10 @@ import { judgePooling, judgeServer, refuseEmpty, requirePrevious } from './prefl
 import type { Proof } from './proof.ts';
 import { newestPassed } from './proofs.ts';
 import { censusDocument, manifestOf, Publisher, requireEqual, restoreCommand, shellWord } from './publish.ts';
+import type { SigningKey } from './signing.ts';
 import { openStore, type StoreChoice } from './store/open.ts';
 import type { Store, Upload } from './store/store.ts';
+import type { Trust } from './trust.ts';
 
 /** Everything one backup needs to know, read and judged by an edge. Durations are milliseconds. */
 export interface BackupConfig {
@@ -41,6 +43,10 @@ export interface BackupConfig {
   readonly store: StoreChoice;
   readonly name: string;
   readonly label: string;
+  /** Signs the manifest; undefined: nobody does. */
+  readonly signing: SigningKey | undefined;
+  /** Which earlier backups count. */
+  readonly trust: Trust;
   readonly scope: ScopeRequest;
   readonly roles: boolean;
   /** `auto`, `zstd:N`, `gzip:N`, `lz4`, `none` */
@@ -172,7 +178,7 @@ class Attempt {
     });
     await requirePrivileges(control, preview, facts);
     refuseEmpty(preview, config);
-    const previous = await requirePrevious(this.#store, config, facts);
+    const previous = await requirePrevious(this.#store, config, facts, this.#log);
     const programs = await this.#programs(facts);
     const temporary = await this.#privateFolder();
     const compression = await chooseCompression(config.compression, programs);
@@ -246,7 +252,7 @@ class Attempt {
       warnings,
       timings: { ...this.#timings, total: seconds(this.#started) },
     });
-    await publisher.publish(manifest);
+    await publisher.publish(manifest, config.signing);
     published = true;
     const [{ history, proven }] = await Promise.all([this.#history(manifest), this.#sweep()]);
     const location = `${this.#store.uri}/${folder}`;
@@ -278,7 +284,7 @@ class Attempt {
 
   /** For the report only: whatever goes wrong here, the backup is published. */
   async #history(manifest: Manifest): Promise<{ readonly history: Manifest[]; readonly proven: Proof | undefined }> {
-    const recent = await readRecent(this.#store, manifest.name, 30).catch(() => []);
+    const recent = await readRecent(this.#store, this.#config.trust, manifest.name, 30).catch(() => []);
     const series = recent.filter(
       ({ manifest: each }) =>
         each.series === manifest.series && (each.label === safetyLabel) === (manifest.label === safetyLabel),

@@ -7,6 +7,7 @@ import type { Source } from './manifest.ts';
 import { packageAccess } from './postgres/install.ts';
 import { secretsOf } from './postgres/url.ts';
 import type { Secrets } from './secrets.ts';
+import { keyInputs } from './signing-inputs.ts';
 import type { IdentityService } from './store/s3-address.ts';
 
 type Variables = Readonly<Record<string, string | undefined>>;
@@ -57,7 +58,7 @@ export function identityOf(variables: Variables): IdentityService | undefined {
   return url && token ? { url, token } : undefined;
 }
 
-const pemInputs = ['tls-ca', 'tls-client-cert', 'tls-client-key'];
+const pemInputs = ['tls-ca', 'tls-client-cert', 'tls-client-key', ...keyInputs];
 
 /** Inputs that are PEM text or the path of a file: the rest of the program sees the text. */
 export function withPemFiles(read: ReadInput, inputs: Inputs): ReadInput {

@@ -6,7 +6,7 @@ import { formatBytes, formatCount, formatSeconds } from '../numbers.ts';
 import { publicWordsOf, secretsOf } from '../postgres/url.ts';
 import { publicWordOf } from '../store/open.ts';
 import { answer, type Command } from './command.ts';
-import { hideStoreSecrets, programFlags, storeFlags, tlsFlags, writeFlags } from './shared-flags.ts';
+import { hideStoreSecrets, programFlags, signingFlag, storeFlags, tlsFlags, writeFlags } from './shared-flags.ts';
 
 export const backupCommand: Command = {
   name: 'backup',
@@ -55,6 +55,7 @@ export const backupCommand: Command = {
     },
     { name: 'max-replica-lag', value: 'TIME', help: 'how old a standby may be (default 1h)' },
     { name: 'verify-upload', value: 'HOW', help: 'checksum (default) or read-back: hash the stored bytes again' },
+    signingFlag,
     { name: 'dry-run', help: 'check everything, store nothing' },
     ...programFlags,
     { name: 'timeout', value: 'TIME', help: 'for everything, retries included (default 5h)' },

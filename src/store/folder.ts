@@ -130,7 +130,9 @@ export class FolderStore implements Store {
     const files = await readdir(folder).catch((): string[] => []);
     const whole = files.includes('manifest.json');
     // Killed between a file's two names, a run leaves the temporary one beside a whole backup.
-    const ours = files.filter((file) => partial.test(file) || (!whole && /^(?:database|roles|census)\./.test(file)));
+    const ours = files.filter(
+      (file) => partial.test(file) || (!whole && /^(?:database\.|roles\.|census\.|manifest\.sig$)/.test(file)),
+    );
     await Promise.all(ours.map((file) => rm(join(folder, file), { force: true })));
     if (whole) return;
     // Only folders that are empty now go; somebody else's file keeps its folder.
@@ -143,7 +145,7 @@ export class FolderStore implements Store {
     for (const id of await this.ids(name)) {
       const folder = join(this.#root, name, id);
       const files = await readdir(folder).catch((): string[] => []);
-      if (files.some((file) => file.startsWith('manifest.'))) continue;
+      if (files.includes('manifest.json')) continue;
       // The folder's own time says when a file last came or went, a file's when it last grew.
       const times = await Promise.all(
         [folder, ...files.map((file) => join(folder, file))].map(async (path) => (await stat(path)).mtime),

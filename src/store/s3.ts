@@ -162,7 +162,7 @@ export class S3Store implements Store {
     for await (const page of this.#lister.pages(this.#key(`${name}/`), undefined, this.#signal))
       for (const object of page.objects) {
         const [folder = '', file = ''] = splitKey(object.key);
-        if (file.startsWith('manifest.')) whole.add(folder);
+        if (file === 'manifest.json') whole.add(folder);
         objects.push(object);
       }
     return objects.filter(({ key }) => {
@@ -173,7 +173,9 @@ export class S3Store implements Store {
 
   /** The data files among the objects, every version of them. */
   async #remove(objects: readonly S3Object[], signal: AbortSignal | undefined): Promise<void> {
-    const ours = objects.filter(({ key }) => /^(?:database|roles|census)\./.test(splitKey(key)[1] ?? ''));
+    const ours = objects.filter(({ key }) =>
+      /^(?:database\.|roles\.|census\.|manifest\.sig$)/.test(splitKey(key)[1] ?? ''),
+    );
     await Promise.all(
       ours.flatMap(({ key, versions }) =>
         versions.map((version) =>
