@@ -72639,10 +72639,14 @@ const fileNames = {
     roles: 'roles.sql',
     census: 'census.json',
     manifest: 'manifest.json',
+    signature: 'manifest.sig',
 };
 const sha256Pattern = /^[0-9a-f]{64}$/;
 /** A manifest or census that this program cannot use; the message says why. */
 class UnreadableDocument extends Error {
+}
+/** A manifest that is well made, and of another backup than the one whose folder it is in. */
+class MisplacedManifest extends UnreadableDocument {
 }
 /** The bytes to store: stable key order, one trailing newline. */
 function serialize(document) {
@@ -72716,7 +72720,7 @@ function parseManifest(bytes, expected) {
     if (!manifest.files.some((file) => file.name === fileNames.dump))
         throw new UnreadableDocument(`manifest.json names no ${fileNames.dump}`);
     if (expected !== undefined && (manifest.id !== expected.id || manifest.name !== expected.name))
-        throw new UnreadableDocument(`it belongs to ${manifest.name}/${manifest.id}, not to the folder it is in`);
+        throw new MisplacedManifest(`it belongs to ${manifest.name}/${manifest.id}, not to the folder it is in`);
     return manifest;
 }
 /** Parses and checks `census.json`. Throws {@link UnreadableDocument}. */
@@ -72927,6 +72931,10 @@ function proofName(testedAt) {
 }
 /** A proof's path within its backup's folder, and nothing else that may lie there. */
 const proofPattern = /^proofs\/\d{8}T\d{6}Z(?:-\d+)?\.json$/;
+/** An old proof under a newer name is not a newer proof. */
+function isProofOf(file, { testedAt }) {
+    return file.replace(/-\d+\.json$/, '.json') === proofName(new Date(testedAt));
+}
 const mostFindings = 1000;
 /** The bytes to store. */
 function serializeProof(proof) {
@@ -72956,7 +72964,162 @@ function parseProof(bytes) {
     return value;
 }
 
+;// CONCATENATED MODULE: ./build/signing.js
+
+const makeOne = 'pgassay keygen --signing makes a pair of Ed25519 keys';
+const pemBlock = /-----BEGIN ([A-Z0-9 ]+)-----[^-]*-----END \1-----/g;
+/** 64 bytes as base64, and white space around it. */
+const signaturePattern = /^\s*([A-Za-z0-9+/]{86}==)\s*$/;
+/** A file that is longer is no signature. Bytes. */
+const largestSignature = 1024;
+/** The content of a `.sig` file: the Ed25519 signature of exactly these bytes, in base64, and a line break. */
+function signatureOf(bytes, { key }) {
+    return Buffer.from(`${(0,external_node_crypto_.sign)(null, bytes, key).toString('base64')}\n`);
+}
+/** Which of the keys made this signature of exactly these bytes; undefined: none of them. */
+function signerOf(bytes, signature, keys) {
+    const [, text] = signature.length > largestSignature ? [] : (signaturePattern.exec(signature.toString('latin1')) ?? []);
+    if (text === undefined)
+        return undefined;
+    const raw = Buffer.from(text, 'base64');
+    return keys.find(({ key }) => (0,external_node_crypto_.verify)(null, bytes, key, raw));
+}
+/** A private key in PEM; what is wrong with it otherwise. */
+function parseSigningKey(text) {
+    const blocks = blocksOf(text);
+    if ('problem' in blocks)
+        return blocks;
+    const [first, ...others] = blocks.blocks;
+    if (first === undefined)
+        return notPem('PRIVATE KEY');
+    if (others.length > 0)
+        return { problem: 'holds several keys, and one signs', hint: 'give the newest one' };
+    if (first.label === 'PUBLIC KEY')
+        return {
+            problem: 'is a public key, which cannot sign',
+            hint: 'give the private half; the public one is for verify-key',
+        };
+    if (first.label === 'ENCRYPTED PRIVATE KEY')
+        return { problem: 'is protected by a passphrase, which nobody can type here', hint: makeOne };
+    if (first.label !== 'PRIVATE KEY')
+        return { problem: `is ${article(first.label)}, and no Ed25519 key`, hint: makeOne };
+    const key = read(() => (0,external_node_crypto_.createPrivateKey)(first.text));
+    if (key === undefined)
+        return cutShort;
+    return key.asymmetricKeyType === 'ed25519' ? { key: { id: keyIdOf(key), key } } : anotherKind(key);
+}
+/** One or more public keys in PEM; what is wrong with the first one that is none. */
+function parseVerifyKeys(text) {
+    const blocks = blocksOf(text);
+    if ('problem' in blocks)
+        return blocks;
+    if (blocks.blocks.length === 0)
+        return notPem('PUBLIC KEY');
+    const keys = new Map();
+    for (const { label, text: block } of blocks.blocks) {
+        if (label.endsWith('PRIVATE KEY'))
+            return {
+                problem: 'holds a private key, and whoever reads that can sign',
+                hint: 'give the public half here; where this text may have been seen, make a new pair',
+            };
+        if (label !== 'PUBLIC KEY')
+            return { problem: `holds ${article(label)}, and no Ed25519 key`, hint: makeOne };
+        const key = read(() => (0,external_node_crypto_.createPublicKey)(block));
+        if (key === undefined)
+            return cutShort;
+        if (key.asymmetricKeyType !== 'ed25519')
+            return anotherKind(key);
+        const id = keyIdOf(key);
+        keys.set(id, { id, key });
+    }
+    return { keys: [...keys.values()] };
+}
+/** The public half of a key, to look for it among others. */
+function verifyKeyOf({ id, key }) {
+    return { id, key: createPublicKey(key) };
+}
+/** A new pair, as PEM texts. */
+function generateSigningKeys() {
+    const { privateKey, publicKey } = (0,external_node_crypto_.generateKeyPairSync)('ed25519');
+    return {
+        id: keyIdOf(publicKey),
+        privateKey: privateKey.export({ type: 'pkcs8', format: 'pem' }).toString(),
+        publicKey: publicKey.export({ type: 'spki', format: 'pem' }).toString(),
+    };
+}
+/** SHA-256 of the 32 bytes of the public key, 64 hexadecimal digits: the same for both halves. */
+function keyIdOf(key) {
+    const half = key.type === 'private' ? (0,external_node_crypto_.createPublicKey)(key) : key;
+    const raw = Buffer.from(half.export({ format: 'jwk' }).x ?? '', 'base64url');
+    return (0,external_node_crypto_.createHash)('sha256').update(raw).digest('hex');
+}
+/** As people compare it: the first 16 digits. */
+function shortKeyId(id) {
+    return id.slice(0, 16);
+}
+function blocksOf(text) {
+    if (!/[\r\n]/.test(text.trim()) && text.includes('\\n'))
+        return {
+            problem: 'has \\n in it in place of line breaks',
+            hint: 'store the key with its line breaks, as a file has them',
+        };
+    const blocks = [...text.matchAll(pemBlock)].map(([block, label = '']) => ({ label, text: block }));
+    const rest = text.replaceAll(pemBlock, '').replaceAll(/^\s*#.*$/gm, '');
+    if (blocks.length > 0 && rest.trim() !== '')
+        return cutShort;
+    return { blocks };
+}
+function read(make) {
+    try {
+        return make();
+    }
+    catch {
+        // The library's words may quote the key.
+        return undefined;
+    }
+}
+const cutShort = {
+    problem: 'has a block that cannot be read as a key; it may be cut short',
+    hint: 'copy it again, whole, with its first and last line',
+};
+function notPem(label) {
+    return {
+        problem: 'is no key in PEM',
+        hint: `give all of it, from -----BEGIN ${label}----- to -----END ${label}-----; ${makeOne}`,
+    };
+}
+function anotherKind({ asymmetricKeyType }) {
+    return { problem: `is a key for ${asymmetricKeyType ?? 'something else'}, and Ed25519 is needed`, hint: makeOne };
+}
+/** A PEM label in a sentence: `an OPENSSH PRIVATE KEY`. */
+function article(label) {
+    return `${/^[AEIO]|^RSA/.test(label) ? 'an' : 'a'} ${label}`;
+}
+
+;// CONCATENATED MODULE: ./build/trust.js
+
+/** For a store in which nobody else writes. */
+const noSignatures = { keys: [], acceptMoved: false };
+/**
+ * Judges bytes before anybody reads them. `signatures` are all versions of the file beside them; without keys nothing is
+ * asked, and nobody is known to have signed.
+ */
+function judgeSignature(bytes, signatures, { keys }) {
+    if (keys.length === 0)
+        return { by: undefined };
+    if (signatures.length === 0)
+        return { distrust: 'it is not signed' };
+    for (const signature of signatures) {
+        const by = signerOf(bytes, signature, keys);
+        if (by !== undefined)
+            return { by };
+    }
+    return { distrust: 'its signature is not by a key of verify-key over what the manifest says now' };
+}
+
 ;// CONCATENATED MODULE: ./build/catalog.js
+
+
 
 
 
@@ -72965,26 +73128,60 @@ function parseProof(bytes) {
 
 /** Manifests read at the same time. */
 const atOnce = 48;
+/** It names files, not tables: a few kilobytes. */
+const largestManifest = 4 * 1024 * 1024;
 /** `files` is what the store has of it, where that is known already. */
-async function readBackup(store, name, id, files) {
+async function readBackup(store, trust, name, id, files) {
     const sizes = files ?? (await store.files(name, id)).get(id);
     if (sizes?.has(fileNames.manifest) !== true)
         return { kind: 'unfinished', name, id };
+    const place = { name, id, sizes };
+    const signatures = [];
+    if (trust.keys.length > 0)
+        for await (const bytes of versions(store, place, fileNames.signature, largestSignature))
+            signatures.push(bytes);
     // The first version of a manifest that can be used is the backup: later ones are somebody else's.
     let damaged;
-    for (let version = 0;; version++) {
-        const bytes = await store.read(`${name}/${id}/${fileNames.manifest}`, version);
-        if (bytes === undefined)
-            return damaged ?? { kind: 'unfinished', name, id };
-        const entry = judge(store, { name, id }, bytes, sizes);
+    for await (const bytes of versions(store, place, fileNames.manifest, largestManifest)) {
+        const entry = judge(store, trust, place, bytes, signatures);
         if (entry.kind === 'backup')
             return entry;
         damaged ??= entry;
     }
+    return damaged ?? { kind: 'unfinished', name, id };
 }
-function judge(store, { name, id }, bytes, sizes) {
+/**
+ * Every version of a small file, the first one first. What is too large to be one comes as empty: whoever may write here
+ * shall not be able to stop everybody from reading the rest.
+ */
+async function* versions(store, { name, id, sizes }, file, largest) {
+    if (!sizes.has(file))
+        return;
+    for (let version = 0;; version++) {
+        const tooLarge = version === 0 && (sizes.get(file) ?? 0) > largest;
+        const bytes = tooLarge
+            ? Buffer.alloc(0)
+            : await store.read(`${name}/${id}/${file}`, version).catch((error) => {
+                if (error instanceof Failure && error.exit === 'verification')
+                    return Buffer.alloc(0);
+                throw error;
+            });
+        if (bytes === undefined)
+            return;
+        yield bytes;
+    }
+}
+/** Signature first: of bytes that nobody signed, not even the format is believed. */
+function judge(store, trust, { name, id, sizes }, bytes, signatures) {
+    const untrusted = (reason) => ({ kind: 'damaged', name, id, reason, untrusted: true });
+    const asked = trust.keys.length > 0;
+    const signed = judgeSignature(bytes, signatures, trust);
+    if ('distrust' in signed)
+        return untrusted(signed.distrust);
     try {
         const manifest = parseManifest(bytes, { name, id });
+        if (asked && !trust.acceptMoved && manifest.store !== store.uri)
+            return untrusted(`it was written to ${manifest.store}, and this is ${store.uri}`);
         for (const file of manifest.files) {
             const size = sizes.get(file.name);
             if (size === undefined)
@@ -72992,32 +73189,35 @@ function judge(store, { name, id }, bytes, sizes) {
             if (size !== file.bytes)
                 return { kind: 'damaged', name, id, reason: `${file.name} has ${size} bytes instead of ${file.bytes}` };
         }
-        const tampering = [fileNames.manifest, ...manifest.files.map((file) => file.name)].flatMap((file) => {
+        const own = [fileNames.manifest, fileNames.signature];
+        const tampering = [...own, ...manifest.files.map((file) => file.name)].flatMap((file) => {
             const history = store.history(`${name}/${id}/${file}`);
             // A second copy of a small data file is our own question whether the store overwrites.
-            if (history === 'as written' || (history === 'overwritten' && file !== fileNames.manifest))
+            if (history === 'as written' || (history === 'overwritten' && !own.includes(file)))
                 return [];
             return [`${file} was ${history} after it was stored`];
         });
         const manifestSha256 = (0,external_node_crypto_.createHash)('sha256').update(bytes).digest('hex');
         const proofs = [...sizes.keys()].filter((file) => proofPattern.test(file)).sort();
-        return { kind: 'backup', backup: { manifest, manifestSha256, tampering, proofs } };
+        return { kind: 'backup', backup: { manifest, manifestSha256, signedBy: signed.by?.id, tampering, proofs } };
     }
     catch (error) {
         if (!(error instanceof UnreadableDocument))
             throw error;
+        if (asked && error instanceof MisplacedManifest)
+            return untrusted(error.message);
         return { kind: 'damaged', name, id, reason: error.message };
     }
 }
 /** Everything under one name, or under every name of the store. */
-async function readCatalog(store, name) {
+async function readCatalog(store, trust, name) {
     const names = name === undefined ? await store.names() : [name];
     const places = (await Promise.all(names.map(async (each) => [...(await store.files(each))].map(([id, files]) => ({ name: each, id, files }))))).flat();
     const entries = [];
     const waiting = places.entries();
     const reader = async () => {
         for (const [at, { name, id, files }] of waiting)
-            entries[at] = await readBackup(store, name, id, files);
+            entries[at] = await readBackup(store, trust, name, id, files);
     };
     await Promise.all(Array.from({ length: atOnce }, reader));
     return {
@@ -73029,9 +73229,9 @@ async function readCatalog(store, name) {
     };
 }
 /** The last whole backups of a name, oldest first. */
-async function readRecent(store, name, most) {
+async function readRecent(store, trust, name, most) {
     const recent = [...(await store.files(name))].slice(-most);
-    const entries = await Promise.all(recent.map(([id, files]) => readBackup(store, name, id, files)));
+    const entries = await Promise.all(recent.map(([id, files]) => readBackup(store, trust, name, id, files)));
     return entries.flatMap((entry) => (entry.kind === 'backup' ? [entry.backup] : []));
 }
 function compareText(a, b) {
@@ -73115,6 +73315,9 @@ function catalog_select(catalog, selector, now) {
             : selector.by === 'random'
                 ? `no backup is younger than ${formatSeconds(selector.withinMs / 1000)}`
                 : `no backup is from ${new Date(selector.time).toISOString()} or earlier`;
+    const distrusted = catalog.damaged.filter((entry) => entry.untrusted === true);
+    if (distrusted.length > 0)
+        throw new Failure('locate', 'verification', `${what}; ${formatCount(distrusted.length, 'backup')} here ${distrusted.length === 1 ? 'is' : 'are'} not trusted`, { hint: candidates(catalog) });
     throw new Failure('locate', 'badInput', what, { hint: candidates(catalog) });
 }
 function seriesToUse(backups) {
@@ -73132,11 +73335,13 @@ function selectId(catalog, prefix) {
         return first;
     const broken = catalog.damaged.find((entry) => entry.id.startsWith(prefix));
     if (first === undefined && broken !== undefined)
-        throw new Failure('locate', 'verification', `${broken.name}/${broken.id} is damaged: ${broken.reason}`, {
-            hint: candidates(catalog),
-        });
+        throw new Failure('locate', 'verification', describeDamaged(broken), { hint: candidates(catalog) });
     const what = first === undefined ? `there is no backup ${prefix}` : `${prefix} is the beginning of ${matches.length} ids`;
     throw new Failure('locate', 'badInput', what, { hint: candidates(catalog) });
+}
+/** `shop/20261121T020004Z-3f9a1c is not trusted: it is not signed` */
+function describeDamaged({ name, id, reason, untrusted }) {
+    return `${name}/${id} is ${untrusted === true ? 'not trusted' : 'damaged'}: ${reason}`;
 }
 function candidates({ backups, damaged, unfinished }) {
     const lines = backups
@@ -77840,7 +78045,7 @@ function failure(exit, message, hint, transient = false, code) {
         ...(code === undefined ? {} : { cause: new Error(code) }),
     });
 }
-function read(error) {
+function attempt_read(error) {
     const raw = (typeof error === 'object' && error !== null ? error : {});
     const text = (key) => (typeof raw[key] === 'string' ? raw[key] : undefined);
     return {
@@ -77968,7 +78173,7 @@ function refusalOf(error, attempt) {
             'have changing addresses)? is the port right? a longer wait: connect_timeout=60 in the URL', true);
         return { failure: failed, tryNext: true };
     }
-    const raised = read(error);
+    const raised = attempt_read(error);
     return (fromServer(raised, attempt) ??
         fromTls(raised, attempt) ??
         fromNetwork(raised, attempt) ?? {
@@ -78105,7 +78310,7 @@ function sixHint(host) {
 }
 /** The end of an open connection that nobody asked for. */
 function connectionLost(error, place) {
-    const { code } = read(error);
+    const { code } = attempt_read(error);
     if (code === recoveryConflictState)
         return recoveryConflict(new Error(code));
     const reason = code === '57P01'
@@ -78743,11 +78948,11 @@ function refuseEmpty(scope, config) {
     });
 }
 /**
- * The newest whole backup of this name. Throws a `Failure` when it is of another database, or when the store has less
- * room than it took.
+ * The newest whole backup of this name, by somebody who is trusted. Throws a `Failure` when it is of another database, or
+ * when the store has less room than it took.
  */
-async function requirePrevious(store, config, facts) {
-    const newest = await preflight_newestOf(store, config.name);
+async function requirePrevious(store, config, facts, log) {
+    const newest = await preflight_newestOf(store, config, log);
     if (newest === undefined)
         return undefined;
     const before = newest.manifest.database.id;
@@ -78767,12 +78972,14 @@ async function requireSpace(store, newest) {
     throw new Failure('preflight', 'disk', `the store has ${formatBytes(free)} free, and the last backup took ${formatBytes(needed)}`, { hint: 'free space or move the store to a larger disk' });
 }
 /** Whatever its series; what is dated in the future says nothing, and a safety backup is of wherever somebody restored into. */
-async function preflight_newestOf(store, name) {
+async function preflight_newestOf(store, { name, trust }, log) {
     const latest = (await store.now()).getTime() + futureMs;
     for (const id of (await store.ids(name)).reverse()) {
         if ((timeOfId(id) ?? 0) > latest)
             continue;
-        const found = await readBackup(store, name, id);
+        const found = await readBackup(store, trust, name, id);
+        if (found.kind === 'damaged' && found.untrusted === true)
+            log.warn(describeDamaged(found));
         if (found.kind === 'backup' && found.backup.manifest.label !== safetyLabel)
             return found.backup;
     }
@@ -78825,34 +79032,61 @@ async function putNext(store, path, content) {
 
 
 
-/** Writes a proof beside its backup and returns its address. Throws a `Failure`. */
-async function writeProof(store, proof) {
+
+
+/** Writes a proof beside its backup, signed where there is a key, and returns its address. Throws a `Failure`. */
+async function writeProof(store, proof, key) {
     const path = `${proof.name}/${proof.backupId}/${proofName(new Date(proof.testedAt))}`;
-    return `${store.uri}/${await putNext(store, path, serializeProof(proof))}`;
+    const bytes = serializeProof(proof);
+    const written = key === undefined ? await putNext(store, path, bytes) : await putSigned(store, path, bytes, key);
+    return `${store.uri}/${written}`;
+}
+/** The signature first, as with a backup, both under the next name that is free for both: see `putNext`. */
+async function putSigned(store, path, bytes, key) {
+    const signature = signatureOf(bytes, key);
+    for (let more = 1;; more++) {
+        const free = more === 1 ? path : path.replace(/\.json$/, `-${more}.json`);
+        try {
+            await put(store, `${free}.sig`, signature);
+            await put(store, free, bytes);
+            return free;
+        }
+        catch (error) {
+            if (!(error instanceof Failure) || error.exit !== 'exists' || more === 10)
+                throw error;
+        }
+    }
 }
 /** The newest proof of a backup that is of this very manifest; undefined when it was never tested. */
-async function newestProof(store, backup) {
+async function newestProof(store, backup, keys = []) {
     for (const file of backup.proofs.toReversed()) {
-        const proof = await readProof(store, backup, file);
+        const proof = await readProof(store, backup, file, keys);
         if (proof !== undefined)
             return proof;
     }
     return undefined;
 }
 /** All of them, newest first. */
-async function readProofs(store, backup) {
-    const proofs = await Promise.all(backup.proofs.toReversed().map((file) => readProof(store, backup, file)));
+async function readProofs(store, backup, keys = []) {
+    const proofs = await Promise.all(backup.proofs.toReversed().map((file) => readProof(store, backup, file, keys)));
     return proofs.filter((proof) => proof !== undefined);
 }
-/** Undefined for what is no proof, or one of another manifest. */
-async function readProof(store, { manifest, manifestSha256 }, file) {
-    const bytes = await store.read(`${manifest.name}/${manifest.id}/${file}`);
+/** Undefined for what is no proof, one of another manifest or time, or one that nobody signed who has to. */
+async function readProof(store, backup, file, keys) {
+    const path = `${backup.manifest.name}/${backup.manifest.id}/${file}`;
+    const bytes = await readSmall(store, path);
     if (bytes === undefined)
         return undefined;
+    if (keys.length > 0) {
+        const signature = await readSmall(store, `${path}.sig`);
+        if (signature === undefined || signerOf(bytes, signature, keys) === undefined)
+            return undefined;
+    }
     try {
         const proof = parseProof(bytes);
+        const { manifest, manifestSha256 } = backup;
         const same = proof.backupId === manifest.id && proof.name === manifest.name;
-        return same && proof.manifestSha256 === manifestSha256 ? proof : undefined;
+        return same && proof.manifestSha256 === manifestSha256 && isProofOf(file, proof) ? proof : undefined;
     }
     catch (error) {
         if (error instanceof UnreadableDocument)
@@ -78860,22 +79094,30 @@ async function readProof(store, { manifest, manifestSha256 }, file) {
         throw error;
     }
 }
+/** A file that is too large to be a proof is none, and no reason to read no other. */
+function readSmall(store, path) {
+    return store.read(path).catch((error) => {
+        if (error instanceof Failure && error.exit === 'verification')
+            return undefined;
+        throw error;
+    });
+}
 /** Of the newest of these backups whose last restore test passed. At most so many are looked at. */
-async function newestPassed(store, backups, most = 60) {
+async function newestPassed(store, backups, { most = 60, keys = [] } = {}) {
     for (const backup of backups.filter((each) => each.proofs.length > 0).slice(0, most)) {
-        const proof = await newestProof(store, backup);
+        const proof = await newestProof(store, backup, keys);
         if (proof?.result === 'passed')
             return proof;
     }
     return undefined;
 }
 /** The last restore tests of these backups, newest test first. */
-async function lastProofs(store, backups, most = 10) {
+async function lastProofs(store, backups, { most = 10, keys = [] } = {}) {
     const files = backups
         .flatMap((backup) => backup.proofs.map((file) => ({ backup, file })))
         .sort((a, b) => (a.file < b.file ? 1 : -1))
         .slice(0, most);
-    const proofs = await Promise.all(files.map(({ backup, file }) => readProof(store, backup, file)));
+    const proofs = await Promise.all(files.map(({ backup, file }) => readProof(store, backup, file, keys)));
     return proofs.filter((proof) => proof !== undefined);
 }
 
@@ -79029,9 +79271,9 @@ function newestFirst(a, b) {
  * stricter policy would have left. Throws a `Failure` when the store cannot be used; a deletion that the store refuses
  * only keeps that backup.
  */
-async function prune({ store, name, policy, criticalAfterMs, dryRun }, io) {
-    const catalog = await readCatalog(store, name);
-    const proven = await provenOf(store, catalog);
+async function prune({ store, name, policy, trust, proofKeys, criticalAfterMs, dryRun }, io) {
+    const catalog = await readCatalog(store, trust, name);
+    const proven = await provenOf(store, catalog, proofKeys);
     const plan = planRetention(policy, { backups: catalog.backups, proven, now: await store.now(), criticalAfterMs });
     const kept = plan.decisions.filter(stays).map(keptOf);
     const going = plan.decisions.filter((each) => !stays(each)).map(({ backup }) => backup.manifest);
@@ -79059,9 +79301,9 @@ function warnOfPruned({ kept }, log) {
         log.warn(`${manifest.name}/${manifest.id} was not deleted: ${reasons.join(', ')}`);
 }
 /** The ids of the backups whose newest restore test passed. */
-async function provenOf(store, { backups }) {
+async function provenOf(store, { backups }, keys) {
     const tested = backups.filter((backup) => backup.proofs.length > 0);
-    const proofs = await Promise.all(tested.map(async (backup) => ({ backup, proof: await newestProof(store, backup) })));
+    const proofs = await Promise.all(tested.map(async (backup) => ({ backup, proof: await newestProof(store, backup, keys) })));
     return new Set(proofs.flatMap(({ backup, proof }) => (proof?.result === 'passed' ? [backup.manifest.id] : [])));
 }
 function stays(decision) {
@@ -79185,6 +79427,7 @@ function compareRestored(census, restored) {
 
 
 
+
 /** Throws a `Failure` unless the archive holds exactly what the server counted in the snapshot. */
 function requireEqual(captured) {
     const { archive, scope, surroundings } = captured;
@@ -79237,10 +79480,14 @@ class Publisher {
             encryption: null,
         });
     }
-    /** From here on it is a backup. */
-    async publish(manifest) {
+    /** From here on it is a backup. A signature is there before it, or there would be a moment without one. */
+    async publish(manifest, key) {
+        const bytes = serialize(manifest);
         this.#signal.throwIfAborted();
-        await put(this.#store, `${this.#folder}/${fileNames.manifest}`, serialize(manifest));
+        if (key !== undefined)
+            await put(this.#store, `${this.#folder}/${fileNames.signature}`, signatureOf(bytes, key));
+        this.#signal.throwIfAborted();
+        await put(this.#store, `${this.#folder}/${fileNames.manifest}`, bytes);
     }
     async #readBack(sha256) {
         const file = await this.#store.open(`${this.#folder}/${fileNames.dump}`);
@@ -79291,7 +79538,7 @@ function manifestOf(parts) {
         scope: config.scope,
         store: parts.store.uri,
         previous: previous === undefined ? null : { id: previous.manifest.id, manifestSha256: previous.manifestSha256 },
-        signing: null,
+        signing: config.signing === undefined ? null : { keyId: config.signing.id },
         files: parts.files,
         totals: {
             tables: tables.length,
@@ -80460,7 +80707,9 @@ class S3Upload {
             ...this.#createOnly(),
         }), { abortSignal: this.#signal }), { conditional: true });
         await this.#unlessItIsOurs(put);
-        if (this.#habits.createOnly === 'unknown' && body.length <= 64 * 1024 && !this.#key.endsWith('/manifest.json'))
+        if (this.#habits.createOnly === 'unknown' &&
+            body.length <= 64 * 1024 &&
+            !/\/manifest\.(?:json|sig)$/.test(this.#key))
             await this.#probe(put);
     }
     /** Writes the same bytes to the same key once more. A store that honours the condition refuses. */
@@ -81085,7 +81334,7 @@ class Attempt {
         });
         await requirePrivileges(control, preview, facts);
         refuseEmpty(preview, config);
-        const previous = await requirePrevious(this.#store, config, facts);
+        const previous = await requirePrevious(this.#store, config, facts, this.#log);
         const programs = await this.#programs(facts);
         const temporary = await this.#privateFolder();
         const compression = await chooseCompression(config.compression, programs);
@@ -81152,7 +81401,7 @@ class Attempt {
             warnings,
             timings: { ...this.#timings, total: seconds(this.#started) },
         });
-        await publisher.publish(manifest);
+        await publisher.publish(manifest, config.signing);
         published = true;
         const pruned = await this.#prune();
         const [{ history, proven }] = await Promise.all([this.#history(manifest), this.#sweep()]);
@@ -81170,12 +81419,12 @@ class Attempt {
     }
     /** The backup is published: what goes wrong here is a warning, and keeps more than it should. */
     async #prune() {
-        const { name, retention } = this.#config;
+        const { name, retention, trust } = this.#config;
         if (retention === undefined)
             return undefined;
-        const request = { store: this.#store, name, policy: retention, criticalAfterMs: undefined, dryRun: false };
+        const rules = { policy: retention, trust, proofKeys: [], criticalAfterMs: undefined, dryRun: false };
         try {
-            return await prune(request, this.#io);
+            return await prune({ store: this.#store, name, ...rules }, this.#io);
         }
         catch (error) {
             if (!this.#signal.aborted && !(error instanceof Failure))
@@ -81199,7 +81448,7 @@ class Attempt {
     }
     /** For the report only: whatever goes wrong here, the backup is published. */
     async #history(manifest) {
-        const recent = await readRecent(this.#store, manifest.name, 30).catch(() => []);
+        const recent = await readRecent(this.#store, this.#config.trust, manifest.name, 30).catch(() => []);
         const series = recent.filter(({ manifest: each }) => each.series === manifest.series && (each.label === safetyLabel) === (manifest.label === safetyLabel));
         const proven = await newestPassed(this.#store, series.toReversed()).catch(() => undefined);
         return { history: series.map((backup) => backup.manifest), proven };
@@ -81483,10 +81732,71 @@ function duration(inputs, name, text) {
     return longestMs;
 }
 
+;// CONCATENATED MODULE: ./build/signing-inputs.js
+
+
+/** Every input that is a key of ours in PEM, as text or as the path of a file. */
+const keyInputs = ['verify-key', 'proof-verify-key', 'signing-key', 'proof-key'];
+/** Reads `verify-key`, and `accept-moved` where that is an input. What is returned with a problem is never used. */
+function readTrust(inputs) {
+    const acceptMoved = inputs.flag('accept-moved', false);
+    return { keys: publicKeys(inputs, 'verify-key'), acceptMoved };
+}
+/** Reads `proof-verify-key`: whose proofs count. */
+function readProofKeys(inputs) {
+    return publicKeys(inputs, 'proof-verify-key');
+}
+function publicKeys(inputs, name) {
+    const text = inputs.raw(name);
+    if (text === undefined)
+        return [];
+    const parsed = parseVerifyKeys(text);
+    if ('keys' in parsed)
+        return parsed.keys;
+    inputs.problem(name, parsed.problem, parsed.hint);
+    return [];
+}
+/** Reads the private key that signs backups. What it signs must be what `trust` accepts. */
+function readSigningKey(inputs, { keys }) {
+    const key = signing_inputs_readKey(inputs, 'signing-key');
+    if (key !== undefined && keys.length > 0 && !keys.some(({ id }) => id === key.id))
+        inputs.problem('verify-key', 'does not hold the public half of signing-key, so whoever reads with it would refuse this backup', 'add that half as one more block; the keys of before stay for the backups of before');
+    return key;
+}
+/** Reads the private key that signs proofs. Who tests backups must not be able to write one that counts. */
+function readProofKey(inputs, { keys }) {
+    const key = signing_inputs_readKey(inputs, 'proof-key');
+    if (key !== undefined && keys.some(({ id }) => id === key.id))
+        inputs.problem('proof-key', 'is the key that signs backups, and a test must not be able to make one', 'make another pair for the tester: pgassay keygen --signing');
+    return key;
+}
+function signing_inputs_readKey(inputs, name) {
+    const text = inputs.raw(name);
+    if (text === undefined)
+        return undefined;
+    const parsed = parseSigningKey(text);
+    if ('key' in parsed)
+        return parsed.key;
+    inputs.problem(name, parsed.problem, parsed.hint);
+    return undefined;
+}
+/** Hides the private keys among the inputs, also one that was given as a public key by mistake. */
+function hideKeys(read, secrets) {
+    for (const name of keyInputs) {
+        const text = read(name)?.trim();
+        if (!text || (name.endsWith('verify-key') && !text.includes('PRIVATE KEY')) || (0,external_node_fs_.existsSync)(text))
+            continue;
+        const lines = text.split(/\r?\n/).map((line) => line.trim());
+        // The first and last lines of a block are the same in all of them.
+        for (const line of lines.length === 1 ? lines : lines.filter((each) => !each.startsWith('-----')))
+            secrets.add(line);
+    }
+}
+
 ;// CONCATENATED MODULE: ./build/store-inputs.js
 
 
-/** Every input that says where backups are, for each action and command that opens a store. */
+/** Every input that says where backups are and which of them count, for each action and command that opens a store. */
 const storeInputs = [
     'store',
     's3-endpoint',
@@ -81503,6 +81813,7 @@ const storeInputs = [
     's3-object-lock-confirm',
     's3-object-lock-mode',
     's3-checksums',
+    'verify-key',
 ];
 /** Of them, the ones that matter to somebody who only reads. */
 const storeReadInputs = [
@@ -81514,6 +81825,7 @@ const storeReadInputs = [
     's3-secret-access-key',
     's3-session-token',
     'aws-role-arn',
+    'verify-key',
 ];
 /** Of all of them, the ones whose values are hidden wherever they would appear. */
 const storeSecrets = ['s3-secret-access-key', 's3-session-token'];
@@ -81651,6 +81963,7 @@ function readLock(inputs) {
 
 
 
+
 /** Every input of a backup; a test holds action.yml and the command line to this list. */
 const backupInputs = [
     ...storeInputs,
@@ -81674,6 +81987,7 @@ const backupInputs = [
     'lock-wait-timeout',
     'on-blocked-ddl',
     'max-replica-lag',
+    'signing-key',
     'verify-upload',
     'dry-run',
     ...keepInputs,
@@ -81689,10 +82003,8 @@ const backupInputs = [
 /** Inputs of the contract that belong to later releases. Giving one is an error: a key that is ignored encrypts nothing. */
 const laterInputs = [
     'allow-plaintext-artifact',
-    'verify-key',
     'encrypt-to',
     'encrypt-passphrase',
-    'signing-key',
     'slack-webhook-url',
     'webhook-url',
     'webhook-secret',
@@ -81730,6 +82042,7 @@ function readBackupConfig(read, { machine, source, event, identity }, known = []
         inputs.problem('allow-events', `this run was started by ${event}, which a stranger can cause`, `run backups on schedule, push or workflow_dispatch; allow-events: ${event} insists`);
     const target = readTarget(inputs, 'database-url');
     const store = readStore(inputs, identity);
+    const trust = readTrust(inputs);
     const allowPooler = inputs.flag('allow-pooler', false);
     if (target?.poolerHint !== undefined && !allowPooler)
         inputs.add([
@@ -81753,6 +82066,8 @@ function readBackupConfig(read, { machine, source, event, identity }, known = []
         inputs.problem('jobs', 'more than one is not part of this release', 'leave it at 1');
     const config = {
         store,
+        trust,
+        signing: readSigningKey(inputs, trust),
         name: inputs.matching('name', undefined, namePattern, 'a letter or digit, then up to 63 letters, digits, dots, underscores or hyphens'),
         label: inputs.matching('label', 'scheduled', namePattern, 'a letter or digit, then up to 63 letters, digits, dots, underscores or hyphens'),
         scope,
@@ -81815,6 +82130,8 @@ function readCompression(inputs) {
 
 
 
+
+
 /** Reads the machine out of an edge's environment; nothing below the edges does. */
 function machineOf(variables) {
     return {
@@ -81859,7 +82176,7 @@ function identityOf(variables) {
     const { ACTIONS_ID_TOKEN_REQUEST_URL: url, ACTIONS_ID_TOKEN_REQUEST_TOKEN: token } = variables;
     return url && token ? { url, token } : undefined;
 }
-const pemInputs = ['tls-ca', 'tls-client-cert', 'tls-client-key'];
+const pemInputs = ['tls-ca', 'tls-client-cert', 'tls-client-key', ...keyInputs];
 /** Inputs that are PEM text or the path of a file: the rest of the program sees the text. */
 function withPemFiles(read, inputs) {
     const texts = new Map();
@@ -81880,6 +82197,13 @@ function withPemFiles(read, inputs) {
         }
     }
     return (name) => (pemInputs.includes(name) ? texts.get(name) : read(name));
+}
+/** All inputs, with the texts of the PEM files among them. */
+function inputsOf(read) {
+    const files = new Inputs(read);
+    const inputs = new Inputs(withPemFiles(read, files));
+    inputs.add(files.problems);
+    return inputs;
 }
 /**
  * Reads a URL's configuration. Of a URL that cannot be read every piece may be a secret and is hidden; of a good one
@@ -81994,7 +82318,14 @@ function pruneText(pruned) {
     const rows = [
         ...pruned.kept.map(({ manifest, reasons, refused }) => row(refused ? 'not deleted' : 'stays', manifest, reasons)),
         ...pruned.removed.toReversed().map((manifest) => row(fate, manifest, ['no rule keeps it'])),
-        ...pruned.damaged.map(({ id, reason }) => ['damaged', id, '', '', '', `left alone: ${reason}`]),
+        ...pruned.damaged.map(({ id, reason, untrusted }) => [
+            untrusted ? 'not trusted' : 'damaged',
+            id,
+            '',
+            '',
+            '',
+            `left alone: ${reason}`,
+        ]),
     ].sort((a, b) => ((a[1] ?? '') < (b[1] ?? '') ? 1 : -1));
     const lines = [`${pruned.name}: ${prunedWords(pruned)}`];
     if (pruned.paused !== undefined)
@@ -82018,7 +82349,7 @@ function pruneSummary(pruned, details) {
         `### Retention of ${markdown(name)}: ${prunedWords(pruned)}`,
         '',
         ...(paused === undefined ? [] : [`${markdown(paused)}. Find out why backups stopped before anything else.`, '']),
-        ...(damaged.length === 0 ? [] : [...named('Damaged, and left alone:', damaged, details), '']),
+        ...(damaged.length === 0 ? [] : [...named('Not usable, and left alone:', damaged, details), '']),
         ...(refused.length === 0 ? [] : ['The store did not let these go:', '', ...keptTable(refused, details)]),
         ...(removed.length === 0
             ? []
@@ -82086,7 +82417,7 @@ function backupSummary(report, details, now) {
         `|${details ? '---|' : ''}---|---|`,
         `|${details ? ` ${code(manifest.store)} |` : ''} ${code(`${manifest.name}/${manifest.id}`)} | size, every row, SHA-256 |`,
         '',
-        `Not encrypted · not signed · label ${markdown(manifest.label)} · ${provenWords(proven, now)}`,
+        `Not encrypted · ${manifest.signing === null ? 'not signed' : 'signed'} · label ${markdown(manifest.label)} · ${provenWords(proven, now)}`,
         '',
         ...warnings(manifest.warnings, details),
         ...(details ? chart(history) : []),
@@ -83649,6 +83980,7 @@ function eventOf(path) {
 
 
 
+
 /** An input of this step, as the runner hands it over. */
 function input(name) {
     return process.env[`INPUT_${name.toUpperCase()}`];
@@ -83680,6 +84012,7 @@ function hideSecretInputs(secrets) {
         if (value)
             secrets.add(value);
     }
+    hideKeys(input, secrets);
 }
 /** Runs `work` with a private folder of this step's; the post step removes it when the run is killed. */
 async function withStepFolder(work) {
@@ -83861,7 +84194,7 @@ async function runBackupPost() {
  */
 async function locate(store, wanted, log) {
     const name = await requireName(store, wanted.name);
-    const catalog = await readCatalog(store, name);
+    const catalog = await readCatalog(store, wanted.trust, name);
     warnOf(catalog, log);
     const now = await store.now();
     const { selector } = wanted;
@@ -83885,18 +84218,19 @@ function drawDamaged({ backups, damaged: broken }, withinMs, now) {
     const whole = backups.filter(({ manifest }) => Date.parse(manifest.createdAt) >= since);
     return young.length === 0 ? undefined : young[(0,external_node_crypto_.randomInt)(young.length + whole.length)];
 }
-function locate_damaged({ name, id, reason }, { backups: [whole] }) {
+function locate_damaged({ name, id, reason, untrusted }, { backups: [whole] }) {
     const instead = whole === undefined
         ? 'no other is whole'
         : `the newest whole one is ${whole.manifest.id}, which backup: ${whole.manifest.id} tests`;
-    return new Failure('locate', 'verification', `the backup to be tested, ${name}/${id}, is damaged: ${reason}`, {
-        hint: `take a new backup; ${instead}`,
+    return new Failure('locate', 'verification', `the backup to be tested, ${name}/${id}, is ${untrusted === true ? 'not trusted' : 'damaged'}: ${reason}`, {
+        hint: `${untrusted === true ? whoWrote : 'take a new backup'}; ${instead}`,
     });
 }
+const whoWrote = 'find out who wrote or changed it, and whether verify-key has the key of every job that signs';
 /** What is wrong in a store besides the backups that are asked for. */
 function warnOf({ backups, damaged }, log) {
-    for (const { name, id, reason } of damaged)
-        log.warn(`${name}/${id} is damaged: ${reason}`);
+    for (const each of damaged)
+        log.warn(describeDamaged(each));
     for (const { manifest, tampering } of backups)
         if (tampering.length > 0)
             log.warn(`${manifest.name}/${manifest.id} is used as it was first stored, but somebody changed it: ${tampering.join(', ')}`);
@@ -84031,7 +84365,7 @@ async function verify(store, { manifest }, choice, machine, io) {
 }
 /** The census of a backup, its checksum checked. Throws a `Failure` (exit 40). */
 async function readCensus(store, manifest) {
-    const bytes = await readSmall(store, manifest, fileNames.census);
+    const bytes = await verify_readSmall(store, manifest, fileNames.census);
     try {
         return parseCensus(bytes);
     }
@@ -84042,7 +84376,7 @@ async function readCensus(store, manifest) {
     }
 }
 /** One of the small files of a backup, its checksum checked. Throws a `Failure` (exit 40). */
-async function readSmall(store, manifest, name) {
+async function verify_readSmall(store, manifest, name) {
     const file = fileOf(manifest, name);
     const bytes = await store.read(`${manifest.name}/${manifest.id}/${name}`);
     if (bytes === undefined)
@@ -84171,9 +84505,9 @@ function runLocate() {
     return runAction(async (run) => {
         refuseWindows();
         reportUnknown(locateInputs, run.log);
-        const { store, name, selector } = readRequest(run);
+        const { store, name, selector, trust } = readRequest(run);
         const opened = openStore(store, { signal: run.signal });
-        const { backup } = await locate(opened, { name, selector, strict: true }, run.log);
+        const { backup } = await locate(opened, { name, selector, trust, strict: true }, run.log);
         const { manifest } = backup;
         const extensions = (await readCensus(opened, manifest)).extensions.map((each) => each.name);
         const version = manifest.database.serverVersion;
@@ -84203,8 +84537,9 @@ function runLocate() {
 function readRequest({ secrets }) {
     hideSecretInputs(secrets);
     try {
-        const inputs = new Inputs(input);
+        const inputs = inputsOf(input);
         const store = readStore(inputs, identityOf(process.env));
+        const trust = readTrust(inputs);
         const parsed = parseSelector(inputs.optional('backup') ?? 'latest');
         if ('problem' in parsed)
             inputs.problem('backup', parsed.problem);
@@ -84214,7 +84549,7 @@ function readRequest({ secrets }) {
         inputs.finish();
         if ('problem' in parsed)
             throw new Error('a selector with a problem that nobody told');
-        return { store, name, selector: parsed.selector };
+        return { store, name, selector: parsed.selector, trust };
     }
     finally {
         maskAll(secrets);
@@ -84226,27 +84561,38 @@ function readRequest({ secrets }) {
 
 
 
+
+
 /** Every input of retention; a test holds prune/action.yml and the command line to this list. */
-const pruneInputs = [...storeReadInputs, 'name', ...keepInputs, 'dry-run', 'critical-after'];
+const pruneInputs = [
+    ...storeReadInputs,
+    'name',
+    ...keepInputs,
+    'dry-run',
+    'critical-after',
+    'proof-verify-key',
+];
 /** Throws a `Failure` that lists every problem of every input. */
 function readPruneConfig(inputs, identity) {
     const store = readStore(inputs, identity);
+    const trust = readTrust(inputs);
     const name = inputs.matching('name', undefined, namePattern, 'the name that the backup step has');
     const problems = inputs.problems.length;
     const policy = readRetention(inputs);
     if (policy === undefined && inputs.problems.length === problems)
         inputs.problem('keep-last', 'and every other keep-* is empty: without a rule nothing is deleted', 'say what stays: keep-daily: 7 and keep-monthly: 12, for instance');
     const criticalAfterMs = inputs.duration('critical-after', '30h', '3650d');
+    const proofKeys = readProofKeys(inputs);
     const dryRun = inputs.flag('dry-run', false);
     inputs.finish();
     if (policy === undefined)
         throw new Error('a policy without a rule and without a problem');
-    return { store, name, policy, criticalAfterMs, dryRun };
+    return { store, name, policy, trust, proofKeys, criticalAfterMs, dryRun };
 }
 /** How a run that did all it may ends: undefined, or the `Failure` for somebody to look. */
-function failureOfPruned({ name, paused, damaged }) {
+function failureOfPruned({ paused, damaged }) {
     if (damaged.length > 0) {
-        const lines = damaged.map(({ id, reason }) => `  ${name}/${id}: ${reason}`);
+        const lines = damaged.map((each) => `  ${describeDamaged(each)}`);
         return new Failure('prune', 'verification', `backups that cannot be used were left alone\n${lines.join('\n')}`, {
             hint: 'find out who changed them; the rules were applied to all others',
         });
@@ -84259,7 +84605,6 @@ function failureOfPruned({ name, paused, damaged }) {
 }
 
 ;// CONCATENATED MODULE: ./build/action/prune.js
-
 
 
 
@@ -84302,7 +84647,7 @@ function idsOf(manifests) {
 function prune_readRequest(secrets, { problems }) {
     hideSecretInputs(secrets);
     try {
-        const inputs = new Inputs(input);
+        const inputs = inputsOf(input);
         inputs.add(problems);
         const config = readPruneConfig(inputs, identityOf(process.env));
         for (const word of [config.name, publicWordOf(config.store)])
@@ -86042,6 +86387,12 @@ function parseRecord(bytes) {
 
 
 
+/** What protects the backup that is restored has to protect the one of what was there. Throws a `Failure` (exit 2). */
+function requireSafetyKeys({ manifest: { name, id, signing }, signedBy }, given) {
+    if ((signing === null && signedBy === undefined) || given.signing !== undefined)
+        return;
+    throw new Failure('input', 'badInput', `signing-key: ${name}/${id} is signed, and the safety backup beside it would not be: whoever asks for signatures could not restore it`, { hint: 'give signing-key here too, or say safety-backup: false to go on without a safety backup' });
+}
 /**
  * Takes a whole backup of a database that is about to be changed. Its label keeps it from being picked as the latest one,
  * and from telling the next backup of that name which database it should be of. Throws a `Failure`.
@@ -86124,6 +86475,8 @@ const undoMs = { cancelled: 2000, failed: 60_000 };
  */
 async function restore(store, backup, config, io) {
     requireRestorable(backup.manifest, config.target.database, io.log);
+    if (config.clean && config.safetyBackup)
+        requireSafetyKeys(backup, config);
     await requireYoung(store, backup.manifest, config.maxAgeMs);
     const deadline = new AbortController();
     const timer = setTimeout(() => {
@@ -86538,6 +86891,7 @@ function restore_said(error) {
 
 
 
+
 /** Every input of a restore; a test holds restore/action.yml and the command line to this list. */
 const restoreInputs = [
     ...storeInputs,
@@ -86554,6 +86908,8 @@ const restoreInputs = [
     'jobs',
     'owners',
     'accept-client-risk',
+    'accept-moved',
+    'signing-key',
     'client-bin',
     'install-client',
     'timeout',
@@ -86565,13 +86921,10 @@ const restoreInputs = [
 /** Inputs of the contract that belong to later releases. */
 const laterRestoreInputs = [
     'allow-plaintext-artifact',
-    'verify-key',
-    'accept-moved',
     'decrypt-identity',
     'decrypt-passphrase',
     'encrypt-to',
     'encrypt-passphrase',
-    'signing-key',
     'retries',
 ];
 /** Inputs to one readonly request. Throws a `Failure` that lists every problem of every input. */
@@ -86582,6 +86935,7 @@ function readRestore(read, { machine, source, actor, identity }, known = []) {
         if (inputs.optional(name) !== undefined)
             inputs.problem(name, 'is not part of this release', 'take it out; nothing is taken for granted that was not done');
     const store = readStore(inputs, identity);
+    const trust = readTrust(inputs);
     const parsed = parseSelector(inputs.optional('backup') ?? 'latest');
     if ('problem' in parsed)
         inputs.problem('backup', parsed.problem);
@@ -86596,6 +86950,8 @@ function readRestore(read, { machine, source, actor, identity }, known = []) {
         clean: inputs.flag('clean', false),
         safetyBackup: inputs.flag('safety-backup', true),
         store,
+        trust,
+        signing: readSigningKey(inputs, trust),
         source,
         actor,
         confirmed: confirm !== undefined,
@@ -86657,7 +87013,7 @@ async function recover({ config, idleMs, name, selector }, run) {
     for (const notice of config.target.notices)
         log.notice(notice);
     const opened = openStore(config.store, { signal, idleMs });
-    const { backup } = await locate(opened, { name, selector }, log);
+    const { backup } = await locate(opened, { name, selector, trust: config.trust }, log);
     setOutput('backup-id', backup.manifest.id);
     setOutput('safety-backup-id', '');
     const restored = await log.group('Restore', () => restore(opened, backup, config, {
@@ -88658,7 +89014,7 @@ class RestoreTest {
         };
         let location;
         try {
-            location = await this.#subject.keep(proof);
+            location = await this.#subject.keep(proof, this.#config.proofKey);
         }
         catch (error) {
             if (!(error instanceof Failure))
@@ -88748,6 +89104,7 @@ function reportOf({ failure: _, ...tested }, store) {
 
 
 
+
 /** Every input of a restore test; a test holds restore-test/action.yml and the command line to this list. */
 const restoreTestInputs = [
     ...storeInputs,
@@ -88762,6 +89119,7 @@ const restoreTestInputs = [
     'jobs',
     'max-restore-time',
     'skip-extensions',
+    'proof-key',
     'client-bin',
     'install-client',
     'timeout',
@@ -88774,10 +89132,8 @@ const restoreTestInputs = [
 /** Inputs of the contract that belong to later releases. */
 const laterRestoreTestInputs = [
     'allow-plaintext-artifact',
-    'verify-key',
     'decrypt-identity',
     'decrypt-passphrase',
-    'proof-key',
 ];
 /** Inputs to one readonly request. Throws a `Failure` that lists every problem of every input. */
 function readRestoreTest(read, { machine, source, identity }, known = []) {
@@ -88787,6 +89143,7 @@ function readRestoreTest(read, { machine, source, identity }, known = []) {
         if (inputs.optional(name) !== undefined)
             inputs.problem(name, 'is not part of this release', 'take it out; nothing is taken for granted that was not done');
     const store = readStore(inputs, identity);
+    const trust = readTrust(inputs);
     const parsed = parseSelector(inputs.optional('backup') ?? 'latest');
     if ('problem' in parsed)
         inputs.problem('backup', parsed.problem);
@@ -88799,6 +89156,7 @@ function readRestoreTest(read, { machine, source, identity }, known = []) {
         checks: readChecks(inputs),
         census: inputs.choice('census', ['auto', 'rows', 'content'], 'auto'),
         jobs: inputs.integer('jobs', Math.min(16, (0,external_node_os_.availableParallelism)()), 1, 64),
+        proofKey: readProofKey(inputs, trust),
         maxRestoreMs: longest === undefined ? undefined : inputs.duration('max-restore-time', '1h', '120h'),
         skipExtensions: inputs
             .lines('skip-extensions')
@@ -88815,7 +89173,7 @@ function readRestoreTest(read, { machine, source, identity }, known = []) {
     inputs.finish();
     if ('problem' in parsed)
         throw new Error('a selector with a problem that nobody told');
-    return { config, store, idleMs, name: inputs.optional('name'), selector: parsed.selector };
+    return { config, store, idleMs, name: inputs.optional('name'), selector: parsed.selector, trust };
 }
 function readChecks(inputs) {
     const checks = checksOfLines(inputs.lines('checks'));
@@ -88849,14 +89207,14 @@ function storedSubject(store, backup) {
         roles: async () => {
             if (!manifest.files.some((file) => file.name === fileNames.roles))
                 return undefined;
-            return (await readSmall(store, manifest, fileNames.roles)).toString('utf8');
+            return (await verify_readSmall(store, manifest, fileNames.roles)).toString('utf8');
         },
         archive: async (folder, signal) => ({
             ...(await checkedArchive(store, manifest, folder, signal)),
             parallel: true,
         }),
         now: () => store.now(),
-        keep: (proof) => writeProof(store, proof),
+        keep: (proof, key) => writeProof(store, proof, key),
     };
 }
 
@@ -88910,12 +89268,12 @@ function runRestoreTest() {
     });
 }
 /** Returns how the backup failed; throws what kept the test from coming to a verdict. */
-async function test({ config, store, idleMs, name, selector }, run, alerts, named) {
+async function test({ config, store, idleMs, name, selector, trust }, run, alerts, named) {
     const { log, secrets, signal } = run;
     for (const notice of config.scratch?.notices ?? [])
         log.notice(notice);
     const opened = openStore(store, { signal, idleMs });
-    const { backup, catalog } = await locate(opened, { name, selector, strict: true }, log);
+    const { backup, catalog } = await locate(opened, { name, selector, trust, strict: true }, log);
     const { manifest } = backup;
     named(manifest.name);
     setOutput('backup-id', manifest.id);
@@ -89383,7 +89741,6 @@ function answer(terminal, document, text) {
 
 
 
-
 const storeFlags = [
     { name: 'store', value: 'ADDRESS', help: 'where backups live: s3://bucket/prefix or file:///absolute/folder' },
     { name: 'name', value: 'NAME', help: "which database's backups; may be left out where the store has only one" },
@@ -89398,7 +89755,29 @@ const storeFlags = [
     { name: 's3-secret-access-key', help: 'its secret', secret: { variable: 'PGASSAY_S3_SECRET_ACCESS_KEY' } },
     { name: 's3-session-token', help: 'its session token', secret: { variable: 'PGASSAY_S3_SESSION_TOKEN' } },
     { name: 'aws-role-arn', value: 'ARN', help: "a role to assume with GitHub's OIDC token, inside a workflow" },
+    {
+        name: 'verify-key',
+        value: 'FILE',
+        help: 'Ed25519 public keys in PEM: a backup that none of them signed does not count',
+    },
 ];
+/** For those who only read. */
+const readFlags = [
+    {
+        name: 'accept-moved',
+        help: 'with --verify-key: signed backups that were copied here from another store count too',
+    },
+];
+const proofVerifyFlag = {
+    name: 'proof-verify-key',
+    value: 'FILE',
+    help: 'Ed25519 public keys in PEM: a restore test that none of them signed does not count',
+};
+const signingFlag = {
+    name: 'signing-key',
+    help: 'an Ed25519 private key in PEM, which signs the backup',
+    secret: { variable: 'PGASSAY_SIGNING_KEY' },
+};
 /** How a backup is kept in S3. */
 const writeFlags = [
     { name: 's3-storage-class', value: 'CLASS', help: 'STANDARD_IA, for instance' },
@@ -89437,36 +89816,33 @@ function hideStoreSecrets({ flags, secrets }) {
         if (value)
             secrets.add(value);
     }
+    hideKeys(flags.read, secrets);
 }
-/** The store the flags name, and the name they give, whether it is there or not. */
-function openNamed(terminal) {
-    const inputs = new Inputs(terminal.flags.read);
+/** The store the flags name, the name they give, whether it is there or not, and which backups count. */
+function openNamed(terminal, known = []) {
     hideStoreSecrets(terminal);
+    const inputs = inputsOf(terminal.flags.read);
+    inputs.add(known);
     const choice = readStore(inputs, identityOf(terminal.variables));
+    const trust = readTrust(inputs);
     inputs.finish();
-    return { store: openStore(choice, { signal: terminal.signal }), name: inputs.optional('name') };
+    return { store: openStore(choice, { signal: terminal.signal }), name: inputs.optional('name'), trust };
 }
 /** The store the flags name, and everything in it that they let in. */
 async function openCatalog(terminal) {
-    const { store, name: wanted } = openNamed(terminal);
+    const { store, name: wanted, trust } = openNamed(terminal);
     const name = wanted === undefined ? undefined : await requireName(store, wanted);
-    return { store, catalog: await readCatalog(store, name) };
+    return { store, catalog: await readCatalog(store, trust, name) };
 }
-/** The one backup the flags and the argument name. */
+/** The one backup the flags and the argument name, and everything beside it. */
 async function openBackup(terminal) {
-    const inputs = new Inputs(terminal.flags.read);
-    hideStoreSecrets(terminal);
-    const choice = readStore(inputs, identityOf(terminal.variables));
     const parsed = parseSelector(terminal.flags.argument ?? 'latest');
+    const known = 'problem' in parsed ? [{ input: 'backup', message: parsed.problem }] : [];
+    const { store, name, trust } = openNamed(terminal, known);
     if ('problem' in parsed)
-        inputs.problem('backup', parsed.problem);
-    inputs.finish();
-    if ('problem' in parsed)
-        throw new Failure('input', 'badInput', parsed.problem);
-    const store = openStore(choice, { signal: terminal.signal });
-    const wanted = { name: inputs.optional('name'), selector: parsed.selector };
-    const { backup } = await locate(store, wanted, terminal.log);
-    return { store, backup };
+        throw new Error('a selector with a problem that nobody told');
+    const { backup, catalog } = await locate(store, { name, selector: parsed.selector, trust }, terminal.log);
+    return { store, backup, catalog };
 }
 
 ;// CONCATENATED MODULE: ./build/cli/restore-test.js
@@ -89510,6 +89886,11 @@ const restoreTestCommand = {
             many: true,
             help: 'leave these extensions out, with what depends on them; the test does not pass',
         },
+        {
+            name: 'proof-key',
+            help: 'an Ed25519 private key in PEM, which signs the proof; not the one that signs backups',
+            secret: { variable: 'PGASSAY_PROOF_KEY' },
+        },
         { name: 'timeout', value: 'TIME', help: 'for everything, retries included (default 5h)' },
         { name: 'retries', value: 'N', help: 'tries again after a passing fault (default 2)' },
         { name: 'stall-timeout', value: 'TIME', help: 'without a byte from the store (default 5m)' },
@@ -89521,7 +89902,7 @@ const restoreTestCommand = {
         hideStoreSecrets(terminal);
         const inputs = new Inputs(flags.read);
         const url = flags.read('scratch-url') ?? '';
-        const { config, store, idleMs, name, selector } = readHiding(secrets, url, () => {
+        const { config, store, idleMs, name, selector, trust } = readHiding(secrets, url, () => {
             const read = withPemFiles((input) => (input === 'backup' ? flags.argument : flags.read(input)), inputs);
             const surroundings = {
                 machine,
@@ -89539,7 +89920,7 @@ const restoreTestCommand = {
                 log.notice(notice);
         }
         const opened = openStore(store, { signal, idleMs });
-        const { backup } = await locate(opened, { name, selector, strict: true }, log);
+        const { backup } = await locate(opened, { name, selector, trust, strict: true }, log);
         const tested = await restoreTest(storedSubject(opened, backup), config, { log, signal });
         answer(terminal, documentOf(tested), restoreTestText(reportOf(tested, opened.uri)));
         if (tested.failure !== undefined)
@@ -89680,7 +90061,7 @@ async function assayDatabase(terminal, store, url) {
         throw new Error('a backup that is no dry run was not stored');
     const { totals, database, timings, files } = result.manifest;
     log.info(`dumped ${displayWord(database.name)}: ${formatCount(totals.tables, 'table')}, ${formatCount(totals.rows, 'row')}, ${formatBytes(database.sizeBytes)} → ${formatBytes(files[0]?.bytes ?? 0)} in ${formatSeconds(timings.total ?? 0)}; counted on the server and again in the archive`);
-    const entry = await readBackup(store, config.name, result.manifest.id);
+    const entry = await readBackup(store, config.trust, config.name, result.manifest.id);
     if (entry.kind !== 'backup')
         throw new Error('a stored backup cannot be read back');
     return restoreTest(storedSubject(store, entry.backup), test, { log, signal });
@@ -89752,7 +90133,6 @@ function nameFrom(given, from) {
 
 
 
-
 /** What stays; any rule is enough. */
 const keepFlags = [
     { name: 'keep-last', value: 'N', help: 'the newest N backups of a label' },
@@ -89771,9 +90151,10 @@ const pruneCommand = {
         ...keepFlags,
         { name: 'dry-run', help: 'say what would go and why the rest stays; delete nothing' },
         { name: 'critical-after', value: 'TIME', help: 'delete nothing when the newest backup is older (default 30h)' },
+        proofVerifyFlag,
     ],
     async run(terminal) {
-        const inputs = new Inputs(terminal.flags.read);
+        const inputs = inputsOf(terminal.flags.read);
         hideStoreSecrets(terminal);
         const config = readPruneConfig(inputs, identityOf(terminal.variables));
         const store = openStore(config.store, { signal: terminal.signal });
@@ -89784,7 +90165,7 @@ const pruneCommand = {
             ...{ name, dryRun, paused: paused ?? null },
             kept: pruned.kept.map(({ manifest, reasons, refused }) => ({ id: manifest.id, reasons, refused })),
             pruned: pruned.removed.map((each) => each.id),
-            damaged: damaged.map(({ id, reason }) => ({ id, reason })),
+            damaged: damaged.map(({ id, reason, untrusted = false }) => ({ id, reason, untrusted })),
         }, pruneText(pruned));
         const failure = failureOfPruned(pruned);
         if (failure !== undefined)
@@ -89852,6 +90233,7 @@ const backupCommand = {
         },
         { name: 'max-replica-lag', value: 'TIME', help: 'how old a standby may be (default 1h)' },
         { name: 'verify-upload', value: 'HOW', help: 'checksum (default) or read-back: hash the stored bytes again' },
+        signingFlag,
         { name: 'dry-run', help: 'check everything, store nothing' },
         ...keepFlags,
         ...programFlags,
@@ -89957,7 +90339,7 @@ const fetchCommand = {
     name: 'fetch',
     summary: "Writes a backup's plain archive to a file, checked, for pg_restore and other stock tools.",
     argument: backupArgument,
-    flags: [...storeFlags, { name: 'out', value: 'FILE', help: 'the file to write; it must not exist' }],
+    flags: [...storeFlags, ...readFlags, { name: 'out', value: 'FILE', help: 'the file to write; it must not exist' }],
     async run(terminal) {
         const inputs = new Inputs(terminal.flags.read);
         const out = inputs.required('out', 'name the file to write: --out shop.dump');
@@ -90102,7 +90484,102 @@ function commandHelp(command) {
     ].join('\n');
 }
 
+;// CONCATENATED MODULE: ./build/cli/keygen-signing.js
+
+/** Ed25519, for the manifests of backups and, another pair, for the proofs of restore tests. */
+const signingKeys = {
+    flag: { name: 'signing', help: 'Ed25519: what signs backups, or the proofs of restore tests' },
+    make() {
+        const { id, privateKey, publicKey } = generateSigningKeys();
+        return {
+            document: { kind: 'signing', keyId: id, privateKey, publicKey },
+            text: [
+                `an Ed25519 pair, key id ${id}`,
+                '',
+                'The private half signs. Store it as a secret that only the job which takes backups can read (BACKUP_SIGNING_KEY,',
+                'for instance), hand it over as signing-key, and keep no other copy: when it is lost, a new pair does as well.',
+                '',
+                privateKey,
+                'The public half is no secret. Give it as verify-key to every action and command that reads backups, out of the',
+                'workflow file or a variable of the repository, and keep a copy where you would look in an emergency. Never take',
+                'it from the store: whoever can write there could put another one in its place.',
+                '',
+                publicKey,
+                'For the proofs of restore tests make a second pair: its private half is proof-key, its public half',
+                'proof-verify-key. docs/signing.md tells how to change keys.',
+            ].join('\n'),
+        };
+    },
+};
+
+;// CONCATENATED MODULE: ./build/cli/keygen.js
+
+
+
+
+const kinds = [signingKeys];
+const keygenCommand = {
+    name: 'keygen',
+    summary: 'Makes a pair of keys, and says where to put which half. Nothing is written anywhere.',
+    flags: kinds.map(({ flag }) => flag),
+    async run(terminal) {
+        const inputs = new Inputs(terminal.flags.read);
+        const wanted = kinds.filter(({ flag }) => inputs.flag(flag.name, false));
+        inputs.finish();
+        const [kind, ...others] = wanted;
+        if (kind === undefined || others.length > 0)
+            throw new Failure('input', 'badInput', 'say which kind of key, one at a time', {
+                hint: kinds.map(({ flag }) => `--${flag.name}: ${flag.help}`).join('\n'),
+            });
+        const { document, text } = kind.make();
+        answer(terminal, document, text);
+    },
+};
+
+;// CONCATENATED MODULE: ./build/chain.js
+/**
+ * Every manifest names the one before it and the digest of its bytes. Whoever may write to the store but not sign can
+ * delete backups; he cannot make the ones after them say something else. Oldest first.
+ */
+function findGaps({ backups, damaged, unfinished }) {
+    const held = new Map(backups.map((each) => [chain_keyOf(each.manifest), each]));
+    const broken = new Set([...damaged, ...unfinished].map(chain_keyOf));
+    const gaps = backups.flatMap(({ manifest: { name, id, previous } }) => {
+        if (previous === null)
+            return [];
+        const key = chain_keyOf({ name, id: previous.id });
+        const before = held.get(key);
+        if (before?.manifestSha256 === previous.manifestSha256)
+            return [];
+        const kind = before !== undefined ? 'another' : broken.has(key) ? 'unusable' : 'missing';
+        return [{ name, id, previous: previous.id, kind }];
+    });
+    return gaps.sort((a, b) => (a.id < b.id ? -1 : 1));
+}
+/** `follows 20261120T020004Z-3f9a1c, which is not here` */
+function describeGap({ previous, kind }) {
+    const what = {
+        missing: 'is not here: retention or somebody deleted it',
+        unusable: 'cannot be used',
+        another: 'is here with another manifest than the one it followed',
+    }[kind];
+    return `follows ${previous}, which ${what}`;
+}
+/**
+ * Runs that must have stored a backup, and whose backup is not here. The newest backups can be deleted without a gap in
+ * the chain, because nothing follows them yet; the runs that took them are on record where the store's writer has no say.
+ */
+function runsWithoutBackup(runs, backups) {
+    const stored = new Set(backups.flatMap(({ manifest: { source } }) => (source === null ? [] : [`${source.repository} ${source.runId}`])));
+    return runs.filter(({ repository, runId }) => !stored.has(`${repository} ${runId}`));
+}
+function chain_keyOf({ name, id }) {
+    return `${name}/${id}`;
+}
+
 ;// CONCATENATED MODULE: ./build/cli/list.js
+
+
 
 
 
@@ -90119,6 +90596,7 @@ const listCommand = {
     summary: 'Lists the backups of a store, newest first.',
     flags: [
         ...storeFlags,
+        ...readFlags,
         { name: 'restores', help: 'what was restored from it instead, by whom and into which database' },
     ],
     async run(terminal) {
@@ -90128,6 +90606,8 @@ const listCommand = {
         warnOf(catalog, terminal.log);
         if (catalog.unfinished.length > 0)
             terminal.log.notice(`${formatCount(catalog.unfinished.length, 'upload')} without a manifest: running, or cut off; not a backup`);
+        for (const gap of findGaps(catalog))
+            terminal.log.notice(`${gap.name}/${gap.id} ${describeGap(gap)}`);
         const now = await store.now();
         const proofs = new Map(await Promise.all(catalog.backups.map(async (each) => [each, await newestProof(store, each)])));
         answer(terminal, { backups: catalog.backups.map((each) => list_listed(each, proofs.get(each))) }, catalog.backups.length === 0
@@ -90190,6 +90670,12 @@ function list_listed({ manifest }, proof) {
         proof: proof === undefined ? null : summaryOf(proof),
     };
 }
+/** Without a key of ours the manifest's own word is all there is, and anybody can write that. */
+function describeSignature({ manifest: { signing }, signedBy }) {
+    if (signedBy !== undefined)
+        return `by key ${shortKeyId(signedBy)}, checked`;
+    return signing === null ? 'no' : `says key ${shortKeyId(signing.keyId)}; --verify-key checks it`;
+}
 function summaryOf({ testedAt, result, level, findings, timings }) {
     return { testedAt, result, level, findings: findings.length, restoreSeconds: restoreSeconds(timings) };
 }
@@ -90203,9 +90689,9 @@ const showCommand = {
     name: 'show',
     summary: 'Shows what one backup holds, table by table.',
     argument: backupArgument,
-    flags: storeFlags,
+    flags: [...storeFlags, ...readFlags],
     async run(terminal) {
-        const { store, backup } = await openBackup(terminal);
+        const { store, backup, catalog } = await openBackup(terminal);
         const { manifest } = backup;
         const census = await readCensus(store, manifest);
         const proofs = await readProofs(store, backup);
@@ -90217,6 +90703,10 @@ const showCommand = {
             `  database  ${displayWord(database.name)}, PostgreSQL ${database.serverVersion}, ${database.encoding}, ${database.collation}, ${formatBytes(database.sizeBytes)}`,
             `  holds     ${formatCount(totals.tables, 'table')}, ${formatCount(totals.rows, 'row')}, ${formatCount(census.sequences.length, 'sequence')}${totals.largeObjects === null ? '' : `, ${formatCount(totals.largeObjects, 'large object')}`}`,
             `  needs     roles ${census.roles.map(displayWord).join(', ') || 'none'}; extensions ${census.extensions.map((each) => `${displayWord(each.name)} ${each.version}`).join(', ') || 'none'}`,
+            `  signed    ${describeSignature(backup)}`,
+            ...findGaps(catalog)
+                .filter((each) => each.id === manifest.id)
+                .map((gap) => `  chain     ${describeGap(gap)}`),
             `  took      ${formatSeconds(manifest.timings.total ?? 0)} with pg_dump ${manifest.tools.pgDump}`,
             ...manifest.files.map((file) => `  file      ${file.name}  ${formatBytes(file.bytes)}  sha256 ${file.sha256}`),
             ...manifest.warnings.map((warning) => `  warning   ${warning}`),
@@ -90245,6 +90735,7 @@ const restore_restoreCommand = {
     argument: backupArgument,
     flags: [
         ...storeFlags,
+        ...readFlags,
         ...writeFlags,
         {
             name: 'target-url',
@@ -90261,6 +90752,7 @@ const restore_restoreCommand = {
             value: 'true|false',
             help: 'back the target up first when something is dropped (default true)',
         },
+        { ...signingFlag, help: 'an Ed25519 private key in PEM, which signs the safety backup' },
         { name: 'confirm', value: 'DATABASE', help: "the target database's name, typed, where it is not empty" },
         { name: 'jobs', value: 'N', help: 'parallel connections (default: processors; 1 restores in one transaction)' },
         { name: 'owners', value: 'WHAT', help: 'auto (default: kept where this role may), keep or drop' },
@@ -90287,7 +90779,7 @@ const restore_restoreCommand = {
         for (const notice of target.notices)
             log.notice(notice);
         const opened = openStore(config.store, { signal, idleMs });
-        const { backup } = await locate(opened, { name, selector }, log);
+        const { backup } = await locate(opened, { name, selector, trust: config.trust }, log);
         const result = await restore(opened, backup, config, { log, signal });
         const { manifest, compared } = result;
         answer(terminal, {
@@ -91744,6 +92236,7 @@ const rowsCommand = {
     argument: backupArgument,
     flags: [
         ...storeFlags,
+        ...readFlags,
         { name: 'backup', value: 'BACKUP', help: 'the same as the argument' },
         {
             name: 'table',
@@ -91927,29 +92420,36 @@ function terminal_harmless(text) {
 
 
 
+
+
 const verifyCommand = {
     name: 'verify',
     summary: 'Reads a backup back, every byte: checksums, pg_restore to the end, rows and sequences against the census.',
     argument: backupArgument,
-    flags: [...storeFlags, ...programFlags],
+    flags: [...storeFlags, ...readFlags, ...programFlags],
     async run(terminal) {
         const inputs = new Inputs(terminal.flags.read);
         const programs = readPrograms(inputs);
         inputs.finish();
-        const { store, backup } = await openBackup(terminal);
+        const { store, backup, catalog } = await openBackup(terminal);
+        const gap = findGaps(catalog).find((each) => each.id === backup.manifest.id);
+        if (gap !== undefined)
+            terminal.log.notice(`${gap.name}/${gap.id} ${describeGap(gap)}`);
         const { manifest, census, bytes } = await verify(store, backup, programs, terminal.machine, terminal);
         answer(terminal, {
             id: manifest.id,
             name: manifest.name,
             verified: true,
+            signedBy: backup.signedBy ?? null,
             bytes,
             tables: census.tables.length,
             rows: manifest.totals.rows,
-        }, `${manifest.name}/${manifest.id} is whole: ${formatBytes(bytes)} read back, ${formatCount(census.tables.length, 'table')}, ${formatCount(manifest.totals.rows, 'row')}, every checksum and count as recorded`);
+        }, `${manifest.name}/${manifest.id} is whole: ${formatBytes(bytes)} read back, ${formatCount(census.tables.length, 'table')}, ${formatCount(manifest.totals.rows, 'row')}, every checksum and count as recorded${backup.signedBy === undefined ? '' : `, signed by key ${shortKeyId(backup.signedBy)}`}`);
     },
 };
 
 ;// CONCATENATED MODULE: ./build/cli/main.js
+
 
 
 
@@ -91978,6 +92478,7 @@ const commands = [
     restore_restoreCommand,
     rowsCommand,
     pruneCommand,
+    keygenCommand,
 ];
 /** The command line: `pgassay <command> …`. Results go to stdout, everything else to stderr; sets the exit status. */
 async function runCli() {

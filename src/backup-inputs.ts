@@ -8,6 +8,7 @@ import { patternProblems } from './postgres/scope.ts';
 import { type ConnectionTarget, parseDatabaseUrl } from './postgres/url.ts';
 import { release } from './release.ts';
 import { keepInputs, readRetention } from './retention-inputs.ts';
+import { readSigningKey, readTrust } from './signing-inputs.ts';
 import type { IdentityService } from './store/s3-address.ts';
 import { readStore, storeInputs } from './store-inputs.ts';
 
@@ -44,6 +45,7 @@ export const backupInputs: readonly string[] = [
   'lock-wait-timeout',
   'on-blocked-ddl',
   'max-replica-lag',
+  'signing-key',
   'verify-upload',
   'dry-run',
   ...keepInputs,
@@ -60,10 +62,8 @@ export const backupInputs: readonly string[] = [
 /** Inputs of the contract that belong to later releases. Giving one is an error: a key that is ignored encrypts nothing. */
 export const laterInputs: readonly string[] = [
   'allow-plaintext-artifact',
-  'verify-key',
   'encrypt-to',
   'encrypt-passphrase',
-  'signing-key',
   'slack-webhook-url',
   'webhook-url',
   'webhook-secret',
@@ -115,6 +115,7 @@ export function readBackupConfig(
     );
   const target = readTarget(inputs, 'database-url');
   const store = readStore(inputs, identity);
+  const trust = readTrust(inputs);
   const allowPooler = inputs.flag('allow-pooler', false);
   if (target?.poolerHint !== undefined && !allowPooler)
     inputs.add([
@@ -138,6 +139,8 @@ export function readBackupConfig(
     inputs.problem('jobs', 'more than one is not part of this release', 'leave it at 1');
   const config = {
     store,
+    trust,
+    signing: readSigningKey(inputs, trust),
     name: inputs.matching(
       'name',
       undefined,

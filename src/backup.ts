@@ -34,8 +34,10 @@ import { newestPassed } from './proofs.ts';
 import { prune } from './prune.ts';
 import { censusDocument, manifestOf, Publisher, requireEqual, restoreCommand, shellWord } from './publish.ts';
 import type { Pruned, RetentionPolicy } from './retention.ts';
+import type { SigningKey } from './signing.ts';
 import { openStore, type StoreChoice } from './store/open.ts';
 import type { Store, Upload } from './store/store.ts';
+import type { Trust } from './trust.ts';
 
 /** Everything one backup needs to know, read and judged by an edge. Durations are milliseconds. */
 export interface BackupConfig {
@@ -43,6 +45,10 @@ export interface BackupConfig {
   readonly store: StoreChoice;
   readonly name: string;
   readonly label: string;
+  /** Signs the manifest; undefined: nobody does. */
+  readonly signing: SigningKey | undefined;
+  /** Which earlier backups count. */
+  readonly trust: Trust;
   readonly scope: ScopeRequest;
   readonly roles: boolean;
   /** `auto`, `zstd:N`, `gzip:N`, `lz4`, `none` */
@@ -178,7 +184,7 @@ class Attempt {
     });
     await requirePrivileges(control, preview, facts);
     refuseEmpty(preview, config);
-    const previous = await requirePrevious(this.#store, config, facts);
+    const previous = await requirePrevious(this.#store, config, facts, this.#log);
     const programs = await this.#programs(facts);
     const temporary = await this.#privateFolder();
     const compression = await chooseCompression(config.compression, programs);
@@ -252,7 +258,7 @@ class Attempt {
       warnings,
       timings: { ...this.#timings, total: seconds(this.#started) },
     });
-    await publisher.publish(manifest);
+    await publisher.publish(manifest, config.signing);
     published = true;
     const pruned = await this.#prune();
     const [{ history, proven }] = await Promise.all([this.#history(manifest), this.#sweep()]);
@@ -271,11 +277,11 @@ class Attempt {
 
   /** The backup is published: what goes wrong here is a warning, and keeps more than it should. */
   async #prune(): Promise<Pruned | undefined> {
-    const { name, retention } = this.#config;
+    const { name, retention, trust } = this.#config;
     if (retention === undefined) return undefined;
-    const request = { store: this.#store, name, policy: retention, criticalAfterMs: undefined, dryRun: false };
+    const rules = { policy: retention, trust, proofKeys: [], criticalAfterMs: undefined, dryRun: false };
     try {
-      return await prune(request, this.#io);
+      return await prune({ store: this.#store, name, ...rules }, this.#io);
     } catch (error) {
       if (!this.#signal.aborted && !(error instanceof Failure)) throw error;
       this.#log.warn(`the backup is stored, and retention was not applied to the end: ${(error as Error).message}`);
@@ -300,7 +306,7 @@ class Attempt {
 
   /** For the report only: whatever goes wrong here, the backup is published. */
   async #history(manifest: Manifest): Promise<{ readonly history: Manifest[]; readonly proven: Proof | undefined }> {
-    const recent = await readRecent(this.#store, manifest.name, 30).catch(() => []);
+    const recent = await readRecent(this.#store, this.#config.trust, manifest.name, 30).catch(() => []);
     const series = recent.filter(
       ({ manifest: each }) =>
         each.series === manifest.series && (each.label === safetyLabel) === (manifest.label === safetyLabel),

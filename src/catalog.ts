@@ -1,15 +1,19 @@
 import { createHash, randomInt } from 'node:crypto';
 import { safetyLabel, timeOfId } from './backup-id.ts';
 import { Failure } from './failure.ts';
-import { fileNames, type Manifest, parseManifest, UnreadableDocument } from './manifest.ts';
-import { formatSeconds, parseDuration } from './numbers.ts';
+import { fileNames, type Manifest, MisplacedManifest, parseManifest, UnreadableDocument } from './manifest.ts';
+import { formatCount, formatSeconds, parseDuration } from './numbers.ts';
 import { proofPattern } from './proof.ts';
+import { largestSignature } from './signing.ts';
 import type { Store } from './store/store.ts';
+import { judgeSignature, type Trust } from './trust.ts';
 
 /** A backup that has a manifest, and the digest of that manifest's bytes. */
 export interface Backup {
   readonly manifest: Manifest;
   readonly manifestSha256: string;
+  /** The id of the trusted key that signed it; absent where nobody asked. */
+  readonly signedBy?: string | undefined;
   /** What somebody did to its files after it was stored, where the store remembers; such a backup is whole all the same. */
   readonly tampering: readonly string[];
   /** Names of the proofs beside it, `proofs/<time>.json`, oldest first. */
@@ -19,8 +23,17 @@ export interface Backup {
 /** What a folder with a backup's id turned out to be. */
 export type Entry =
   | { readonly kind: 'backup'; readonly backup: Backup }
-  /** There is a manifest, but it cannot be used, or a file it names is missing or has another size. */
-  | { readonly kind: 'damaged'; readonly name: string; readonly id: string; readonly reason: string }
+  /**
+   * There is a manifest, but it cannot be used, or a file it names is missing or has another size. `untrusted`: nobody
+   * whom we trust wrote it for this place, so it is evidence, and neither counts nor is deleted.
+   */
+  | {
+      readonly kind: 'damaged';
+      readonly name: string;
+      readonly id: string;
+      readonly reason: string;
+      readonly untrusted?: true;
+    }
   /** No manifest: an upload that is running, or one that was cut off. Not a backup. */
   | { readonly kind: 'unfinished'; readonly name: string; readonly id: string };
 
@@ -34,57 +47,104 @@ export interface Catalog {
 /** Manifests read at the same time. */
 const atOnce = 48;
 
+/** It names files, not tables: a few kilobytes. */
+const largestManifest = 4 * 1024 * 1024;
+
 /** `files` is what the store has of it, where that is known already. */
 export async function readBackup(
   store: Store,
+  trust: Trust,
   name: string,
   id: string,
   files?: ReadonlyMap<string, number>,
 ): Promise<Entry> {
   const sizes = files ?? (await store.files(name, id)).get(id);
   if (sizes?.has(fileNames.manifest) !== true) return { kind: 'unfinished', name, id };
+  const place = { name, id, sizes };
+  const signatures: Buffer[] = [];
+  if (trust.keys.length > 0)
+    for await (const bytes of versions(store, place, fileNames.signature, largestSignature)) signatures.push(bytes);
   // The first version of a manifest that can be used is the backup: later ones are somebody else's.
   let damaged: Entry | undefined;
-  for (let version = 0; ; version++) {
-    const bytes = await store.read(`${name}/${id}/${fileNames.manifest}`, version);
-    if (bytes === undefined) return damaged ?? { kind: 'unfinished', name, id };
-    const entry = judge(store, { name, id }, bytes, sizes);
+  for await (const bytes of versions(store, place, fileNames.manifest, largestManifest)) {
+    const entry = judge(store, trust, place, bytes, signatures);
     if (entry.kind === 'backup') return entry;
     damaged ??= entry;
   }
+  return damaged ?? { kind: 'unfinished', name, id };
 }
 
+interface Place {
+  readonly name: string;
+  readonly id: string;
+  readonly sizes: ReadonlyMap<string, number>;
+}
+
+/**
+ * Every version of a small file, the first one first. What is too large to be one comes as empty: whoever may write here
+ * shall not be able to stop everybody from reading the rest.
+ */
+async function* versions(
+  store: Store,
+  { name, id, sizes }: Place,
+  file: string,
+  largest: number,
+): AsyncGenerator<Buffer> {
+  if (!sizes.has(file)) return;
+  for (let version = 0; ; version++) {
+    const tooLarge = version === 0 && (sizes.get(file) ?? 0) > largest;
+    const bytes = tooLarge
+      ? Buffer.alloc(0)
+      : await store.read(`${name}/${id}/${file}`, version).catch((error: unknown) => {
+          if (error instanceof Failure && error.exit === 'verification') return Buffer.alloc(0);
+          throw error;
+        });
+    if (bytes === undefined) return;
+    yield bytes;
+  }
+}
+
+/** Signature first: of bytes that nobody signed, not even the format is believed. */
 function judge(
   store: Store,
-  { name, id }: { readonly name: string; readonly id: string },
+  trust: Trust,
+  { name, id, sizes }: Place,
   bytes: Buffer,
-  sizes: ReadonlyMap<string, number>,
+  signatures: readonly Buffer[],
 ): Entry {
+  const untrusted = (reason: string): Entry => ({ kind: 'damaged', name, id, reason, untrusted: true });
+  const asked = trust.keys.length > 0;
+  const signed = judgeSignature(bytes, signatures, trust);
+  if ('distrust' in signed) return untrusted(signed.distrust);
   try {
     const manifest = parseManifest(bytes, { name, id });
+    if (asked && !trust.acceptMoved && manifest.store !== store.uri)
+      return untrusted(`it was written to ${manifest.store}, and this is ${store.uri}`);
     for (const file of manifest.files) {
       const size = sizes.get(file.name);
       if (size === undefined) return { kind: 'damaged', name, id, reason: `${file.name} is missing` };
       if (size !== file.bytes)
         return { kind: 'damaged', name, id, reason: `${file.name} has ${size} bytes instead of ${file.bytes}` };
     }
-    const tampering = [fileNames.manifest, ...manifest.files.map((file) => file.name)].flatMap((file) => {
+    const own: readonly string[] = [fileNames.manifest, fileNames.signature];
+    const tampering = [...own, ...manifest.files.map((file) => file.name)].flatMap((file) => {
       const history = store.history(`${name}/${id}/${file}`);
       // A second copy of a small data file is our own question whether the store overwrites.
-      if (history === 'as written' || (history === 'overwritten' && file !== fileNames.manifest)) return [];
+      if (history === 'as written' || (history === 'overwritten' && !own.includes(file))) return [];
       return [`${file} was ${history} after it was stored`];
     });
     const manifestSha256 = createHash('sha256').update(bytes).digest('hex');
     const proofs = [...sizes.keys()].filter((file) => proofPattern.test(file)).sort();
-    return { kind: 'backup', backup: { manifest, manifestSha256, tampering, proofs } };
+    return { kind: 'backup', backup: { manifest, manifestSha256, signedBy: signed.by?.id, tampering, proofs } };
   } catch (error) {
     if (!(error instanceof UnreadableDocument)) throw error;
+    if (asked && error instanceof MisplacedManifest) return untrusted(error.message);
     return { kind: 'damaged', name, id, reason: error.message };
   }
 }
 
 /** Everything under one name, or under every name of the store. */
-export async function readCatalog(store: Store, name?: string): Promise<Catalog> {
+export async function readCatalog(store: Store, trust: Trust, name?: string): Promise<Catalog> {
   const names = name === undefined ? await store.names() : [name];
   const places = (
     await Promise.all(
@@ -94,7 +154,7 @@ export async function readCatalog(store: Store, name?: string): Promise<Catalog>
   const entries: Entry[] = [];
   const waiting = places.entries();
   const reader = async (): Promise<void> => {
-    for (const [at, { name, id, files }] of waiting) entries[at] = await readBackup(store, name, id, files);
+    for (const [at, { name, id, files }] of waiting) entries[at] = await readBackup(store, trust, name, id, files);
   };
   await Promise.all(Array.from({ length: atOnce }, reader));
   return {
@@ -107,9 +167,9 @@ export async function readCatalog(store: Store, name?: string): Promise<Catalog>
 }
 
 /** The last whole backups of a name, oldest first. */
-export async function readRecent(store: Store, name: string, most: number): Promise<Backup[]> {
+export async function readRecent(store: Store, trust: Trust, name: string, most: number): Promise<Backup[]> {
   const recent = [...(await store.files(name))].slice(-most);
-  const entries = await Promise.all(recent.map(([id, files]) => readBackup(store, name, id, files)));
+  const entries = await Promise.all(recent.map(([id, files]) => readBackup(store, trust, name, id, files)));
   return entries.flatMap((entry) => (entry.kind === 'backup' ? [entry.backup] : []));
 }
 
@@ -198,6 +258,14 @@ export function select(catalog: Catalog, selector: Selector, now: Date): Backup 
         : selector.by === 'random'
           ? `no backup is younger than ${formatSeconds(selector.withinMs / 1000)}`
           : `no backup is from ${new Date(selector.time).toISOString()} or earlier`;
+  const distrusted = catalog.damaged.filter((entry) => entry.untrusted === true);
+  if (distrusted.length > 0)
+    throw new Failure(
+      'locate',
+      'verification',
+      `${what}; ${formatCount(distrusted.length, 'backup')} here ${distrusted.length === 1 ? 'is' : 'are'} not trusted`,
+      { hint: candidates(catalog) },
+    );
   throw new Failure('locate', 'badInput', what, { hint: candidates(catalog) });
 }
 
@@ -217,12 +285,15 @@ function selectId(catalog: Catalog, prefix: string): Backup {
   if (first !== undefined && second === undefined) return first;
   const broken = catalog.damaged.find((entry) => entry.id.startsWith(prefix));
   if (first === undefined && broken !== undefined)
-    throw new Failure('locate', 'verification', `${broken.name}/${broken.id} is damaged: ${broken.reason}`, {
-      hint: candidates(catalog),
-    });
+    throw new Failure('locate', 'verification', describeDamaged(broken), { hint: candidates(catalog) });
   const what =
     first === undefined ? `there is no backup ${prefix}` : `${prefix} is the beginning of ${matches.length} ids`;
   throw new Failure('locate', 'badInput', what, { hint: candidates(catalog) });
+}
+
+/** `shop/20261121T020004Z-3f9a1c is not trusted: it is not signed` */
+export function describeDamaged({ name, id, reason, untrusted }: Catalog['damaged'][number]): string {
+  return `${name}/${id} is ${untrusted === true ? 'not trusted' : 'damaged'}: ${reason}`;
 }
 
 function candidates({ backups, damaged, unfinished }: Catalog): string {

@@ -1,12 +1,13 @@
 import { accessSync, constants, readFileSync } from 'node:fs';
 import { homedir, tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
-import type { Inputs, ReadInput } from './inputs.ts';
+import { Inputs, type ReadInput } from './inputs.ts';
 import type { Machine } from './machine.ts';
 import type { Source } from './manifest.ts';
 import { packageAccess } from './postgres/install.ts';
 import { secretsOf } from './postgres/url.ts';
 import type { Secrets } from './secrets.ts';
+import { keyInputs } from './signing-inputs.ts';
 import type { IdentityService } from './store/s3-address.ts';
 
 type Variables = Readonly<Record<string, string | undefined>>;
@@ -57,7 +58,7 @@ export function identityOf(variables: Variables): IdentityService | undefined {
   return url && token ? { url, token } : undefined;
 }
 
-const pemInputs = ['tls-ca', 'tls-client-cert', 'tls-client-key'];
+const pemInputs = ['tls-ca', 'tls-client-cert', 'tls-client-key', ...keyInputs];
 
 /** Inputs that are PEM text or the path of a file: the rest of the program sees the text. */
 export function withPemFiles(read: ReadInput, inputs: Inputs): ReadInput {
@@ -76,6 +77,14 @@ export function withPemFiles(read: ReadInput, inputs: Inputs): ReadInput {
     }
   }
   return (name) => (pemInputs.includes(name) ? texts.get(name) : read(name));
+}
+
+/** All inputs, with the texts of the PEM files among them. */
+export function inputsOf(read: ReadInput): Inputs {
+  const files = new Inputs(read);
+  const inputs = new Inputs(withPemFiles(read, files));
+  inputs.add(files.problems);
+  return inputs;
 }
 
 /**

@@ -1,9 +1,18 @@
 import { randomInt } from 'node:crypto';
 import { timeOfId } from './backup-id.ts';
-import { type Backup, type Catalog, readCatalog, requireName, type Selector, select } from './catalog.ts';
+import {
+  type Backup,
+  type Catalog,
+  describeDamaged,
+  readCatalog,
+  requireName,
+  type Selector,
+  select,
+} from './catalog.ts';
 import { Failure } from './failure.ts';
 import type { Log } from './log.ts';
 import type { Store } from './store/store.ts';
+import type { Trust } from './trust.ts';
 
 export interface Located {
   readonly backup: Backup;
@@ -17,11 +26,16 @@ export interface Located {
  */
 export async function locate(
   store: Store,
-  wanted: { readonly name: string | undefined; readonly selector: Selector; readonly strict?: boolean },
+  wanted: {
+    readonly name: string | undefined;
+    readonly selector: Selector;
+    readonly trust: Trust;
+    readonly strict?: boolean;
+  },
   log: Log,
 ): Promise<Located> {
   const name = await requireName(store, wanted.name);
-  const catalog = await readCatalog(store, name);
+  const catalog = await readCatalog(store, wanted.trust, name);
   warnOf(catalog, log);
   const now = await store.now();
   const { selector } = wanted;
@@ -49,19 +63,26 @@ function drawDamaged(
   return young.length === 0 ? undefined : young[randomInt(young.length + whole.length)];
 }
 
-function damaged({ name, id, reason }: Catalog['damaged'][number], { backups: [whole] }: Catalog): Failure {
+function damaged({ name, id, reason, untrusted }: Catalog['damaged'][number], { backups: [whole] }: Catalog): Failure {
   const instead =
     whole === undefined
       ? 'no other is whole'
       : `the newest whole one is ${whole.manifest.id}, which backup: ${whole.manifest.id} tests`;
-  return new Failure('locate', 'verification', `the backup to be tested, ${name}/${id}, is damaged: ${reason}`, {
-    hint: `take a new backup; ${instead}`,
-  });
+  return new Failure(
+    'locate',
+    'verification',
+    `the backup to be tested, ${name}/${id}, is ${untrusted === true ? 'not trusted' : 'damaged'}: ${reason}`,
+    {
+      hint: `${untrusted === true ? whoWrote : 'take a new backup'}; ${instead}`,
+    },
+  );
 }
+
+const whoWrote = 'find out who wrote or changed it, and whether verify-key has the key of every job that signs';
 
 /** What is wrong in a store besides the backups that are asked for. */
 export function warnOf({ backups, damaged }: Catalog, log: Log): void {
-  for (const { name, id, reason } of damaged) log.warn(`${name}/${id} is damaged: ${reason}`);
+  for (const each of damaged) log.warn(describeDamaged(each));
   for (const { manifest, tampering } of backups)
     if (tampering.length > 0)
       log.warn(

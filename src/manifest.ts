@@ -110,12 +110,16 @@ export const fileNames = {
   roles: 'roles.sql',
   census: 'census.json',
   manifest: 'manifest.json',
+  signature: 'manifest.sig',
 } as const;
 
 const sha256Pattern = /^[0-9a-f]{64}$/;
 
 /** A manifest or census that this program cannot use; the message says why. */
 export class UnreadableDocument extends Error {}
+
+/** A manifest that is well made, and of another backup than the one whose folder it is in. */
+export class MisplacedManifest extends UnreadableDocument {}
 
 /** The bytes to store: stable key order, one trailing newline. */
 export function serialize(document: Manifest | Census): Buffer {
@@ -179,7 +183,7 @@ export function parseManifest(bytes: Buffer, expected?: { readonly name: string;
   if (!manifest.files.some((file) => file.name === fileNames.dump))
     throw new UnreadableDocument(`manifest.json names no ${fileNames.dump}`);
   if (expected !== undefined && (manifest.id !== expected.id || manifest.name !== expected.name))
-    throw new UnreadableDocument(`it belongs to ${manifest.name}/${manifest.id}, not to the folder it is in`);
+    throw new MisplacedManifest(`it belongs to ${manifest.name}/${manifest.id}, not to the folder it is in`);
   return manifest;
 }
 

@@ -1,6 +1,6 @@
 import type { BackupConfig } from './backup.ts';
 import { safetyLabel, timeOfId } from './backup-id.ts';
-import { type Backup, futureMs, readBackup } from './catalog.ts';
+import { type Backup, describeDamaged, futureMs, readBackup } from './catalog.ts';
 import { Failure } from './failure.ts';
 import type { Log } from './log.ts';
 import { formatBytes, formatSeconds } from './numbers.ts';
@@ -49,15 +49,16 @@ export function refuseEmpty(scope: Scope, config: BackupConfig): void {
 }
 
 /**
- * The newest whole backup of this name. Throws a `Failure` when it is of another database, or when the store has less
- * room than it took.
+ * The newest whole backup of this name, by somebody who is trusted. Throws a `Failure` when it is of another database, or
+ * when the store has less room than it took.
  */
 export async function requirePrevious(
   store: Store,
   config: BackupConfig,
   facts: ServerFacts,
+  log: Log,
 ): Promise<Backup | undefined> {
-  const newest = await newestOf(store, config.name);
+  const newest = await newestOf(store, config, log);
   if (newest === undefined) return undefined;
   const before = newest.manifest.database.id;
   const now = facts.database.id;
@@ -86,11 +87,12 @@ async function requireSpace(store: Store, newest: Backup): Promise<void> {
 }
 
 /** Whatever its series; what is dated in the future says nothing, and a safety backup is of wherever somebody restored into. */
-async function newestOf(store: Store, name: string): Promise<Backup | undefined> {
+async function newestOf(store: Store, { name, trust }: BackupConfig, log: Log): Promise<Backup | undefined> {
   const latest = (await store.now()).getTime() + futureMs;
   for (const id of (await store.ids(name)).reverse()) {
     if ((timeOfId(id) ?? 0) > latest) continue;
-    const found = await readBackup(store, name, id);
+    const found = await readBackup(store, trust, name, id);
+    if (found.kind === 'damaged' && found.untrusted === true) log.warn(describeDamaged(found));
     if (found.kind === 'backup' && found.backup.manifest.label !== safetyLabel) return found.backup;
   }
   return undefined;

@@ -50,6 +50,11 @@ export function proofName(testedAt: Date): string {
 /** A proof's path within its backup's folder, and nothing else that may lie there. */
 export const proofPattern = /^proofs\/\d{8}T\d{6}Z(?:-\d+)?\.json$/;
 
+/** An old proof under a newer name is not a newer proof. */
+export function isProofOf(file: string, { testedAt }: Proof): boolean {
+  return file.replace(/-\d+\.json$/, '.json') === proofName(new Date(testedAt));
+}
+
 const mostFindings = 1000;
 
 /** The bytes to store. */

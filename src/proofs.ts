@@ -1,58 +1,102 @@
 import type { Backup } from './catalog.ts';
+import { Failure } from './failure.ts';
 import { UnreadableDocument } from './manifest.ts';
-import { type Proof, parseProof, proofName, serializeProof } from './proof.ts';
-import { putNext, type Store } from './store/store.ts';
+import { isProofOf, type Proof, parseProof, proofName, serializeProof } from './proof.ts';
+import { type SigningKey, signatureOf, signerOf, type VerifyKey } from './signing.ts';
+import { put, putNext, type Store } from './store/store.ts';
 
-/** Writes a proof beside its backup and returns its address. Throws a `Failure`. */
-export async function writeProof(store: Store, proof: Proof): Promise<string> {
+/** Writes a proof beside its backup, signed where there is a key, and returns its address. Throws a `Failure`. */
+export async function writeProof(store: Store, proof: Proof, key: SigningKey | undefined): Promise<string> {
   const path = `${proof.name}/${proof.backupId}/${proofName(new Date(proof.testedAt))}`;
-  return `${store.uri}/${await putNext(store, path, serializeProof(proof))}`;
+  const bytes = serializeProof(proof);
+  const written = key === undefined ? await putNext(store, path, bytes) : await putSigned(store, path, bytes, key);
+  return `${store.uri}/${written}`;
 }
 
+/** The signature first, as with a backup, both under the next name that is free for both: see `putNext`. */
+async function putSigned(store: Store, path: string, bytes: Buffer, key: SigningKey): Promise<string> {
+  const signature = signatureOf(bytes, key);
+  for (let more = 1; ; more++) {
+    const free = more === 1 ? path : path.replace(/\.json$/, `-${more}.json`);
+    try {
+      await put(store, `${free}.sig`, signature);
+      await put(store, free, bytes);
+      return free;
+    } catch (error) {
+      if (!(error instanceof Failure) || error.exit !== 'exists' || more === 10) throw error;
+    }
+  }
+}
+
+/** Whose signature a proof must have to count; none: nobody asks. */
+export type ProofKeys = readonly VerifyKey[];
+
 /** The newest proof of a backup that is of this very manifest; undefined when it was never tested. */
-export async function newestProof(store: Store, backup: Backup): Promise<Proof | undefined> {
+export async function newestProof(store: Store, backup: Backup, keys: ProofKeys = []): Promise<Proof | undefined> {
   for (const file of backup.proofs.toReversed()) {
-    const proof = await readProof(store, backup, file);
+    const proof = await readProof(store, backup, file, keys);
     if (proof !== undefined) return proof;
   }
   return undefined;
 }
 
 /** All of them, newest first. */
-export async function readProofs(store: Store, backup: Backup): Promise<Proof[]> {
-  const proofs = await Promise.all(backup.proofs.toReversed().map((file) => readProof(store, backup, file)));
+export async function readProofs(store: Store, backup: Backup, keys: ProofKeys = []): Promise<Proof[]> {
+  const proofs = await Promise.all(backup.proofs.toReversed().map((file) => readProof(store, backup, file, keys)));
   return proofs.filter((proof) => proof !== undefined);
 }
 
-/** Undefined for what is no proof, or one of another manifest. */
-async function readProof(store: Store, { manifest, manifestSha256 }: Backup, file: string): Promise<Proof | undefined> {
-  const bytes = await store.read(`${manifest.name}/${manifest.id}/${file}`);
+/** Undefined for what is no proof, one of another manifest or time, or one that nobody signed who has to. */
+async function readProof(store: Store, backup: Backup, file: string, keys: ProofKeys): Promise<Proof | undefined> {
+  const path = `${backup.manifest.name}/${backup.manifest.id}/${file}`;
+  const bytes = await readSmall(store, path);
   if (bytes === undefined) return undefined;
+  if (keys.length > 0) {
+    const signature = await readSmall(store, `${path}.sig`);
+    if (signature === undefined || signerOf(bytes, signature, keys) === undefined) return undefined;
+  }
   try {
     const proof = parseProof(bytes);
+    const { manifest, manifestSha256 } = backup;
     const same = proof.backupId === manifest.id && proof.name === manifest.name;
-    return same && proof.manifestSha256 === manifestSha256 ? proof : undefined;
+    return same && proof.manifestSha256 === manifestSha256 && isProofOf(file, proof) ? proof : undefined;
   } catch (error) {
     if (error instanceof UnreadableDocument) return undefined;
     throw error;
   }
 }
 
+/** A file that is too large to be a proof is none, and no reason to read no other. */
+function readSmall(store: Store, path: string): Promise<Buffer | undefined> {
+  return store.read(path).catch((error: unknown) => {
+    if (error instanceof Failure && error.exit === 'verification') return undefined;
+    throw error;
+  });
+}
+
 /** Of the newest of these backups whose last restore test passed. At most so many are looked at. */
-export async function newestPassed(store: Store, backups: readonly Backup[], most = 60): Promise<Proof | undefined> {
+export async function newestPassed(
+  store: Store,
+  backups: readonly Backup[],
+  { most = 60, keys = [] }: { readonly most?: number; readonly keys?: ProofKeys } = {},
+): Promise<Proof | undefined> {
   for (const backup of backups.filter((each) => each.proofs.length > 0).slice(0, most)) {
-    const proof = await newestProof(store, backup);
+    const proof = await newestProof(store, backup, keys);
     if (proof?.result === 'passed') return proof;
   }
   return undefined;
 }
 
 /** The last restore tests of these backups, newest test first. */
-export async function lastProofs(store: Store, backups: readonly Backup[], most = 10): Promise<Proof[]> {
+export async function lastProofs(
+  store: Store,
+  backups: readonly Backup[],
+  { most = 10, keys = [] }: { readonly most?: number; readonly keys?: ProofKeys } = {},
+): Promise<Proof[]> {
   const files = backups
     .flatMap((backup) => backup.proofs.map((file) => ({ backup, file })))
     .sort((a, b) => (a.file < b.file ? 1 : -1))
     .slice(0, most);
-  const proofs = await Promise.all(files.map(({ backup, file }) => readProof(store, backup, file)));
+  const proofs = await Promise.all(files.map(({ backup, file }) => readProof(store, backup, file, keys)));
   return proofs.filter((proof) => proof !== undefined);
 }

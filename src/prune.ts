@@ -1,14 +1,18 @@
 import { type Catalog, readCatalog } from './catalog.ts';
 import type { Log } from './log.ts';
 import type { Manifest } from './manifest.ts';
-import { newestProof } from './proofs.ts';
+import { newestProof, type ProofKeys } from './proofs.ts';
 import { type Decision, type KeptBackup, type Pruned, planRetention, type RetentionPolicy } from './retention.ts';
 import type { Removal, Store } from './store/store.ts';
+import type { Trust } from './trust.ts';
 
 export interface PruneRequest {
   readonly store: Store;
   readonly name: string;
   readonly policy: RetentionPolicy;
+  /** Which backups count: what is not trusted pushes nothing out, and is left alone. */
+  readonly trust: Trust;
+  readonly proofKeys: ProofKeys;
   /** See `RetentionFacts`. */
   readonly criticalAfterMs: number | undefined;
   readonly dryRun: boolean;
@@ -20,11 +24,11 @@ export interface PruneRequest {
  * only keeps that backup.
  */
 export async function prune(
-  { store, name, policy, criticalAfterMs, dryRun }: PruneRequest,
+  { store, name, policy, trust, proofKeys, criticalAfterMs, dryRun }: PruneRequest,
   io: { readonly log: Log; readonly signal: AbortSignal },
 ): Promise<Pruned> {
-  const catalog = await readCatalog(store, name);
-  const proven = await provenOf(store, catalog);
+  const catalog = await readCatalog(store, trust, name);
+  const proven = await provenOf(store, catalog, proofKeys);
   const plan = planRetention(policy, { backups: catalog.backups, proven, now: await store.now(), criticalAfterMs });
   const kept = plan.decisions.filter(stays).map(keptOf);
   const going = plan.decisions.filter((each) => !stays(each)).map(({ backup }) => backup.manifest);
@@ -49,9 +53,11 @@ export function warnOfPruned({ kept }: Pruned, log: Log): void {
 }
 
 /** The ids of the backups whose newest restore test passed. */
-async function provenOf(store: Store, { backups }: Catalog): Promise<Set<string>> {
+async function provenOf(store: Store, { backups }: Catalog, keys: ProofKeys): Promise<Set<string>> {
   const tested = backups.filter((backup) => backup.proofs.length > 0);
-  const proofs = await Promise.all(tested.map(async (backup) => ({ backup, proof: await newestProof(store, backup) })));
+  const proofs = await Promise.all(
+    tested.map(async (backup) => ({ backup, proof: await newestProof(store, backup, keys) })),
+  );
   return new Set(proofs.flatMap(({ backup, proof }) => (proof?.result === 'passed' ? [backup.manifest.id] : [])));
 }
 

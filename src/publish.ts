@@ -8,6 +8,7 @@ import type { Captured } from './postgres/capture.ts';
 import { displayName } from './postgres/names.ts';
 import type { ServerFacts } from './postgres/server.ts';
 import { formatVersion } from './postgres/version.ts';
+import { type SigningKey, signatureOf } from './signing.ts';
 import { put, type Store, type Upload } from './store/store.ts';
 import { type Counted, censusTables, compareCensus, describeFindings } from './verdict.ts';
 
@@ -86,10 +87,13 @@ export class Publisher {
     });
   }
 
-  /** From here on it is a backup. */
-  async publish(manifest: Manifest): Promise<void> {
+  /** From here on it is a backup. A signature is there before it, or there would be a moment without one. */
+  async publish(manifest: Manifest, key: SigningKey | undefined): Promise<void> {
+    const bytes = serialize(manifest);
     this.#signal.throwIfAborted();
-    await put(this.#store, `${this.#folder}/${fileNames.manifest}`, serialize(manifest));
+    if (key !== undefined) await put(this.#store, `${this.#folder}/${fileNames.signature}`, signatureOf(bytes, key));
+    this.#signal.throwIfAborted();
+    await put(this.#store, `${this.#folder}/${fileNames.manifest}`, bytes);
   }
 
   async #readBack(sha256: string): Promise<void> {
@@ -153,7 +157,7 @@ export function manifestOf(parts: {
     scope: config.scope,
     store: parts.store.uri,
     previous: previous === undefined ? null : { id: previous.manifest.id, manifestSha256: previous.manifestSha256 },
-    signing: null,
+    signing: config.signing === undefined ? null : { keyId: config.signing.id },
     files: parts.files,
     totals: {
       tables: tables.length,

@@ -6,6 +6,7 @@ import { Inputs, type ReadInput } from './inputs.ts';
 import type { Machine } from './machine.ts';
 import type { Source } from './manifest.ts';
 import type { RestoreConfig } from './restore.ts';
+import { readSigningKey, readTrust } from './signing-inputs.ts';
 import type { IdentityService } from './store/s3-address.ts';
 import { readStore, storeInputs } from './store-inputs.ts';
 
@@ -25,6 +26,8 @@ export const restoreInputs: readonly string[] = [
   'jobs',
   'owners',
   'accept-client-risk',
+  'accept-moved',
+  'signing-key',
   'client-bin',
   'install-client',
   'timeout',
@@ -37,13 +40,10 @@ export const restoreInputs: readonly string[] = [
 /** Inputs of the contract that belong to later releases. */
 export const laterRestoreInputs: readonly string[] = [
   'allow-plaintext-artifact',
-  'verify-key',
-  'accept-moved',
   'decrypt-identity',
   'decrypt-passphrase',
   'encrypt-to',
   'encrypt-passphrase',
-  'signing-key',
   'retries',
 ];
 
@@ -80,6 +80,7 @@ export function readRestore(
         'take it out; nothing is taken for granted that was not done',
       );
   const store = readStore(inputs, identity);
+  const trust = readTrust(inputs);
   const parsed = parseSelector(inputs.optional('backup') ?? 'latest');
   if ('problem' in parsed) inputs.problem('backup', parsed.problem);
   const target = readTarget(inputs, 'target-url');
@@ -97,6 +98,8 @@ export function readRestore(
     clean: inputs.flag('clean', false),
     safetyBackup: inputs.flag('safety-backup', true),
     store,
+    trust,
+    signing: readSigningKey(inputs, trust),
     source,
     actor,
     confirmed: confirm !== undefined,

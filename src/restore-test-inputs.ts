@@ -9,9 +9,11 @@ import type { Machine } from './machine.ts';
 import type { Source } from './manifest.ts';
 import { release } from './release.ts';
 import type { RestoreTestConfig } from './restore-test.ts';
+import { readProofKey, readTrust } from './signing-inputs.ts';
 import type { StoreChoice } from './store/open.ts';
 import type { IdentityService } from './store/s3-address.ts';
 import { readStore, storeInputs } from './store-inputs.ts';
+import type { Trust } from './trust.ts';
 
 /** Every input of a restore test; a test holds restore-test/action.yml and the command line to this list. */
 export const restoreTestInputs: readonly string[] = [
@@ -27,6 +29,7 @@ export const restoreTestInputs: readonly string[] = [
   'jobs',
   'max-restore-time',
   'skip-extensions',
+  'proof-key',
   'client-bin',
   'install-client',
   'timeout',
@@ -40,10 +43,8 @@ export const restoreTestInputs: readonly string[] = [
 /** Inputs of the contract that belong to later releases. */
 export const laterRestoreTestInputs: readonly string[] = [
   'allow-plaintext-artifact',
-  'verify-key',
   'decrypt-identity',
   'decrypt-passphrase',
-  'proof-key',
 ];
 
 export interface RestoreTestRequest {
@@ -54,6 +55,7 @@ export interface RestoreTestRequest {
   /** Undefined: the only one in the store. */
   readonly name: string | undefined;
   readonly selector: Selector;
+  readonly trust: Trust;
 }
 
 export interface TestSurroundings {
@@ -78,6 +80,7 @@ export function readRestoreTest(
         'take it out; nothing is taken for granted that was not done',
       );
   const store = readStore(inputs, identity);
+  const trust = readTrust(inputs);
   const parsed = parseSelector(inputs.optional('backup') ?? 'latest');
   if ('problem' in parsed) inputs.problem('backup', parsed.problem);
   const scratch = inputs.optional('scratch-url') === undefined ? undefined : readTarget(inputs, 'scratch-url');
@@ -89,6 +92,7 @@ export function readRestoreTest(
     checks: readChecks(inputs),
     census: inputs.choice('census', ['auto', 'rows', 'content'], 'auto'),
     jobs: inputs.integer('jobs', Math.min(16, availableParallelism()), 1, 64),
+    proofKey: readProofKey(inputs, trust),
     maxRestoreMs: longest === undefined ? undefined : inputs.duration('max-restore-time', '1h', '120h'),
     skipExtensions: inputs
       .lines('skip-extensions')
@@ -104,7 +108,7 @@ export function readRestoreTest(
   const idleMs = Math.min(inputs.duration('stall-timeout', '5m', '24h'), 60_000);
   inputs.finish();
   if ('problem' in parsed) throw new Error('a selector with a problem that nobody told');
-  return { config, store, idleMs, name: inputs.optional('name'), selector: parsed.selector };
+  return { config, store, idleMs, name: inputs.optional('name'), selector: parsed.selector, trust };
 }
 
 function readChecks(inputs: Inputs): Check[] {

@@ -33,6 +33,7 @@ import { formatVersion, parseVersion, restoreSecurityWarning } from './postgres/
 import { type Level, type Proof, restoreSeconds } from './proof.ts';
 import { shellWord } from './publish.ts';
 import type { RestoreTestReport } from './report/restore-test.ts';
+import type { SigningKey } from './signing.ts';
 import type { TestArchive, TestSubject } from './test-subject.ts';
 import { compareRestored, type Finding } from './verdict.ts';
 
@@ -49,6 +50,8 @@ export interface RestoreTestConfig extends ProgramChoice {
   readonly jobs: number;
   readonly maxRestoreMs: number | undefined;
   readonly skipExtensions: readonly string[];
+  /** Signs the proof; undefined: nobody does. */
+  readonly proofKey: SigningKey | undefined;
   readonly timeoutMs: number;
   readonly retries: number;
   readonly version: string;
@@ -513,7 +516,7 @@ class RestoreTest {
     };
     let location: string | undefined;
     try {
-      location = await this.#subject.keep(proof);
+      location = await this.#subject.keep(proof, this.#config.proofKey);
     } catch (error) {
       if (!(error instanceof Failure)) throw error;
       this.#io.log.warn(`the proof could not be written beside the backup: ${error.message}`);

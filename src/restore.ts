@@ -27,9 +27,11 @@ import { restoreSecurityWarning } from './postgres/version.ts';
 import { endSessions } from './postgres/watch.ts';
 import { type Choice, choose, listed } from './restore-choice.ts';
 import { type RestoreRecord, writeRecord } from './restore-record.ts';
-import { takeSafetyBackup } from './safety-backup.ts';
+import { requireSafetyKeys, takeSafetyBackup } from './safety-backup.ts';
+import type { SigningKey } from './signing.ts';
 import { openStore, type StoreChoice } from './store/open.ts';
 import type { Store } from './store/store.ts';
+import type { Trust } from './trust.ts';
 import { compareRestored, describeFindings, type Recorded } from './verdict.ts';
 import { readCensus } from './verify.ts';
 
@@ -48,6 +50,10 @@ export interface RestoreConfig extends ProgramChoice {
   readonly safetyBackup: boolean;
   /** Where that backup goes: the store that is restored from. */
   readonly store: StoreChoice;
+  /** Signs it. */
+  readonly signing: SigningKey | undefined;
+  /** Which backups count. */
+  readonly trust: Trust;
   readonly stallMs: number;
   readonly source: RunSource | null;
   /** Who started it, for the record of it. */
@@ -117,6 +123,7 @@ const undoMs = { cancelled: 2000, failed: 60_000 };
  */
 export async function restore(store: Store, backup: Backup, config: RestoreConfig, io: RestoreIo): Promise<Restored> {
   requireRestorable(backup.manifest, config.target.database, io.log);
+  if (config.clean && config.safetyBackup) requireSafetyKeys(backup, config);
   await requireYoung(store, backup.manifest, config.maxAgeMs);
   const deadline = new AbortController();
   const timer = setTimeout(() => {

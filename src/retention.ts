@@ -1,5 +1,5 @@
 import { safetyLabel, timeOfId } from './backup-id.ts';
-import { type Backup, futureMs } from './catalog.ts';
+import { type Backup, type Catalog, futureMs } from './catalog.ts';
 import type { Manifest } from './manifest.ts';
 import { formatSeconds } from './numbers.ts';
 
@@ -50,8 +50,8 @@ export interface Pruned {
   readonly kept: readonly KeptBackup[];
   /** Oldest first. */
   readonly removed: readonly Manifest[];
-  /** Has a manifest that cannot be used, or files that are not as it says: left alone, and somebody should look. */
-  readonly damaged: readonly { readonly id: string; readonly reason: string }[];
+  /** Not trusted, or with a manifest that cannot be used, or files that are not as it says: left alone, and somebody should look. */
+  readonly damaged: Catalog['damaged'];
 }
 
 export interface KeptBackup {

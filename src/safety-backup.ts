@@ -1,5 +1,6 @@
 import { backup } from './backup.ts';
 import { safetyLabel } from './backup-id.ts';
+import type { Backup } from './catalog.ts';
 import { Failure } from './failure.ts';
 import type { Log } from './log.ts';
 import type { Machine, ProgramChoice } from './machine.ts';
@@ -7,17 +8,35 @@ import type { Manifest, Source } from './manifest.ts';
 import { displayWord } from './postgres/names.ts';
 import type { ConnectionTarget } from './postgres/url.ts';
 import { release } from './release.ts';
+import type { SigningKey } from './signing.ts';
 import type { StoreChoice } from './store/open.ts';
+import type { Trust } from './trust.ts';
 
 export interface SafetyRequest extends ProgramChoice {
   readonly target: ConnectionTarget;
   readonly store: StoreChoice;
   /** The name under which it is kept, that of the backup that is restored. */
   readonly name: string;
+  readonly signing: SigningKey | undefined;
+  readonly trust: Trust;
   readonly timeoutMs: number;
   readonly stallMs: number;
   readonly source: Source | null;
   readonly machine: Machine;
+}
+
+/** What protects the backup that is restored has to protect the one of what was there. Throws a `Failure` (exit 2). */
+export function requireSafetyKeys(
+  { manifest: { name, id, signing }, signedBy }: Backup,
+  given: { readonly signing: SigningKey | undefined },
+): void {
+  if ((signing === null && signedBy === undefined) || given.signing !== undefined) return;
+  throw new Failure(
+    'input',
+    'badInput',
+    `signing-key: ${name}/${id} is signed, and the safety backup beside it would not be: whoever asks for signatures could not restore it`,
+    { hint: 'give signing-key here too, or say safety-backup: false to go on without a safety backup' },
+  );
 }
 
 /**

@@ -2,7 +2,7 @@ import type { Inputs } from './inputs.ts';
 import { parseStoreAddress, type StoreChoice } from './store/open.ts';
 import { type IdentityService, parseEndpoint, type S3Options } from './store/s3-address.ts';
 
-/** Every input that says where backups are, for each action and command that opens a store. */
+/** Every input that says where backups are and which of them count, for each action and command that opens a store. */
 export const storeInputs: readonly string[] = [
   'store',
   's3-endpoint',
@@ -19,6 +19,7 @@ export const storeInputs: readonly string[] = [
   's3-object-lock-confirm',
   's3-object-lock-mode',
   's3-checksums',
+  'verify-key',
 ];
 
 /** Of them, the ones that matter to somebody who only reads. */
@@ -31,6 +32,7 @@ export const storeReadInputs: readonly string[] = [
   's3-secret-access-key',
   's3-session-token',
   'aws-role-arn',
+  'verify-key',
 ];
 
 /** Of all of them, the ones whose values are hidden wherever they would appear. */

@@ -6,6 +6,7 @@ import type { Toc } from './postgres/archive-toc.ts';
 import type { Script } from './postgres/script-restore.ts';
 import type { Proof } from './proof.ts';
 import { writeProof } from './proofs.ts';
+import type { SigningKey } from './signing.ts';
 import type { Store } from './store/store.ts';
 import { readCensus, readSmall } from './verify.ts';
 
@@ -20,8 +21,8 @@ export interface TestSubject {
   /** Every byte of it read and checked; a copy, where one is needed, goes into the private `folder`. The same. */
   archive(folder: string, signal: AbortSignal): Promise<TestArchive>;
   now(): Promise<Date>;
-  /** Writes the proof; returns its address, undefined where it is not to be kept. Throws a `Failure`. */
-  keep(proof: Proof): Promise<string | undefined>;
+  /** Writes the proof, signed where there is a key; returns its address, undefined where it is not to be kept. Throws a `Failure`. */
+  keep(proof: Proof, key: SigningKey | undefined): Promise<string | undefined>;
 }
 
 /** An archive that pg_restore can open: a descriptor, where what was checked must be what is read, or a path. */
@@ -51,6 +52,6 @@ export function storedSubject(store: Store, backup: Backup): TestSubject {
       parallel: true,
     }),
     now: () => store.now(),
-    keep: (proof) => writeProof(store, proof),
+    keep: (proof, key) => writeProof(store, proof, key),
   };
 }

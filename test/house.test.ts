@@ -191,6 +191,7 @@ describe('README.md', () => {
       'CONTRIBUTING.md',
       'SECURITY.md',
       'docs/architecture.md',
+      'docs/signing.md',
       'docs/unproven.md',
       'docs/workflows.md',
     ]) {

@@ -7,11 +7,12 @@ import { dirname, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { promisify } from 'node:util';
 import { loadSampleDatabase } from '../scripts/sample-database.ts';
-import { countedRows, program, recordedRows, takeBackup, tryBackup } from './support/backup.ts';
+import { cli, countedRows, program, recordedRows, takeBackup, tryBackup } from './support/backup.ts';
 import { filesIn, scratch } from './support/faults.ts';
 import { Cluster } from './support/postgres.ts';
 import { everything } from './support/rows.ts';
 import { S3Server } from './support/s3.ts';
+import { keyPair } from './support/signing.ts';
 
 const readme = readFileSync(join(import.meta.dirname, '../README.md'), 'utf8');
 const execute = promisify(execFile);
@@ -40,6 +41,43 @@ describe('README.md', () => {
     });
     assert.equal(stdout.match(/: OK$/gm)?.length, backup.manifest.files.length, stdout);
     assert.deepEqual(await countedRows(target, 'shop_restored', backup.census), recordedRows(backup.census));
+  });
+
+  test('its lines for a signature check a backup with openssl alone, and fail for one that was changed', async () => {
+    const [, lines] = /<!-- stock-signature:start -->\s*```bash\n([\s\S]*?)```/.exec(readme) ?? [];
+    assert.ok(lines !== undefined, 'README.md has no block of lines for a signature');
+    const [signer, stranger] = await Promise.all([keyPair(), keyPair()]);
+    const backup = await takeBackup(source, 'shop', { 'signing-key': signer.privateKey });
+    const check = async (key: string): Promise<string> => {
+      const env = { PATH: '/usr/local/bin:/usr/bin:/bin', BACKUP: backup.folder, VERIFY_KEY: key };
+      return (await execute('bash', ['-ec', `set -o pipefail\n${lines}`], { env })).stdout;
+    };
+    const said = await check(signer.verify);
+    assert.match(said, /^Signature Verified Successfully$/m);
+    assert.equal(said.match(/: OK$/gm)?.length, backup.manifest.files.length, said);
+    const failing = (says: RegExp) => (error: { readonly stdout?: string }) => says.test(error.stdout ?? '');
+    await assert.rejects(check(stranger.verify), failing(/^Signature Verification Failure$/m));
+    const path = join(backup.folder, 'manifest.json');
+    const whole = readFileSync(path, 'utf8');
+    await writeFile(path, whole.replace('"scheduled"', '"schedulee"'));
+    await assert.rejects(check(signer.verify), failing(/^Signature Verification Failure$/m));
+    await writeFile(path, whole);
+    const dump = readFileSync(backup.dump);
+    await writeFile(backup.dump, 'another');
+    await assert.rejects(check(signer.verify), failing(/^database\.dump: FAILED$/m));
+    await writeFile(backup.dump, dump);
+    // The other way round: signed again by hand, by a key that is trusted instead.
+    const key = join(await scratch(), 'key.pem');
+    await writeFile(key, stranger.privateKey, { mode: 0o600 });
+    const signed = `cd '${backup.folder}'; openssl pkeyutl -sign -inkey '${key}' -rawin -in manifest.json | base64 -w0 > manifest.sig`;
+    await execute('bash', ['-ec', signed]);
+    const id = await execute('bash', [
+      '-c',
+      `openssl pkey -pubin -in '${signer.verify}' -outform DER | tail -c 32 | sha256sum`,
+    ]);
+    assert.equal(id.stdout.slice(0, 64), backup.manifest.signing?.keyId);
+    const shown = await cli(['show', '--store', backup.store, '--verify-key', stranger.verify]);
+    assert.match(shown.stdout, new RegExp(`signed +by key ${stranger.id.slice(0, 16)}, checked`), shown.stderr);
   });
 
   test('its lines for ten deleted rows bring them back, and change nothing else', async () => {

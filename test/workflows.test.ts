@@ -2,6 +2,7 @@
 // somewhere, and they do what they say, through the launchers in dist and against real servers.
 
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -15,6 +16,7 @@ import { repository, scratch } from './support/faults.ts';
 import { GitHubServer } from './support/github.ts';
 import { Cluster } from './support/postgres.ts';
 import { S3Server } from './support/s3.ts';
+import { keyPair } from './support/signing.ts';
 import { Sts } from './support/sts.ts';
 import {
   oursIn,
@@ -195,7 +197,8 @@ describe('the reusable workflows', () => {
       test('keeps what is masked under secrets, and maps every output another job can use', () => {
         for (const input of inputs) assert.equal(input.name in call.secrets, isSecret(input), input.name);
         for (const name of [...storeSecrets, 'tls-client-key', 'github-token']) assert.ok(name in call.secrets, name);
-        for (const name of Object.keys(call.inputs))
+        // The public half of a pair is no secret.
+        for (const name of Object.keys(call.inputs).filter((each) => each !== 'verify-key'))
           assert.doesNotMatch(name, /(^|-)(url|token|passphrase|identity)$|[^k]key$/);
         const mapped = Object.keys(actionIn(folder).outputs).filter((name) => name !== 'findings-file');
         assert.deepEqual(Object.keys(call.outputs), mapped);
@@ -423,6 +426,25 @@ describe('the examples, run', { timeout: 300_000 }, () => {
       assert.match(result?.outputs.location ?? '', new RegExp(`^s3://acme-backups/fleet/${name}/`));
       assert.equal(fleet.jobs[job]?.environment, `backup-${name}`);
     }
+  });
+
+  test('a backup that is signed, and its digest and name handed to actions/attest', async () => {
+    const pair = await keyPair();
+    const run = await runWorkflow('examples/attested-backup.yml', {
+      ...place,
+      vars: { BACKUP_VERIFY_KEY: pair.publicKey },
+      environments: { backup: { BACKUP_SIGNING_KEY: pair.privateKey } },
+    });
+    assert.deepEqual(resultsOf(run), { backup: 'success' }, logOf(run));
+    const [backup, attest] = run.steps;
+    const outputs = backup?.result?.outputs ?? {};
+    const folder = outputs.location?.replace('s3://acme-backups/', '');
+    const dump = await store.get('acme-backups', `${folder}/database.dump`);
+    assert.deepEqual(attest?.given, {
+      'subject-name': `shop/${outputs['backup-id']}/database.dump`,
+      'subject-digest': `sha256:${createHash('sha256').update(dump).digest('hex')}`,
+    });
+    assert.equal((await store.get('acme-backups', `${folder}/manifest.sig`)).length, 89);
   });
 
   test('our own nightly run: a sample database, tested in a service container and in a server of the step’s own', async () => {

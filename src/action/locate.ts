@@ -1,12 +1,12 @@
 import * as core from '@actions/core';
 import { parseSelector } from '../catalog.ts';
-import { identityOf } from '../environment.ts';
+import { identityOf, inputsOf } from '../environment.ts';
 import { Failure } from '../failure.ts';
-import { Inputs } from '../inputs.ts';
 import { locate } from '../locate.ts';
 import { imagesFor, serviceImage } from '../postgres/extension-images.ts';
 import { displayWord } from '../postgres/names.ts';
 import { parseVersion } from '../postgres/version.ts';
+import { readTrust } from '../signing-inputs.ts';
 import { openStore, publicWordOf } from '../store/open.ts';
 import { readStore, storeReadInputs } from '../store-inputs.ts';
 import { readCensus } from '../verify.ts';
@@ -21,9 +21,9 @@ export function runLocate(): Promise<void> {
   return runAction(async (run) => {
     refuseWindows();
     reportUnknown(locateInputs, run.log);
-    const { store, name, selector } = readRequest(run);
+    const { store, name, selector, trust } = readRequest(run);
     const opened = openStore(store, { signal: run.signal });
-    const { backup } = await locate(opened, { name, selector, strict: true }, run.log);
+    const { backup } = await locate(opened, { name, selector, trust, strict: true }, run.log);
     const { manifest } = backup;
     const extensions = (await readCensus(opened, manifest)).extensions.map((each) => each.name);
     const version = manifest.database.serverVersion;
@@ -60,15 +60,16 @@ export function runLocate(): Promise<void> {
 function readRequest({ secrets }: Run) {
   hideSecretInputs(secrets);
   try {
-    const inputs = new Inputs(input);
+    const inputs = inputsOf(input);
     const store = readStore(inputs, identityOf(process.env));
+    const trust = readTrust(inputs);
     const parsed = parseSelector(inputs.optional('backup') ?? 'latest');
     if ('problem' in parsed) inputs.problem('backup', parsed.problem);
     const name = inputs.optional('name');
     for (const word of [name, publicWordOf(store)]) secrets.spare(word);
     inputs.finish();
     if ('problem' in parsed) throw new Error('a selector with a problem that nobody told');
-    return { store, name, selector: parsed.selector };
+    return { store, name, selector: parsed.selector, trust };
   } finally {
     maskAll(secrets);
   }

@@ -1,7 +1,6 @@
 import * as core from '@actions/core';
 import { alertInputs } from '../alert-inputs.ts';
-import { identityOf } from '../environment.ts';
-import { Inputs } from '../inputs.ts';
+import { identityOf, inputsOf } from '../environment.ts';
 import type { Manifest } from '../manifest.ts';
 import { prune, warnOfPruned } from '../prune.ts';
 import { failureOfPruned, type PruneConfig, pruneInputs, readPruneConfig } from '../prune-inputs.ts';
@@ -46,7 +45,7 @@ function idsOf(manifests: readonly Manifest[]): string {
 function readRequest(secrets: Secrets, { problems }: Alerts): PruneConfig {
   hideSecretInputs(secrets);
   try {
-    const inputs = new Inputs(input);
+    const inputs = inputsOf(input);
     inputs.add(problems);
     const config = readPruneConfig(inputs, identityOf(process.env));
     for (const word of [config.name, publicWordOf(config.store)]) secrets.spare(word);

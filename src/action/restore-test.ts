@@ -66,7 +66,7 @@ export function runRestoreTest(): Promise<void> {
 
 /** Returns how the backup failed; throws what kept the test from coming to a verdict. */
 async function test(
-  { config, store, idleMs, name, selector }: RestoreTestRequest,
+  { config, store, idleMs, name, selector, trust }: RestoreTestRequest,
   run: Run,
   alerts: Alerts,
   named: (name: string) => void,
@@ -74,7 +74,7 @@ async function test(
   const { log, secrets, signal } = run;
   for (const notice of config.scratch?.notices ?? []) log.notice(notice);
   const opened = openStore(store, { signal, idleMs });
-  const { backup, catalog } = await locate(opened, { name, selector, strict: true }, log);
+  const { backup, catalog } = await locate(opened, { name, selector, trust, strict: true }, log);
   const { manifest } = backup;
   named(manifest.name);
   core.setOutput('backup-id', manifest.id);

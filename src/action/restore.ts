@@ -36,7 +36,7 @@ async function recover({ config, idleMs, name, selector }: RestoreRequest, run: 
   const { log, secrets, signal } = run;
   for (const notice of config.target.notices) log.notice(notice);
   const opened = openStore(config.store, { signal, idleMs });
-  const { backup } = await locate(opened, { name, selector }, log);
+  const { backup } = await locate(opened, { name, selector, trust: config.trust }, log);
   core.setOutput('backup-id', backup.manifest.id);
   core.setOutput('safety-backup-id', '');
   const restored = await log.group('Restore', () =>

@@ -7,6 +7,7 @@ import { Failure } from '../failure.ts';
 import { Inputs, nearest } from '../inputs.ts';
 import type { Log } from '../log.ts';
 import type { Secrets } from '../secrets.ts';
+import { hideKeys } from '../signing-inputs.ts';
 import { openStore } from '../store/open.ts';
 import { readStore, storeSecrets } from '../store-inputs.ts';
 
@@ -39,6 +40,7 @@ export function hideSecretInputs(secrets: Secrets): void {
     const value = input(name)?.trim();
     if (value) secrets.add(value);
   }
+  hideKeys(input, secrets);
 }
 
 /** Runs `work` with a private folder of this step's; the post step removes it when the run is killed. */

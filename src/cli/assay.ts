@@ -114,7 +114,7 @@ async function assayDatabase(terminal: Terminal, store: Store, url: string): Pro
   log.info(
     `dumped ${displayWord(database.name)}: ${formatCount(totals.tables, 'table')}, ${formatCount(totals.rows, 'row')}, ${formatBytes(database.sizeBytes)} → ${formatBytes(files[0]?.bytes ?? 0)} in ${formatSeconds(timings.total ?? 0)}; counted on the server and again in the archive`,
   );
-  const entry = await readBackup(store, config.name, result.manifest.id);
+  const entry = await readBackup(store, config.trust, config.name, result.manifest.id);
   if (entry.kind !== 'backup') throw new Error('a stored backup cannot be read back');
   return restoreTest(storedSubject(store, entry.backup), test, { log, signal });
 }

@@ -9,7 +9,7 @@ import { prunedWords } from '../report/prune.ts';
 import { publicWordOf } from '../store/open.ts';
 import { answer, type Command } from './command.ts';
 import { keepFlags } from './prune.ts';
-import { hideStoreSecrets, programFlags, storeFlags, tlsFlags, writeFlags } from './shared-flags.ts';
+import { hideStoreSecrets, programFlags, signingFlag, storeFlags, tlsFlags, writeFlags } from './shared-flags.ts';
 
 export const backupCommand: Command = {
   name: 'backup',
@@ -58,6 +58,7 @@ export const backupCommand: Command = {
     },
     { name: 'max-replica-lag', value: 'TIME', help: 'how old a standby may be (default 1h)' },
     { name: 'verify-upload', value: 'HOW', help: 'checksum (default) or read-back: hash the stored bytes again' },
+    signingFlag,
     { name: 'dry-run', help: 'check everything, store nothing' },
     ...keepFlags,
     ...programFlags,

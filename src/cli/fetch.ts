@@ -3,13 +3,13 @@ import { fetchArchive } from '../fetch.ts';
 import { Inputs } from '../inputs.ts';
 import { formatBytes } from '../numbers.ts';
 import { answer, type Command } from './command.ts';
-import { backupArgument, openBackup, storeFlags } from './shared-flags.ts';
+import { backupArgument, openBackup, readFlags, storeFlags } from './shared-flags.ts';
 
 export const fetchCommand: Command = {
   name: 'fetch',
   summary: "Writes a backup's plain archive to a file, checked, for pg_restore and other stock tools.",
   argument: backupArgument,
-  flags: [...storeFlags, { name: 'out', value: 'FILE', help: 'the file to write; it must not exist' }],
+  flags: [...storeFlags, ...readFlags, { name: 'out', value: 'FILE', help: 'the file to write; it must not exist' }],
   async run(terminal) {
     const inputs = new Inputs(terminal.flags.read);
     const out = inputs.required('out', 'name the file to write: --out shop.dump');

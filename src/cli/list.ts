@@ -1,4 +1,5 @@
 import type { Backup } from '../catalog.ts';
+import { describeGap, findGaps } from '../chain.ts';
 import { Inputs } from '../inputs.ts';
 import { warnOf } from '../locate.ts';
 import { formatAge, formatBytes, formatCount, formatNumber, formatSeconds, formatTime } from '../numbers.ts';
@@ -7,15 +8,17 @@ import { type Proof, restoreSeconds } from '../proof.ts';
 import { newestProof, readProofs } from '../proofs.ts';
 import { table } from '../report/table.ts';
 import { type RestoreRecord, readRecords } from '../restore-record.ts';
+import { shortKeyId } from '../signing.ts';
 import { readCensus } from '../verify.ts';
 import { answer, type Command, type Terminal } from './command.ts';
-import { backupArgument, openBackup, openCatalog, openNamed, storeFlags } from './shared-flags.ts';
+import { backupArgument, openBackup, openCatalog, openNamed, readFlags, storeFlags } from './shared-flags.ts';
 
 export const listCommand: Command = {
   name: 'list',
   summary: 'Lists the backups of a store, newest first.',
   flags: [
     ...storeFlags,
+    ...readFlags,
     { name: 'restores', help: 'what was restored from it instead, by whom and into which database' },
   ],
   async run(terminal) {
@@ -26,6 +29,7 @@ export const listCommand: Command = {
       terminal.log.notice(
         `${formatCount(catalog.unfinished.length, 'upload')} without a manifest: running, or cut off; not a backup`,
       );
+    for (const gap of findGaps(catalog)) terminal.log.notice(`${gap.name}/${gap.id} ${describeGap(gap)}`);
     const now = await store.now();
     const proofs = new Map(
       await Promise.all(catalog.backups.map(async (each) => [each, await newestProof(store, each)] as const)),
@@ -109,6 +113,12 @@ function listed({ manifest }: Backup, proof: Proof | undefined): Record<string, 
   };
 }
 
+/** Without a key of ours the manifest's own word is all there is, and anybody can write that. */
+function describeSignature({ manifest: { signing }, signedBy }: Backup): string {
+  if (signedBy !== undefined) return `by key ${shortKeyId(signedBy)}, checked`;
+  return signing === null ? 'no' : `says key ${shortKeyId(signing.keyId)}; --verify-key checks it`;
+}
+
 function summaryOf({ testedAt, result, level, findings, timings }: Proof): Record<string, unknown> {
   return { testedAt, result, level, findings: findings.length, restoreSeconds: restoreSeconds(timings) };
 }
@@ -123,9 +133,9 @@ export const showCommand: Command = {
   name: 'show',
   summary: 'Shows what one backup holds, table by table.',
   argument: backupArgument,
-  flags: storeFlags,
+  flags: [...storeFlags, ...readFlags],
   async run(terminal) {
-    const { store, backup } = await openBackup(terminal);
+    const { store, backup, catalog } = await openBackup(terminal);
     const { manifest } = backup;
     const census = await readCensus(store, manifest);
     const proofs = await readProofs(store, backup);
@@ -140,6 +150,10 @@ export const showCommand: Command = {
         `  database  ${displayWord(database.name)}, PostgreSQL ${database.serverVersion}, ${database.encoding}, ${database.collation}, ${formatBytes(database.sizeBytes)}`,
         `  holds     ${formatCount(totals.tables, 'table')}, ${formatCount(totals.rows, 'row')}, ${formatCount(census.sequences.length, 'sequence')}${totals.largeObjects === null ? '' : `, ${formatCount(totals.largeObjects, 'large object')}`}`,
         `  needs     roles ${census.roles.map(displayWord).join(', ') || 'none'}; extensions ${census.extensions.map((each) => `${displayWord(each.name)} ${each.version}`).join(', ') || 'none'}`,
+        `  signed    ${describeSignature(backup)}`,
+        ...findGaps(catalog)
+          .filter((each) => each.id === manifest.id)
+          .map((gap) => `  chain     ${describeGap(gap)}`),
         `  took      ${formatSeconds(manifest.timings.total ?? 0)} with pg_dump ${manifest.tools.pgDump}`,
         ...manifest.files.map((file) => `  file      ${file.name}  ${formatBytes(file.bytes)}  sha256 ${file.sha256}`),
         ...manifest.warnings.map((warning) => `  warning   ${warning}`),

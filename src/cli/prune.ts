@@ -1,11 +1,10 @@
-import { identityOf } from '../environment.ts';
-import { Inputs } from '../inputs.ts';
+import { identityOf, inputsOf } from '../environment.ts';
 import { prune, warnOfPruned } from '../prune.ts';
 import { failureOfPruned, readPruneConfig } from '../prune-inputs.ts';
 import { pruneText } from '../report/prune.ts';
 import { openStore } from '../store/open.ts';
 import { answer, type Command, type Flag } from './command.ts';
-import { hideStoreSecrets, storeFlags } from './shared-flags.ts';
+import { hideStoreSecrets, proofVerifyFlag, storeFlags } from './shared-flags.ts';
 
 /** What stays; any rule is enough. */
 export const keepFlags: readonly Flag[] = [
@@ -26,9 +25,10 @@ export const pruneCommand: Command = {
     ...keepFlags,
     { name: 'dry-run', help: 'say what would go and why the rest stays; delete nothing' },
     { name: 'critical-after', value: 'TIME', help: 'delete nothing when the newest backup is older (default 30h)' },
+    proofVerifyFlag,
   ],
   async run(terminal) {
-    const inputs = new Inputs(terminal.flags.read);
+    const inputs = inputsOf(terminal.flags.read);
     hideStoreSecrets(terminal);
     const config = readPruneConfig(inputs, identityOf(terminal.variables));
     const store = openStore(config.store, { signal: terminal.signal });
@@ -41,7 +41,7 @@ export const pruneCommand: Command = {
         ...{ name, dryRun, paused: paused ?? null },
         kept: pruned.kept.map(({ manifest, reasons, refused }) => ({ id: manifest.id, reasons, refused })),
         pruned: pruned.removed.map((each) => each.id),
-        damaged: damaged.map(({ id, reason }) => ({ id, reason })),
+        damaged: damaged.map(({ id, reason, untrusted = false }) => ({ id, reason, untrusted })),
       },
       pruneText(pruned),
     );

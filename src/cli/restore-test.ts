@@ -39,6 +39,11 @@ export const restoreTestCommand: Command = {
       many: true,
       help: 'leave these extensions out, with what depends on them; the test does not pass',
     },
+    {
+      name: 'proof-key',
+      help: 'an Ed25519 private key in PEM, which signs the proof; not the one that signs backups',
+      secret: { variable: 'PGASSAY_PROOF_KEY' },
+    },
     { name: 'timeout', value: 'TIME', help: 'for everything, retries included (default 5h)' },
     { name: 'retries', value: 'N', help: 'tries again after a passing fault (default 2)' },
     { name: 'stall-timeout', value: 'TIME', help: 'without a byte from the store (default 5m)' },
@@ -50,7 +55,7 @@ export const restoreTestCommand: Command = {
     hideStoreSecrets(terminal);
     const inputs = new Inputs(flags.read);
     const url = flags.read('scratch-url') ?? '';
-    const { config, store, idleMs, name, selector } = readHiding(secrets, url, () => {
+    const { config, store, idleMs, name, selector, trust } = readHiding(secrets, url, () => {
       const read = withPemFiles((input) => (input === 'backup' ? flags.argument : flags.read(input)), inputs);
       const surroundings = {
         machine,
@@ -65,7 +70,7 @@ export const restoreTestCommand: Command = {
       for (const notice of config.scratch.notices) log.notice(notice);
     }
     const opened = openStore(store, { signal, idleMs });
-    const { backup } = await locate(opened, { name, selector, strict: true }, log);
+    const { backup } = await locate(opened, { name, selector, trust, strict: true }, log);
     const tested = await restoreTest(storedSubject(opened, backup), config, { log, signal });
     answer(terminal, documentOf(tested), restoreTestText(reportOf(tested, opened.uri)));
     if (tested.failure !== undefined) throw tested.failure;

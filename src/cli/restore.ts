@@ -8,7 +8,16 @@ import { restore } from '../restore.ts';
 import { readRestore } from '../restore-inputs.ts';
 import { openStore } from '../store/open.ts';
 import { answer, type Command } from './command.ts';
-import { backupArgument, hideStoreSecrets, programFlags, storeFlags, tlsFlags, writeFlags } from './shared-flags.ts';
+import {
+  backupArgument,
+  hideStoreSecrets,
+  programFlags,
+  readFlags,
+  signingFlag,
+  storeFlags,
+  tlsFlags,
+  writeFlags,
+} from './shared-flags.ts';
 
 export const restoreCommand: Command = {
   name: 'restore',
@@ -16,6 +25,7 @@ export const restoreCommand: Command = {
   argument: backupArgument,
   flags: [
     ...storeFlags,
+    ...readFlags,
     ...writeFlags,
     {
       name: 'target-url',
@@ -32,6 +42,7 @@ export const restoreCommand: Command = {
       value: 'true|false',
       help: 'back the target up first when something is dropped (default true)',
     },
+    { ...signingFlag, help: 'an Ed25519 private key in PEM, which signs the safety backup' },
     { name: 'confirm', value: 'DATABASE', help: "the target database's name, typed, where it is not empty" },
     { name: 'jobs', value: 'N', help: 'parallel connections (default: processors; 1 restores in one transaction)' },
     { name: 'owners', value: 'WHAT', help: 'auto (default: kept where this role may), keep or drop' },
@@ -59,7 +70,7 @@ export const restoreCommand: Command = {
     for (const word of publicWordsOf(target)) secrets.spare(word);
     for (const notice of target.notices) log.notice(notice);
     const opened = openStore(config.store, { signal, idleMs });
-    const { backup } = await locate(opened, { name, selector }, log);
+    const { backup } = await locate(opened, { name, selector, trust: config.trust }, log);
     const result = await restore(opened, backup, config, { log, signal });
     const { manifest, compared } = result;
     answer(

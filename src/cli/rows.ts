@@ -9,7 +9,15 @@ import { table } from '../report/table.ts';
 import { type BroughtBack, bringBackRows, type RowsRequest, type TableOutcome } from '../rows.ts';
 import { answer, type Command, type Terminal } from './command.ts';
 import type { Flags } from './flags.ts';
-import { backupArgument, openBackup, programFlags, readPrograms, storeFlags, tlsFlags } from './shared-flags.ts';
+import {
+  backupArgument,
+  openBackup,
+  programFlags,
+  readFlags,
+  readPrograms,
+  storeFlags,
+  tlsFlags,
+} from './shared-flags.ts';
 
 export const rowsCommand: Command = {
   name: 'rows',
@@ -17,6 +25,7 @@ export const rowsCommand: Command = {
   argument: backupArgument,
   flags: [
     ...storeFlags,
+    ...readFlags,
     { name: 'backup', value: 'BACKUP', help: 'the same as the argument' },
     {
       name: 'table',

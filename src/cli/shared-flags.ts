@@ -1,12 +1,14 @@
 import { type Backup, type Catalog, parseSelector, readCatalog, requireName } from '../catalog.ts';
-import { identityOf } from '../environment.ts';
-import { Failure } from '../failure.ts';
-import { Inputs } from '../inputs.ts';
+import { identityOf, inputsOf } from '../environment.ts';
+import type { Problem } from '../failure.ts';
+import type { Inputs } from '../inputs.ts';
 import { locate } from '../locate.ts';
 import type { ProgramChoice } from '../machine.ts';
+import { hideKeys, readTrust } from '../signing-inputs.ts';
 import { openStore } from '../store/open.ts';
 import type { Store } from '../store/store.ts';
 import { readStore, storeSecrets } from '../store-inputs.ts';
+import type { Trust } from '../trust.ts';
 import type { Flag, Terminal } from './command.ts';
 
 export const storeFlags: readonly Flag[] = [
@@ -23,7 +25,32 @@ export const storeFlags: readonly Flag[] = [
   { name: 's3-secret-access-key', help: 'its secret', secret: { variable: 'PGASSAY_S3_SECRET_ACCESS_KEY' } },
   { name: 's3-session-token', help: 'its session token', secret: { variable: 'PGASSAY_S3_SESSION_TOKEN' } },
   { name: 'aws-role-arn', value: 'ARN', help: "a role to assume with GitHub's OIDC token, inside a workflow" },
+  {
+    name: 'verify-key',
+    value: 'FILE',
+    help: 'Ed25519 public keys in PEM: a backup that none of them signed does not count',
+  },
 ];
+
+/** For those who only read. */
+export const readFlags: readonly Flag[] = [
+  {
+    name: 'accept-moved',
+    help: 'with --verify-key: signed backups that were copied here from another store count too',
+  },
+];
+
+export const proofVerifyFlag: Flag = {
+  name: 'proof-verify-key',
+  value: 'FILE',
+  help: 'Ed25519 public keys in PEM: a restore test that none of them signed does not count',
+};
+
+export const signingFlag: Flag = {
+  name: 'signing-key',
+  help: 'an Ed25519 private key in PEM, which signs the backup',
+  secret: { variable: 'PGASSAY_SIGNING_KEY' },
+};
 
 /** How a backup is kept in S3. */
 export const writeFlags: readonly Flag[] = [
@@ -67,35 +94,39 @@ export function hideStoreSecrets({ flags, secrets }: Terminal): void {
     const value = flags.read(name)?.trim();
     if (value) secrets.add(value);
   }
+  hideKeys(flags.read, secrets);
 }
 
-/** The store the flags name, and the name they give, whether it is there or not. */
-export function openNamed(terminal: Terminal): { readonly store: Store; readonly name: string | undefined } {
-  const inputs = new Inputs(terminal.flags.read);
+interface Opened {
+  readonly store: Store;
+  readonly name: string | undefined;
+  readonly trust: Trust;
+}
+
+/** The store the flags name, the name they give, whether it is there or not, and which backups count. */
+export function openNamed(terminal: Terminal, known: readonly Problem[] = []): Opened {
   hideStoreSecrets(terminal);
+  const inputs = inputsOf(terminal.flags.read);
+  inputs.add(known);
   const choice = readStore(inputs, identityOf(terminal.variables));
+  const trust = readTrust(inputs);
   inputs.finish();
-  return { store: openStore(choice, { signal: terminal.signal }), name: inputs.optional('name') };
+  return { store: openStore(choice, { signal: terminal.signal }), name: inputs.optional('name'), trust };
 }
 
 /** The store the flags name, and everything in it that they let in. */
 export async function openCatalog(terminal: Terminal): Promise<{ store: Store; catalog: Catalog }> {
-  const { store, name: wanted } = openNamed(terminal);
+  const { store, name: wanted, trust } = openNamed(terminal);
   const name = wanted === undefined ? undefined : await requireName(store, wanted);
-  return { store, catalog: await readCatalog(store, name) };
+  return { store, catalog: await readCatalog(store, trust, name) };
 }
 
-/** The one backup the flags and the argument name. */
-export async function openBackup(terminal: Terminal): Promise<{ store: Store; backup: Backup }> {
-  const inputs = new Inputs(terminal.flags.read);
-  hideStoreSecrets(terminal);
-  const choice = readStore(inputs, identityOf(terminal.variables));
+/** The one backup the flags and the argument name, and everything beside it. */
+export async function openBackup(terminal: Terminal): Promise<{ store: Store; backup: Backup; catalog: Catalog }> {
   const parsed = parseSelector(terminal.flags.argument ?? 'latest');
-  if ('problem' in parsed) inputs.problem('backup', parsed.problem);
-  inputs.finish();
-  if ('problem' in parsed) throw new Failure('input', 'badInput', parsed.problem);
-  const store = openStore(choice, { signal: terminal.signal });
-  const wanted = { name: inputs.optional('name'), selector: parsed.selector };
-  const { backup } = await locate(store, wanted, terminal.log);
-  return { store, backup };
+  const known = 'problem' in parsed ? [{ input: 'backup', message: parsed.problem }] : [];
+  const { store, name, trust } = openNamed(terminal, known);
+  if ('problem' in parsed) throw new Error('a selector with a problem that nobody told');
+  const { backup, catalog } = await locate(store, { name, selector: parsed.selector, trust }, terminal.log);
+  return { store, backup, catalog };
 }

@@ -16,7 +16,14 @@ export function pruneText(pruned: Pruned): string {
   const rows = [
     ...pruned.kept.map(({ manifest, reasons, refused }) => row(refused ? 'not deleted' : 'stays', manifest, reasons)),
     ...pruned.removed.toReversed().map((manifest) => row(fate, manifest, ['no rule keeps it'])),
-    ...pruned.damaged.map(({ id, reason }) => ['damaged', id, '', '', '', `left alone: ${reason}`]),
+    ...pruned.damaged.map(({ id, reason, untrusted }) => [
+      untrusted ? 'not trusted' : 'damaged',
+      id,
+      '',
+      '',
+      '',
+      `left alone: ${reason}`,
+    ]),
   ].sort((a, b) => ((a[1] ?? '') < (b[1] ?? '') ? 1 : -1));
   const lines = [`${pruned.name}: ${prunedWords(pruned)}`];
   if (pruned.paused !== undefined) lines.push(`  ${pruned.paused}`);
@@ -42,7 +49,7 @@ export function pruneSummary(pruned: Pruned, details: boolean): string {
     `### Retention of ${markdown(name)}: ${prunedWords(pruned)}`,
     '',
     ...(paused === undefined ? [] : [`${markdown(paused)}. Find out why backups stopped before anything else.`, '']),
-    ...(damaged.length === 0 ? [] : [...named('Damaged, and left alone:', damaged, details), '']),
+    ...(damaged.length === 0 ? [] : [...named('Not usable, and left alone:', damaged, details), '']),
     ...(refused.length === 0 ? [] : ['The store did not let these go:', '', ...keptTable(refused, details)]),
     ...(removed.length === 0
       ? []

@@ -42,7 +42,7 @@ export function backupSummary(report: BackupReport, details: boolean, now: Date)
     `|${details ? '---|' : ''}---|---|`,
     `|${details ? ` ${code(manifest.store)} |` : ''} ${code(`${manifest.name}/${manifest.id}`)} | size, every row, SHA-256 |`,
     '',
-    `Not encrypted · not signed · label ${markdown(manifest.label)} · ${provenWords(proven, now)}`,
+    `Not encrypted · ${manifest.signing === null ? 'not signed' : 'signed'} · label ${markdown(manifest.label)} · ${provenWords(proven, now)}`,
     '',
     ...warnings(manifest.warnings, details),
     ...(details ? chart(history) : []),

@@ -270,7 +270,11 @@ export class S3Upload implements Upload {
         { conditional: true },
       );
     await this.#unlessItIsOurs(put);
-    if (this.#habits.createOnly === 'unknown' && body.length <= 64 * 1024 && !this.#key.endsWith('/manifest.json'))
+    if (
+      this.#habits.createOnly === 'unknown' &&
+      body.length <= 64 * 1024 &&
+      !/\/manifest\.(?:json|sig)$/.test(this.#key)
+    )
       await this.#probe(put);
   }
 

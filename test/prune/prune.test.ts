@@ -10,6 +10,7 @@ import { prune } from '../../src/prune.ts';
 import { planRetention, type RetentionPolicy } from '../../src/retention.ts';
 import { FolderStore } from '../../src/store/folder.ts';
 import type { Store } from '../../src/store/store.ts';
+import { noSignatures } from '../../src/trust.ts';
 import { type ActionResult, runAction } from '../support/action.ts';
 import { cli, type Inputs, takeBackup } from '../support/backup.ts';
 import { filesIn, repository, scratch } from '../support/faults.ts';
@@ -331,7 +332,15 @@ async function simulate(place: Store, nights: number): Promise<void> {
       ever.push(await storePast(store, new Date(now.getTime() + 12 * hour), { label: 'pre-migration' }));
     now = new Date(now.getTime() + 14 * hour);
     const pruned = await prune(
-      { store, name: 'shop', policy: rules, criticalAfterMs: 30 * hour, dryRun: false },
+      {
+        store,
+        name: 'shop',
+        policy: rules,
+        trust: noSignatures,
+        proofKeys: [],
+        criticalAfterMs: 30 * hour,
+        dryRun: false,
+      },
       quiet,
     );
     assert.equal(pruned.paused !== undefined, now.getTime() - Date.parse(ever.at(-1)?.createdAt ?? '') > 30 * hour);

@@ -116,7 +116,7 @@ function promises(kind: string, open: () => Promise<Place>): void {
     });
 
     test('discards what an unfinished run put there, and nothing beside a manifest', async () => {
-      for (const file of ['database.dump', 'roles.sql', 'census.json'])
+      for (const file of ['database.dump', 'roles.sql', 'census.json', 'manifest.sig'])
         await put(store, `shop/${id(5)}/${file}`, Buffer.from('x'));
       await store.discard('shop', id(5));
       assert.equal((await store.files('shop', id(5))).get(id(5))?.size ?? 0, 0);
@@ -134,7 +134,8 @@ function promises(kind: string, open: () => Promise<Place>): void {
       const [past, future] = [-60_000, 60_000].map((ms) => new Date(Date.now() + ms)) as [Date, Date];
       const killed = await store.begin(`swept/${id(1)}/database.dump`, 20_000_000);
       await killed.write(randomBytes(20_000_000));
-      for (const file of ['database.dump', 'roles.sql']) await put(store, `swept/${id(2)}/${file}`, Buffer.from('x'));
+      for (const file of ['database.dump', 'manifest.sig'])
+        await put(store, `swept/${id(2)}/${file}`, Buffer.from('x'));
       for (const file of ['database.dump', 'manifest.json'])
         await put(store, `swept/${id(3)}/${file}`, Buffer.from('x'));
       await put(store, `swept-2/${id(4)}/roles.sql`, Buffer.from('x'));

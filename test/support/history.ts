@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { newId } from '../../src/backup-id.ts';
 import { type Manifest, serialize } from '../../src/manifest.ts';
 import { type Proof, proofName, serializeProof } from '../../src/proof.ts';
+import { type SigningKey, signatureOf } from '../../src/signing.ts';
 import { put, type Store } from '../../src/store/store.ts';
 
 /** What a made-up backup differs in. */
@@ -13,7 +14,14 @@ export interface Past {
   /** Bytes of its dump. */
   readonly bytes?: number;
   /** When a restore test of it ended, and how. */
-  readonly tested?: { readonly at: Date; readonly result: Proof['result']; readonly restoreSeconds?: number };
+  readonly tested?: {
+    readonly at: Date;
+    readonly result: Proof['result'];
+    readonly restoreSeconds?: number;
+    readonly signing?: SigningKey;
+  };
+  /** Who signs it. */
+  readonly signing?: SigningKey;
   readonly more?: Partial<Manifest>;
 }
 
@@ -46,7 +54,7 @@ export async function storePast(store: Store, at: Date, past: Past = {}): Promis
     scope: { mode: 'full', schemas: [], excludeSchemas: [], tables: [], excludeTables: [], excludeTableData: [] },
     store: store.uri,
     previous: null,
-    signing: null,
+    signing: past.signing === undefined ? null : { keyId: past.signing.id },
     files,
     totals: { tables: 3, rows: bytes, largeObjects: 0 },
     selfContained: true,
@@ -55,7 +63,9 @@ export async function storePast(store: Store, at: Date, past: Past = {}): Promis
     ...past.more,
   };
   for (const [file, content] of Object.entries(contents)) await put(store, `${folder}/${file}`, content);
-  await put(store, `${folder}/manifest.json`, serialize(manifest));
+  const bytesOfIt = serialize(manifest);
+  if (past.signing !== undefined) await put(store, `${folder}/manifest.sig`, signatureOf(bytesOfIt, past.signing));
+  await put(store, `${folder}/manifest.json`, bytesOfIt);
   if (past.tested !== undefined) await storeProof(store, manifest, past.tested);
   return manifest;
 }
@@ -64,7 +74,7 @@ export async function storePast(store: Store, at: Date, past: Past = {}): Promis
 export async function storeProof(
   store: Store,
   manifest: Manifest,
-  { at, result, restoreSeconds = 10 }: NonNullable<Past['tested']>,
+  { at, result, restoreSeconds = 10, signing }: NonNullable<Past['tested']>,
 ): Promise<void> {
   const proof: Proof = {
     ...{ format: 'pgassay-proof/1', backupId: manifest.id, name: manifest.name },
@@ -76,7 +86,9 @@ export async function storeProof(
     tools: { pgRestore: '17.6', pgassay: '0.1.0' },
     runUrl: null,
   };
-  await put(store, `${manifest.name}/${manifest.id}/${proofName(at)}`, serializeProof(proof));
+  const path = `${manifest.name}/${manifest.id}/${proofName(at)}`;
+  if (signing !== undefined) await put(store, `${path}.sig`, signatureOf(serializeProof(proof), signing));
+  await put(store, path, serializeProof(proof));
 }
 
 /** A store whose clock says what the test says. */

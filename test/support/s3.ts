@@ -1,9 +1,11 @@
+import { execFile } from 'node:child_process';
 import { createHash, createHmac, randomBytes, randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { chown, readFile, writeFile } from 'node:fs/promises';
 import { type IncomingHttpHeaders, request as open } from 'node:http';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
 import { freePort, ownFolder, type Server, startWatched, unprivileged } from './postgres.ts';
 
 const kmsKey = Buffer.alloc(32, 'pgassay test key').toString('base64');
@@ -85,6 +87,18 @@ export class S3Server implements AsyncDisposable {
         if (attempt === 3 || Date.now() > deadline) throw error;
       }
     }
+  }
+
+  /** Another user of the same server, who may do nothing until a bucket policy lets `arn:aws:iam:::user/<name>` in. */
+  async user(name: string): Promise<S3Server> {
+    const accessKeyId = `AKIA${randomBytes(8).toString('hex').toUpperCase()}`;
+    const secretAccessKey = randomBytes(30).toString('base64');
+    await promisify(execFile)('radosgw-admin', [
+      ...['-c', join(this.directory, 'ceph.conf'), 'user', 'create', `--uid=${name}`, `--display-name=${name}`],
+      ...[`--access-key=${accessKeyId}`, `--secret-key=${secretAccessKey}`],
+    ]);
+    const { endpoint, directory } = this;
+    return new S3Server({ endpoint, directory, accessKeyId, secretAccessKey }, async () => {});
   }
 
   /** What a program that finds its credentials in the environment needs. */

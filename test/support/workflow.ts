@@ -93,6 +93,8 @@ export interface StepRun {
   /** The folder of our action; undefined for somebody else's and for `run`, which are not carried out. */
   readonly action?: string;
   readonly step: WorkflowStep;
+  /** Somebody else's action: what it would have been given. */
+  readonly given?: Given;
   readonly result?: ActionResult;
 }
 
@@ -249,7 +251,7 @@ async function runSteps(
     evaluated(step.env, seen());
     const ours = step.uses === undefined ? undefined : oursIn(step.uses);
     if (ours === undefined) {
-      done.push({ job: id, step });
+      done.push({ job: id, step, given: evaluated(step.with, seen()) });
       continue;
     }
     const inputs = Object.fromEntries(

@@ -1,0 +1,72 @@
+// Retention where somebody else may write to the store, too.
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+import { parseSigningKey, type SigningKey } from '../../src/signing.ts';
+import { FolderStore } from '../../src/store/folder.ts';
+import { runAction } from '../support/action.ts';
+import { cli } from '../support/backup.ts';
+import { repository, scratch } from '../support/faults.ts';
+import { storePast, storeProof } from '../support/history.ts';
+import { type Keys, keyPair } from '../support/signing.ts';
+
+const ago = (days: number): Date => new Date(Date.now() - days * 86_400_000);
+
+function signingKey({ privateKey }: Keys): SigningKey {
+  const parsed = parseSigningKey(privateKey);
+  assert.ok('key' in parsed);
+  return parsed.key;
+}
+
+describe('retention with verify-key', () => {
+  test('backups that nobody signed push none out and are left alone, and the step fails', async () => {
+    const [ours, theirs] = await Promise.all([keyPair(), keyPair()]);
+    const store = new FolderStore(await scratch());
+    const real: string[] = [];
+    for (const days of [4, 3, 2]) real.push((await storePast(store, ago(days), { signing: signingKey(ours) })).id);
+    const fake = [
+      (await storePast(store, ago(1))).id,
+      (await storePast(store, ago(0.5), { signing: signingKey(theirs) })).id,
+    ];
+    const inputs = { name: 'shop', store: store.uri, 'keep-last': 2, 'critical-after': '90d' };
+
+    const result = await runAction(join(repository, 'prune'), { inputs: { ...inputs, 'verify-key': ours.publicKey } });
+    assert.equal(result.exitCode, 40, result.log);
+    assert.deepEqual(JSON.parse(result.outputs.pruned ?? ''), real.slice(0, 1));
+    assert.deepEqual(await store.ids('shop'), [...real.slice(1), ...fake]);
+    assert.match(result.log, new RegExp(`not trusted +${fake[0]}.*left alone: it is not signed`));
+    assert.match(result.log, new RegExp(`shop/${fake[1]} is not trusted: its signature is not by a key`));
+
+    // The newest of ours is two days old: with the usual limit, backups have stopped.
+    const paused = await cli([
+      'prune',
+      '--store',
+      store.uri,
+      '--name',
+      'shop',
+      '--keep-last',
+      '1',
+      '--verify-key',
+      ours.verify,
+    ]);
+    assert.equal(paused.exitCode, 40, paused.stderr);
+    assert.match(paused.stdout, /nothing is deleted|older than/);
+    assert.deepEqual(await store.ids('shop'), [...real.slice(1), ...fake]);
+  });
+
+  test('a restore test that the tester did not sign protects nothing and hides none that he did', async () => {
+    const [ours, tester] = await Promise.all([keyPair(), keyPair()]);
+    const store = new FolderStore(await scratch());
+    const signing = signingKey(ours);
+    const proven = await storePast(store, ago(4), { signing });
+    await storeProof(store, proven, { at: ago(3.9), result: 'passed', signing: signingKey(tester) });
+    const claimed = await storePast(store, ago(3), { signing });
+    await storeProof(store, claimed, { at: ago(2.9), result: 'passed' });
+    await storeProof(store, proven, { at: ago(2.8), result: 'failed' });
+    const newest = await storePast(store, ago(0.5), { signing });
+    const keys = ['--verify-key', ours.verify, '--proof-verify-key', tester.verify];
+    const result = await cli(['prune', '--store', store.uri, '--name', 'shop', '--keep-last', '1', ...keys, '--json']);
+    assert.equal(result.exitCode, 0, result.stderr);
+    assert.deepEqual(await store.ids('shop'), [proven.id, newest.id]);
+  });
+});
