@@ -115,7 +115,7 @@ describe('the step pgassay/pgassay/prune', () => {
     assert.match(
       result.log,
       new RegExp(
-        `prune: backups that cannot be used were left alone\\n +shop/${first?.id}: .*\\n +shop/${second?.id}: database.dump is missing`,
+        `prune: backups that cannot be used were left alone\\n +shop/${first?.id} is damaged: .*\\n +shop/${second?.id} is damaged: database.dump is missing`,
       ),
     );
     assert.deepEqual(JSON.parse(result.outputs.pruned ?? ''), ids(stored.slice(2, 4)));
