@@ -69474,6 +69474,7 @@ __nccwpck_require__.d(__webpack_exports__, {
   dy: () => (/* reexport */ runBackupPost),
   xw: () => (/* reexport */ runCli),
   x5: () => (/* reexport */ runLocate),
+  R3: () => (/* reexport */ runPrune),
   PF: () => (/* reexport */ runRestore),
   px: () => (/* reexport */ runRestorePost),
   $5: () => (/* reexport */ runRestoreTest),
@@ -72504,6 +72505,7 @@ const exitCodes = {
     wrongKey: 41,
     restore: 50,
     differences: 51,
+    retention: 60,
     cancelled: 130,
 };
 /**
@@ -78785,6 +78787,8 @@ const largestRead = 256 * 1024 * 1024;
 const proofsFolder = 'proofs';
 /** Where restores are recorded; no backup's name begins so. */
 const recordsFolder = '_restores';
+/** The files of a backup after its manifest, and of its proofs: nothing else in a folder is ever deleted. */
+const ownFile = /^(?:(?:database|roles|census)\.[a-z]+(?:\.age)?|manifest\.sig|proofs\/[\dTZ-]+\.json(?:\.sig)?)$/;
 /** Writes a small file whole. */
 async function put(store, path, content) {
     const upload = await store.begin(path, content.length);
@@ -78873,6 +78877,204 @@ async function lastProofs(store, backups, most = 10) {
         .slice(0, most);
     const proofs = await Promise.all(files.map(({ backup, file }) => readProof(store, backup, file)));
     return proofs.filter((proof) => proof !== undefined);
+}
+
+;// CONCATENATED MODULE: ./build/retention.js
+
+
+
+const dayMs = 86_400_000;
+/** How long safety backups stay when `keep-labels` does not say otherwise. */
+const safetyMs = 30 * dayMs;
+/** Whether a policy has any rule. Without one nothing is ever deleted. */
+function keepsAnything(policy) {
+    const { labels, ...rules } = policy;
+    return labels.size > 0 || Object.values(rules).some((rule) => rule !== undefined);
+}
+/**
+ * Decides for each backup of one name whether it stays, by the rules of restic: the last N, all within a duration of the
+ * newest, and the last one of each of the N latest days, weeks (from Monday), months and years that have one, in UTC, by
+ * the time of its snapshot. Backups of another series or another database are a history of their own, and within one each
+ * label is counted by itself. Throws for a policy without rules: nobody may act on it.
+ */
+function planRetention(policy, facts) {
+    if (!keepsAnything(policy))
+        throw new Error('a retention policy without rules');
+    const latest = facts.now.getTime() + futureMs;
+    const decided = new Map(facts.backups.map((backup) => [backup, []]));
+    const keep = (backup, rule) => void decided.get(backup)?.push(rule);
+    const present = [];
+    for (const backup of facts.backups)
+        if (isFuture(backup, latest))
+            keep(backup, 'dated in the future');
+        else
+            present.push(backup);
+    present.sort(newestFirst);
+    for (const history of Map.groupBy(present, historyOf).values())
+        keepHistory(history, policy, facts, keep);
+    return {
+        decisions: [...decided]
+            .map(([backup, keptBy]) => ({ backup, keptBy }))
+            .sort((a, b) => newestFirst(a.backup, b.backup)),
+        paused: pauseOf(present, facts),
+    };
+}
+/** One series of one database. */
+function keepHistory(history, policy, { proven, now }, keep) {
+    const regular = history.filter((backup) => !isSafety(backup));
+    const [newest] = regular;
+    if (newest !== undefined)
+        keep(newest, 'newest');
+    const reference = newest === undefined ? 0 : timeOf(newest);
+    const passed = regular.find((backup) => proven.has(backup.manifest.id));
+    if (passed !== undefined)
+        keep(passed, 'newest that a restore test passed');
+    for (const [label, backups] of Map.groupBy(history, labelOf)) {
+        const ownMs = policy.labels.get(label) ?? (label === safetyLabel ? safetyMs : undefined);
+        if (ownMs !== undefined)
+            for (const backup of backups)
+                if (now.getTime() - timeOf(backup) <= ownMs)
+                    keep(backup, `keep-labels ${label}=${formatSeconds(ownMs / 1000)}`);
+        if (label === safetyLabel)
+            continue;
+        if (!keepsAnything({ ...policy, labels: new Map() })) {
+            if (ownMs === undefined)
+                for (const backup of backups)
+                    keep(backup, `no rule for the label ${label}`);
+            continue;
+        }
+        keepByRules(backups, policy, reference, keep);
+    }
+}
+/** Backups of one label, newest first; `reference` is the time of the newest of all labels. */
+function keepByRules(backups, policy, reference, keep) {
+    for (const backup of backups.slice(0, policy.last))
+        if (policy.last !== undefined)
+            keep(backup, `keep-last ${policy.last}`);
+    if (policy.within !== undefined)
+        keepWithin(backups, policy.within, reference, keep);
+    for (const [rule, periodOf] of periods) {
+        const count = policy[rule];
+        if (count === undefined)
+            continue;
+        const latest = new Map();
+        for (const backup of backups) {
+            const period = periodOf(new Date(timeOf(backup)));
+            if (!latest.has(period))
+                latest.set(period, backup);
+        }
+        for (const [period, backup] of [...latest].slice(0, count))
+            keep(backup, `keep-${rule} ${count}: ${period}`);
+    }
+}
+/** The newest before the window stays too: it is the state that the window began with. */
+function keepWithin(backups, within, reference, keep) {
+    const rule = `keep-within ${formatSeconds(within / 1000)}`;
+    for (const backup of backups) {
+        const inside = reference - timeOf(backup) <= within;
+        keep(backup, inside ? rule : `${rule}: how it began`);
+        if (!inside)
+            return;
+    }
+}
+const periods = [
+    ['daily', (time) => time.toISOString().slice(0, 10)],
+    ['weekly', weekOf],
+    ['monthly', (time) => time.toISOString().slice(0, 7)],
+    ['yearly', (time) => time.toISOString().slice(0, 4)],
+];
+/** `week of 2026-11-16`, its Monday. */
+function weekOf(time) {
+    const sinceMonday = (time.getUTCDay() + 6) % 7;
+    return `week of ${new Date(time.getTime() - sinceMonday * dayMs).toISOString().slice(0, 10)}`;
+}
+/** Backups have stopped: what is there may be all that there will be. */
+function pauseOf(present, { now, criticalAfterMs }) {
+    if (criticalAfterMs === undefined)
+        return undefined;
+    const newest = present.find((backup) => !isSafety(backup));
+    if (newest === undefined)
+        return undefined;
+    const ageMs = now.getTime() - timeOf(newest);
+    if (ageMs <= criticalAfterMs)
+        return undefined;
+    return `the newest backup is ${formatSeconds(ageMs / 1000)} old, and one is due every ${formatSeconds(criticalAfterMs / 1000)}`;
+}
+function isSafety(backup) {
+    return backup.manifest.label === safetyLabel;
+}
+function isFuture({ manifest }, latest) {
+    return Date.parse(manifest.createdAt) > latest || (timeOfId(manifest.id) ?? 0) > latest;
+}
+/** A server that does not tell its identity has a history of its own. */
+function historyOf({ manifest }) {
+    return `${manifest.series} ${manifest.database.id}`;
+}
+function labelOf({ manifest }) {
+    return manifest.label;
+}
+function timeOf({ manifest }) {
+    return Date.parse(manifest.createdAt);
+}
+function newestFirst(a, b) {
+    return timeOf(b) - timeOf(a) || (a.manifest.id < b.manifest.id ? 1 : -1);
+}
+
+;// CONCATENATED MODULE: ./build/prune.js
+
+
+
+/**
+ * Applies a retention policy to the backups of one name, oldest first, so that what a cancelled run leaves is what a
+ * stricter policy would have left. Throws a `Failure` when the store cannot be used; a deletion that the store refuses
+ * only keeps that backup.
+ */
+async function prune({ store, name, policy, criticalAfterMs, dryRun }, io) {
+    const catalog = await readCatalog(store, name);
+    const proven = await provenOf(store, catalog);
+    const plan = planRetention(policy, { backups: catalog.backups, proven, now: await store.now(), criticalAfterMs });
+    const kept = plan.decisions.filter(stays).map(keptOf);
+    const going = plan.decisions.filter((each) => !stays(each)).map(({ backup }) => backup.manifest);
+    const result = { name, dryRun, paused: plan.paused, damaged: catalog.damaged };
+    if (plan.paused !== undefined)
+        return { ...result, kept: plan.decisions.map(keptOf), removed: [] };
+    if (dryRun)
+        return { ...result, kept, removed: going.toReversed() };
+    const removed = [];
+    for (const manifest of going.toReversed()) {
+        io.signal.throwIfAborted();
+        const removal = await store.remove(name, manifest.id);
+        if (removal.kind === 'partly')
+            io.log.warn(describePartly(manifest, removal));
+        if (removal.kind === 'kept')
+            kept.push({ manifest, reasons: [removal.reason], refused: true });
+        else
+            removed.push(manifest);
+    }
+    return { ...result, kept: kept.sort(prune_newestFirst), removed };
+}
+/** What did not go although it should have. */
+function warnOfPruned({ kept }, log) {
+    for (const { manifest, reasons } of kept.filter((each) => each.refused))
+        log.warn(`${manifest.name}/${manifest.id} was not deleted: ${reasons.join(', ')}`);
+}
+/** The ids of the backups whose newest restore test passed. */
+async function provenOf(store, { backups }) {
+    const tested = backups.filter((backup) => backup.proofs.length > 0);
+    const proofs = await Promise.all(tested.map(async (backup) => ({ backup, proof: await newestProof(store, backup) })));
+    return new Set(proofs.flatMap(({ backup, proof }) => (proof?.result === 'passed' ? [backup.manifest.id] : [])));
+}
+function stays(decision) {
+    return decision.keptBy.length > 0;
+}
+function keptOf({ backup, keptBy }) {
+    return { manifest: backup.manifest, reasons: keptBy, refused: false };
+}
+function describePartly({ name, id }, { reason }) {
+    return `${name}/${id} is no backup any more, but files of it stay in the store: ${reason}`;
+}
+function prune_newestFirst(a, b) {
+    return a.manifest.id < b.manifest.id ? 1 : -1;
 }
 
 ;// CONCATENATED MODULE: ./build/verdict.js
@@ -79231,24 +79433,21 @@ class FolderStore {
         }
     }
     async discard(name, id) {
-        const folder = (0,external_node_path_.join)(this.#root, name, id);
-        const files = await (0,promises_.readdir)(folder).catch(() => []);
+        const folder = `${name}/${id}`;
+        const files = [...(await this.#sizes(folder).catch(() => new Map())).keys()];
         const whole = files.includes('manifest.json');
         // Killed between a file's two names, a run leaves the temporary one beside a whole backup.
-        const ours = files.filter((file) => partial.test(file) || (!whole && /^(?:database|roles|census)\./.test(file)));
-        await Promise.all(ours.map((file) => (0,promises_.rm)((0,external_node_path_.join)(folder, file), { force: true })));
-        if (whole)
-            return;
-        // Only folders that are empty now go; somebody else's file keeps its folder.
-        await (0,promises_.rmdir)(folder).catch(() => { });
-        await (0,promises_.rmdir)((0,external_node_path_.dirname)(folder)).catch(() => { });
+        const ours = files.filter((file) => partial.test(file) || (!whole && ownFile.test(file)));
+        await Promise.all(ours.map((file) => (0,promises_.rm)(this.#path(`${folder}/${file}`), { force: true })));
+        if (!whole)
+            await this.#removeIfEmpty(`${folder}/${proofsFolder}`, folder, name);
     }
     async sweep(name, before) {
         const swept = [];
         for (const id of await this.ids(name)) {
             const folder = (0,external_node_path_.join)(this.#root, name, id);
             const files = await (0,promises_.readdir)(folder).catch(() => []);
-            if (files.some((file) => file.startsWith('manifest.')))
+            if (files.includes('manifest.json'))
                 continue;
             // The folder's own time says when a file last came or went, a file's when it last grew.
             const times = await Promise.all([folder, ...files.map((file) => (0,external_node_path_.join)(folder, file))].map(async (path) => (await (0,promises_.stat)(path)).mtime)).catch(() => [before]);
@@ -79258,6 +79457,37 @@ class FolderStore {
             swept.push(id);
         }
         return swept;
+    }
+    async remove(name, id) {
+        const folder = `${name}/${id}`;
+        try {
+            await (0,promises_.rm)(this.#path(`${folder}/manifest.json`), { force: true });
+            // Only once its name is gone for good may what it names go.
+            await syncUpwards(this.#path(folder), this.#path(folder));
+        }
+        catch (error) {
+            return this.#refused('kept', folder, error);
+        }
+        try {
+            const files = [...(await this.#sizes(folder)).keys()].filter((file) => ownFile.test(file));
+            await Promise.all(files.map((file) => (0,promises_.rm)(this.#path(`${folder}/${file}`), { force: true })));
+        }
+        catch (error) {
+            return this.#refused('partly', folder, error);
+        }
+        await this.#removeIfEmpty(`${folder}/${proofsFolder}`, folder, name);
+        return { kind: 'removed' };
+    }
+    #refused(kind, path, error) {
+        const failure = this.#failure('prune', path, error);
+        if (failure.exit !== 'storeCredentials')
+            throw failure;
+        return { kind, reason: failure.message };
+    }
+    /** Somebody else's file keeps its folder. */
+    async #removeIfEmpty(...folders) {
+        for (const folder of folders)
+            await (0,promises_.rmdir)(this.#path(folder)).catch(() => { });
     }
     pathFor(path) {
         return this.#path(path);
@@ -79812,7 +80042,12 @@ class S3Lister {
             }), signal === undefined ? {} : { abortSignal: signal }));
             yield {
                 objects: (page.Contents ?? []).map(({ Key = '', Size = 0, LastModified = unknownTime }) => {
-                    return { key: Key, versions: [{ id: undefined, bytes: Size, written: LastModified }], deleted: false };
+                    return {
+                        key: Key,
+                        versions: [{ id: undefined, bytes: Size, written: LastModified }],
+                        deleted: false,
+                        markers: [],
+                    };
                 }),
                 prefixes: (page.CommonPrefixes ?? []).map(({ Prefix = '' }) => Prefix),
             };
@@ -79832,7 +80067,7 @@ class S3Lister {
                 VersionIdMarker: next?.version,
             }), signal === undefined ? {} : { abortSignal: signal });
             for (const { Key = '', VersionId, Size = 0, LastModified = unknownTime } of page.Versions ?? []) {
-                const entry = open.get(Key) ?? { versions: [], deleted: false };
+                const entry = open.get(Key) ?? { versions: [], deleted: false, markers: [] };
                 entry.versions.unshift({
                     id: VersionId === 'null' ? undefined : VersionId,
                     bytes: Size,
@@ -79840,9 +80075,11 @@ class S3Lister {
                 });
                 open.set(Key, entry);
             }
-            for (const { Key = '', IsLatest } of page.DeleteMarkers ?? []) {
-                const entry = open.get(Key) ?? { versions: [], deleted: false };
+            for (const { Key = '', IsLatest, VersionId } of page.DeleteMarkers ?? []) {
+                const entry = open.get(Key) ?? { versions: [], deleted: false, markers: [] };
                 entry.deleted ||= IsLatest === true;
+                if (VersionId !== undefined)
+                    entry.markers.push(VersionId);
                 open.set(Key, entry);
             }
             more = page.IsTruncated === true && page.NextKeyMarker !== undefined;
@@ -79851,13 +80088,76 @@ class S3Lister {
             for (const [key] of done)
                 open.delete(key);
             yield {
-                objects: done
-                    .filter(([, { versions }]) => versions.length > 0)
-                    .map(([key, { versions, deleted }]) => ({ key, versions, deleted })),
+                objects: done.filter(([, { versions }]) => versions.length > 0).map(([key, entry]) => ({ key, ...entry })),
                 prefixes: (page.CommonPrefixes ?? []).map(({ Prefix = '' }) => Prefix),
             };
             next = more ? { key: page.NextKeyMarker ?? '', version: page.NextVersionIdMarker } : undefined;
         }
+    }
+}
+
+;// CONCATENATED MODULE: ./build/store/s3-removal.js
+
+
+
+
+/** Requests of one removal that are under way at the same time. */
+const s3_removal_atOnce = 8;
+/**
+ * Deletes a backup's objects, given as they were listed, every version of each. The newest version of the manifest goes
+ * first and the one that was written first last: until then it is the backup. Throws a `Failure` when the store cannot be
+ * used; what it refuses is an answer.
+ */
+async function removeBackup(bucket, folder, objects) {
+    const manifest = objects.find(({ key }) => key === `${folder}manifest.json`);
+    for (const { id } of manifest?.versions.toReversed() ?? []) {
+        const refused = await removeVersion(bucket, `${folder}manifest.json`, id);
+        if (refused !== undefined)
+            return { kind: 'kept', reason: refused };
+    }
+    const ours = objects.filter(({ key }) => ownFile.test(key.slice(folder.length)));
+    const rest = [
+        ...(manifest?.markers ?? []).map((id) => ({ key: `${folder}manifest.json`, id })),
+        ...ours.flatMap(({ key, versions, markers }) => [...versions.map(({ id }) => id), ...markers].map((id) => ({ key, id }))),
+    ];
+    const reasons = [];
+    const waiting = rest.values();
+    const remover = async () => {
+        for (const { key, id } of waiting) {
+            const refused = await removeVersion(bucket, key, id);
+            if (refused !== undefined)
+                reasons.push(refused);
+        }
+    };
+    await Promise.all(Array.from({ length: s3_removal_atOnce }, remover));
+    const [reason] = reasons;
+    return reason === undefined ? { kind: 'removed' } : { kind: 'partly', reason };
+}
+/** Why it was refused; undefined when it is gone. */
+async function removeVersion(bucket, key, id) {
+    const permission = id === undefined ? 's3:DeleteObject' : 's3:DeleteObjectVersion';
+    try {
+        await bucket.ask({ stage: 'prune', verb: 'delete', permission, key }, (send) => send(new dist_cjs/* DeleteObjectCommand */.k4j({ Bucket: bucket.name, Key: key, VersionId: id })));
+        return undefined;
+    }
+    catch (error) {
+        if (!(error instanceof Failure) || error.exit !== 'storeCredentials')
+            throw error;
+        return (await lockOf(bucket, key, id)) ?? `it needs the permission ${permission}`;
+    }
+}
+/** `locked until …`, for those who may ask. */
+async function lockOf(bucket, key, id) {
+    try {
+        const head = await bucket.raw(new dist_cjs/* HeadObjectCommand */.l81({ Bucket: bucket.name, Key: key, VersionId: id }));
+        if (head.ObjectLockLegalHoldStatus === 'ON')
+            return 'a legal hold is on it';
+        const until = head.ObjectLockRetainUntilDate;
+        return until === undefined ? undefined : `it is locked until ${formatTime(until)}`;
+    }
+    catch {
+        // Whoever may delete need not be allowed to read; the refusal itself is the answer then.
+        return undefined;
     }
 }
 
@@ -80317,6 +80617,7 @@ function sameKey(found, wanted) {
 
 
 
+
 const defaultIdleMs = 60_000;
 /** How often a download that breaks off is taken up again where it broke. */
 const resumptions = 5;
@@ -80417,40 +80718,43 @@ class S3Store {
         await abortUploads(this.#bucket, this.#key(`${folder}database.dump`));
         if (objects.some((object) => object.key === this.#key(`${folder}manifest.json`)))
             return;
-        await this.#remove(objects, abortSignal);
+        await this.#remove(this.#key(folder), objects, abortSignal);
     }
     async sweep(name, before) {
         const swept = new Set();
         for (const key of await abortStale(this.#bucket, this.#key(`${name}/`), before, this.#signal))
             swept.add(key.slice(this.#key(`${name}/`).length).split('/')[0] ?? '');
-        const folders = Map.groupBy(await this.#unfinished(name), ({ key }) => key.slice(0, key.lastIndexOf('/')));
-        for (const [folder, objects] of folders) {
+        for (const [id, objects] of await this.#unfinished(name)) {
             if (objects.some(({ versions }) => versions.some(({ written }) => written >= before)))
                 continue;
-            await this.#remove(objects, this.#signal);
-            swept.add(folder.slice(folder.lastIndexOf('/') + 1));
+            await this.#remove(this.#key(`${name}/${id}/`), objects, this.#signal);
+            swept.add(id);
         }
         return [...swept].filter((id) => idPattern.test(id)).sort();
     }
+    async remove(name, id) {
+        const folder = this.#key(`${name}/${id}/`);
+        const objects = [];
+        for await (const page of this.#lister.pages(folder, undefined, this.#signal))
+            objects.push(...page.objects);
+        return removeBackup(this.#bucket, folder, objects);
+    }
     /** Every object below an id of this name that has no manifest, in no version. */
     async #unfinished(name) {
-        const objects = [];
-        const whole = new Set();
-        for await (const page of this.#lister.pages(this.#key(`${name}/`), undefined, this.#signal))
+        const from = this.#key(`${name}/`);
+        const found = new Map();
+        for await (const page of this.#lister.pages(from, undefined, this.#signal))
             for (const object of page.objects) {
-                const [folder = '', file = ''] = splitKey(object.key);
-                if (file.startsWith('manifest.'))
-                    whole.add(folder);
-                objects.push(object);
+                const [id = ''] = object.key.slice(from.length).split('/');
+                if (idPattern.test(id))
+                    found.set(id, [...(found.get(id) ?? []), object]);
             }
-        return objects.filter(({ key }) => {
-            const [folder = ''] = splitKey(key);
-            return !whole.has(folder) && idPattern.test(folder.slice(this.#key(`${name}/`).length));
-        });
+        const whole = ([id, objects]) => objects.some(({ key }) => key === `${from}${id}/manifest.json`);
+        return new Map([...found].filter((each) => !whole(each)));
     }
-    /** The data files among the objects, every version of them. */
-    async #remove(objects, signal) {
-        const ours = objects.filter(({ key }) => /^(?:database|roles|census)\./.test(splitKey(key)[1] ?? ''));
+    /** Our own files among a folder's objects, every version of them. */
+    async #remove(folder, objects, signal) {
+        const ours = objects.filter(({ key }) => ownFile.test(key.slice(folder.length)));
         await Promise.all(ours.flatMap(({ key, versions }) => versions.map((version) => this.#bucket.ask({
             stage: 'upload',
             verb: 'delete what an unfinished run left at',
@@ -80538,11 +80842,6 @@ class S3Store {
             }
         }
     }
-}
-/** Everything before the last slash, and what is after it. */
-function splitKey(key) {
-    const at = key.lastIndexOf('/');
-    return [key.slice(0, at), key.slice(at + 1)];
 }
 
 ;// CONCATENATED MODULE: ./build/store/s3-address.js
@@ -80681,6 +80980,7 @@ function publicWordOf(choice) {
 }
 
 ;// CONCATENATED MODULE: ./build/backup.js
+
 
 
 
@@ -80854,6 +81154,7 @@ class Attempt {
         });
         await publisher.publish(manifest);
         published = true;
+        const pruned = await this.#prune();
         const [{ history, proven }] = await Promise.all([this.#history(manifest), this.#sweep()]);
         const location = `${this.#store.uri}/${folder}`;
         return {
@@ -80864,7 +81165,24 @@ class Attempt {
             restoreCommand: restoreCommand(this.#store, manifest),
             history,
             proven,
+            pruned,
         };
+    }
+    /** The backup is published: what goes wrong here is a warning, and keeps more than it should. */
+    async #prune() {
+        const { name, retention } = this.#config;
+        if (retention === undefined)
+            return undefined;
+        const request = { store: this.#store, name, policy: retention, criticalAfterMs: undefined, dryRun: false };
+        try {
+            return await prune(request, this.#io);
+        }
+        catch (error) {
+            if (!this.#signal.aborted && !(error instanceof Failure))
+                throw error;
+            this.#log.warn(`the backup is stored, and retention was not applied to the end: ${error.message}`);
+            return undefined;
+        }
     }
     /** What killed runs left behind a day ago or more. The backup is published: nothing here can fail it. */
     async #sweep() {
@@ -81094,6 +81412,77 @@ function distance(a, b) {
 /** This program's own version, as package.json has it. */
 const release = '0.1.0';
 
+;// CONCATENATED MODULE: ./build/retention-inputs.js
+
+
+
+/** Every input that says what stays, for each action and command that deletes. */
+const keepInputs = [
+    'keep-last',
+    'keep-within',
+    'keep-daily',
+    'keep-weekly',
+    'keep-monthly',
+    'keep-yearly',
+    'keep-labels',
+];
+const most = 100_000;
+/** A thousand years, and far from where a date ends. */
+const longestMs = 365_250 * 86_400_000;
+/** Undefined when all are empty: nothing is ever deleted then. */
+function readRetention(inputs) {
+    const policy = {
+        last: readCount(inputs, 'keep-last'),
+        within: readWithin(inputs),
+        daily: readCount(inputs, 'keep-daily'),
+        weekly: readCount(inputs, 'keep-weekly'),
+        monthly: readCount(inputs, 'keep-monthly'),
+        yearly: readCount(inputs, 'keep-yearly'),
+        labels: readLabels(inputs),
+    };
+    return keepsAnything(policy) ? policy : undefined;
+}
+/** A rule of 0 says that all may go, which nobody means. */
+function readCount(inputs, name) {
+    const text = inputs.optional(name);
+    if (text === undefined)
+        return undefined;
+    const value = /^\d{1,9}$/.test(text) ? Number(text) : Number.NaN;
+    if (value >= 1 && value <= most)
+        return value;
+    const hint = parseDuration(text) === undefined
+        ? 'leave it empty for no such rule'
+        : 'it is a number of backups; keep-within takes a duration';
+    inputs.problem(name, `${text} is not a whole number from 1 to ${most}`, hint);
+    return undefined;
+}
+function readWithin(inputs) {
+    const text = inputs.optional('keep-within');
+    return text === undefined ? undefined : duration(inputs, 'keep-within', text);
+}
+/** `pre-migration=90d`, one a line. */
+function readLabels(inputs) {
+    const labels = new Map();
+    for (const line of inputs.lines('keep-labels')) {
+        const [, label = '', text = ''] = /^([^=]+)=(.*)$/.exec(line) ?? [];
+        if (!namePattern.test(label.trim()))
+            inputs.problem('keep-labels', `${line} is not a label, =, and a duration`, 'pre-migration=90d, for instance');
+        else if (labels.has(label.trim()))
+            inputs.problem('keep-labels', `${label.trim()} is given twice`);
+        else
+            labels.set(label.trim(), duration(inputs, 'keep-labels', text.trim()));
+    }
+    return labels;
+}
+function duration(inputs, name, text) {
+    const ms = parseDuration(text);
+    if (ms !== undefined && ms > 0 && ms <= longestMs)
+        return ms;
+    const what = ms === undefined ? 'is not a duration' : ms === 0 ? 'is no time at all' : 'is more than anybody waits';
+    inputs.problem(name, `${text} ${what}`, 'write a number and a unit: 30d, 12h');
+    return longestMs;
+}
+
 ;// CONCATENATED MODULE: ./build/store-inputs.js
 
 
@@ -81261,6 +81650,7 @@ function readLock(inputs) {
 
 
 
+
 /** Every input of a backup; a test holds action.yml and the command line to this list. */
 const backupInputs = [
     ...storeInputs,
@@ -81286,6 +81676,7 @@ const backupInputs = [
     'max-replica-lag',
     'verify-upload',
     'dry-run',
+    ...keepInputs,
     'client-bin',
     'install-client',
     'timeout',
@@ -81302,13 +81693,6 @@ const laterInputs = [
     'encrypt-to',
     'encrypt-passphrase',
     'signing-key',
-    'keep-last',
-    'keep-within',
-    'keep-daily',
-    'keep-weekly',
-    'keep-monthly',
-    'keep-yearly',
-    'keep-labels',
     'slack-webhook-url',
     'webhook-url',
     'webhook-secret',
@@ -81383,6 +81767,7 @@ function readBackupConfig(read, { machine, source, event, identity }, known = []
         maxReplicaLagMs: inputs.duration('max-replica-lag', '1h', '365d'),
         verifyUpload: inputs.choice('verify-upload', ['checksum', 'read-back'], 'checksum'),
         dryRun: inputs.flag('dry-run', false),
+        retention: readRetention(inputs),
         clientBin: inputs.optional('client-bin'),
         installClient: inputs.flag('install-client', true),
         timeoutMs: inputs.duration('timeout', '5h', '120h'),
@@ -81573,7 +81958,110 @@ function longestRun(text) {
     return Math.max(0, ...[...text.matchAll(/`+/g)].map((match) => match[0].length));
 }
 
+;// CONCATENATED MODULE: ./build/report/table.js
+/** A plain table for a terminal: columns padded to their widest cell, the given ones to the right. */
+function table(head, rows, right = []) {
+    const all = [head, ...rows];
+    const widths = head.map((_, column) => Math.max(...all.map((row) => width(row[column] ?? ''))));
+    return all
+        .map((row) => row
+        .map((cell, column) => {
+        const gap = ' '.repeat((widths[column] ?? 0) - width(cell));
+        return right.includes(column) ? gap + cell : cell + gap;
+    })
+        .join('  ')
+        .trimEnd())
+        .join('\n');
+}
+/** Characters, not UTF-16 units: an emoji in a name is one. */
+function width(text) {
+    return [...text].length;
+}
+
+;// CONCATENATED MODULE: ./build/report/prune.js
+
+
+
+/** `3 backups deleted, 34 kept` */
+function prunedWords({ dryRun, paused, kept, removed }) {
+    if (paused !== undefined)
+        return `nothing deleted, ${kept.length} kept: retention is paused`;
+    return `${formatCount(removed.length, 'backup')} ${dryRun ? 'would be deleted' : 'deleted'}, ${kept.length} kept`;
+}
+/** For a terminal: every backup, newest first, with the rules that keep it. */
+function pruneText(pruned) {
+    const fate = pruned.dryRun ? 'goes' : 'deleted';
+    const rows = [
+        ...pruned.kept.map(({ manifest, reasons, refused }) => row(refused ? 'not deleted' : 'stays', manifest, reasons)),
+        ...pruned.removed.toReversed().map((manifest) => row(fate, manifest, ['no rule keeps it'])),
+        ...pruned.damaged.map(({ id, reason }) => ['damaged', id, '', '', '', `left alone: ${reason}`]),
+    ].sort((a, b) => ((a[1] ?? '') < (b[1] ?? '') ? 1 : -1));
+    const lines = [`${pruned.name}: ${prunedWords(pruned)}`];
+    if (pruned.paused !== undefined)
+        lines.push(`  ${pruned.paused}`);
+    if (rows.length > 0)
+        lines.push(table(['', 'id', 'taken', 'label', 'size', 'why'], rows, [4]));
+    return lines.join('\n');
+}
+function row(fate, manifest, reasons) {
+    return [fate, manifest.id, formatTime(manifest.createdAt), manifest.label, sizeOf(manifest), reasons.join(', ')];
+}
+function sizeOf({ files }) {
+    return formatBytes(files.reduce((bytes, file) => bytes + file.bytes, 0));
+}
+const mostRows = 200;
+/** The job summary: what went, then why the rest stays. Without `details` it holds no sizes. */
+function pruneSummary(pruned, details) {
+    const { name, removed, paused, damaged, dryRun } = pruned;
+    const refused = pruned.kept.filter((each) => each.refused);
+    return [
+        `### Retention of ${markdown(name)}: ${prunedWords(pruned)}`,
+        '',
+        ...(paused === undefined ? [] : [`${markdown(paused)}. Find out why backups stopped before anything else.`, '']),
+        ...(damaged.length === 0 ? [] : [...named('Damaged, and left alone:', damaged, details), '']),
+        ...(refused.length === 0 ? [] : ['The store did not let these go:', '', ...keptTable(refused, details)]),
+        ...(removed.length === 0
+            ? []
+            : [
+                dryRun ? 'These would go:' : 'These are gone:',
+                '',
+                `| backup | taken | label |${details ? ' size |' : ''}`,
+                `|---|---|---|${details ? '---:|' : ''}`,
+                ...removed
+                    .slice(0, mostRows)
+                    .map((each) => `| ${code(each.id)} | ${formatTime(each.createdAt)} | ${markdown(each.label)} |${details ? ` ${sizeOf(each)} |` : ''}`),
+                '',
+                ...more(removed.length),
+            ]),
+        ...retentionDetails(pruned, details),
+    ].join('\n');
+}
+/** A fold-out that tells of every backup which rule keeps it. */
+function retentionDetails({ kept }, details) {
+    if (kept.length === 0)
+        return [];
+    return ['<details><summary>What stays, and why</summary>', '', ...keptTable(kept, details), '</details>', ''];
+}
+function keptTable(kept, details) {
+    return [
+        `| backup | taken | label |${details ? ' size |' : ''} why |`,
+        `|---|---|---|${details ? '---:|' : ''}---|`,
+        ...kept
+            .slice(0, mostRows)
+            .map(({ manifest, reasons }) => `| ${code(manifest.id)} | ${formatTime(manifest.createdAt)} | ${markdown(manifest.label)} |${details ? ` ${sizeOf(manifest)} |` : ''} ${markdown(reasons.join(', '))} |`),
+        '',
+        ...more(kept.length),
+    ];
+}
+function named(title, damaged, details) {
+    return [title, '', ...damaged.map(({ id, reason }) => `- ${code(id)}${details ? `: ${markdown(reason)}` : ''}`)];
+}
+function more(count) {
+    return count > mostRows ? [`and ${formatCount(count - mostRows, 'more backup')}`, ''] : [];
+}
+
 ;// CONCATENATED MODULE: ./build/report/summary.js
+
 
 
 
@@ -81584,7 +82072,7 @@ const summary_withheld = 'Names, counts and sizes are withheld here: the reposit
  * `details` nothing in it comes out of the database.
  */
 function backupSummary(report, details, now) {
-    const { manifest, folder, restoreCommand, history, proven } = report;
+    const { manifest, folder, restoreCommand, history, proven, pruned } = report;
     const { totals, database, timings } = manifest;
     const dump = manifest.files[0];
     const size = `${formatCount(totals.tables, 'table')}, ${formatCount(totals.rows, 'row')}, ${formatBytes(database.sizeBytes)} → ${formatBytes(dump?.bytes ?? 0)} in ${formatSeconds(timings.total ?? 0)} · `;
@@ -81621,10 +82109,11 @@ function backupSummary(report, details, now) {
         '',
         `Timings: ${Object.entries(timings)
             .map(([stage, seconds]) => `${stage} ${formatSeconds(seconds)}`)
-            .join(' · ')}. Series ${manifest.series}; pg_dump ${manifest.tools.pgDump}; pgassay ${manifest.tools.pgassay}. Retention did nothing: pgassay deletes nothing in this release.`,
+            .join(' · ')}. Series ${manifest.series}; pg_dump ${manifest.tools.pgDump}; pgassay ${manifest.tools.pgassay}. Retention: ${pruned === undefined ? 'nothing was deleted' : prunedWords(pruned)}.`,
         '',
         '</details>',
         '',
+        ...(pruned === undefined ? [] : retentionDetails(pruned, details)),
     ];
     return lines.join('\n');
 }
@@ -82288,6 +82777,10 @@ const advice = {
         brief: 'not passed',
         first: 'Read the findings: each names an object, what the backup recorded and what came back.',
     },
+    retention: {
+        brief: 'retention paused',
+        first: 'Find out why backups of this name stopped; nothing is deleted until there is a new one.',
+    },
     cancelled: { brief: 'cancelled', first: 'Nothing is wrong; run it again.' },
     defect: {
         brief: 'pgassay itself failed',
@@ -82302,7 +82795,7 @@ function headline(kind, { subject, error, findings }, details) {
     const count = details ? formatCount(findings.length, 'finding') : undefined;
     if (subject.of === 'name')
         return count === undefined ? words : `${words}: ${count}`;
-    const backup = `backup of ${timeOf(subject.id)}`;
+    const backup = `backup of ${issue_timeOf(subject.id)}`;
     return `${words}: ${count === undefined ? backup : `${count} in ${backup}`}`;
 }
 /** `shop: restore test failed: 2 findings in backup of 2026-11-20 02:00 UTC` */
@@ -82436,7 +82929,7 @@ function whatFailed({ subject, error, findings }, details) {
     return subject.of === 'name' ? `${what}.` : `${what}, in the ${subjectWords(subject)}.`;
 }
 function subjectWords(subject) {
-    return subject.of === 'name' ? 'the work itself' : `backup of ${timeOf(subject.id)} (${code(subject.id)})`;
+    return subject.of === 'name' ? 'the work itself' : `backup of ${issue_timeOf(subject.id)} (${code(subject.id)})`;
 }
 function stageOf({ error }) {
     return error?.stage === undefined ? '' : `stage ${error.stage}, `;
@@ -82490,7 +82983,7 @@ function meaning(kind, { subject, newestProven }) {
         case 'restore-test':
             return subject.of === 'name'
                 ? 'Nothing was tested, so nothing is known about the backups that was not known before.'
-                : `The backup of ${timeOf(subject.id)} is not proof of recovery. Do not count on it; others are neither better nor worse for this.${issue_provenWords(newestProven)}`;
+                : `The backup of ${issue_timeOf(subject.id)} is not proof of recovery. Do not count on it; others are neither better nor worse for this.${issue_provenWords(newestProven)}`;
         case 'health':
             return 'If the database were lost now, what could be brought back is older or less than you asked for.';
         case 'prune':
@@ -82500,7 +82993,7 @@ function meaning(kind, { subject, newestProven }) {
 function issue_provenWords(id) {
     if (id === undefined)
         return '';
-    return id === null ? ' None has been proven yet.' : ` The newest proven one is of ${timeOf(id)} (${code(id)}).`;
+    return id === null ? ' None has been proven yet.' : ` The newest proven one is of ${issue_timeOf(id)} (${code(id)}).`;
 }
 function othersFailing(subject, { failing }) {
     const others = failing.filter((each) => JSON.stringify(each.subject) !== JSON.stringify(subject));
@@ -82572,7 +83065,7 @@ function sentence(words, name) {
     return words.replace('NAME', () => code(name));
 }
 /** `2026-11-20 02:00 UTC` of an id; the id itself when it holds no time. */
-function timeOf(id) {
+function issue_timeOf(id) {
     const [, y, mo, d, h, mi] = /^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)\d\dZ-/.exec(id) ?? [];
     return y === undefined ? code(id) : `${y}-${mo}-${d} ${h}:${mi} UTC`;
 }
@@ -83220,6 +83713,20 @@ async function discardUnfinished() {
     if (inputs.problems.length === 0)
         await openStore(store).discard(name, id);
 }
+/** An output may be 64 KB. */
+const mostBytes = 60_000;
+/** Values that are JSON already as one array for an output, cut after a whole one. */
+function jsonArray(values) {
+    const kept = [];
+    let bytes = 2;
+    for (const value of values) {
+        bytes += Buffer.byteLength(value) + 1;
+        if (bytes > mostBytes)
+            break;
+        kept.push(value);
+    }
+    return `[${kept.join(',')}]`;
+}
 /** A summary that cannot be written changes nothing about the result. */
 async function writeSummary(markdown, log) {
     if (!process.env.GITHUB_STEP_SUMMARY)
@@ -83233,6 +83740,8 @@ async function writeSummary(markdown, log) {
 }
 
 ;// CONCATENATED MODULE: ./build/action/backup.js
+
+
 
 
 
@@ -83315,7 +83824,7 @@ async function report(result, { log }, details) {
         rows: String(manifest.totals.rows),
         'server-version': manifest.database.serverVersion,
         'duration-seconds': String(manifest.timings.total ?? 0),
-        pruned: '[]',
+        pruned: jsonArray((result.pruned?.removed ?? []).map(({ id }) => JSON.stringify(id))),
         'restore-command': result.restoreCommand,
     };
     for (const [name, value] of Object.entries(outputs))
@@ -83324,6 +83833,10 @@ async function report(result, { log }, details) {
         log.warn(warning);
     const { tables, rows } = manifest.totals;
     log.info(`backup ${manifest.name}/${manifest.id} is whole and stored: ${formatCount(tables, 'table')}, ${formatCount(rows, 'row')}, ${formatBytes(dump?.bytes ?? 0)}; restore it with\n  ${result.restoreCommand}`);
+    if (result.pruned !== undefined) {
+        log.info(pruneText(result.pruned));
+        warnOfPruned(result.pruned, log);
+    }
     await writeSummary(backupSummary(result, details, new Date()), log);
 }
 /** After the job: removes what a killed run left. Never fails the job. */
@@ -83708,24 +84221,97 @@ function readRequest({ secrets }) {
     }
 }
 
-;// CONCATENATED MODULE: ./build/report/table.js
-/** A plain table for a terminal: columns padded to their widest cell, the given ones to the right. */
-function table(head, rows, right = []) {
-    const all = [head, ...rows];
-    const widths = head.map((_, column) => Math.max(...all.map((row) => width(row[column] ?? ''))));
-    return all
-        .map((row) => row
-        .map((cell, column) => {
-        const gap = ' '.repeat((widths[column] ?? 0) - width(cell));
-        return right.includes(column) ? gap + cell : cell + gap;
-    })
-        .join('  ')
-        .trimEnd())
-        .join('\n');
+;// CONCATENATED MODULE: ./build/prune-inputs.js
+
+
+
+
+/** Every input of retention; a test holds prune/action.yml and the command line to this list. */
+const pruneInputs = [...storeReadInputs, 'name', ...keepInputs, 'dry-run', 'critical-after'];
+/** Throws a `Failure` that lists every problem of every input. */
+function readPruneConfig(inputs, identity) {
+    const store = readStore(inputs, identity);
+    const name = inputs.matching('name', undefined, namePattern, 'the name that the backup step has');
+    const problems = inputs.problems.length;
+    const policy = readRetention(inputs);
+    if (policy === undefined && inputs.problems.length === problems)
+        inputs.problem('keep-last', 'and every other keep-* is empty: without a rule nothing is deleted', 'say what stays: keep-daily: 7 and keep-monthly: 12, for instance');
+    const criticalAfterMs = inputs.duration('critical-after', '30h', '3650d');
+    const dryRun = inputs.flag('dry-run', false);
+    inputs.finish();
+    if (policy === undefined)
+        throw new Error('a policy without a rule and without a problem');
+    return { store, name, policy, criticalAfterMs, dryRun };
 }
-/** Characters, not UTF-16 units: an emoji in a name is one. */
-function width(text) {
-    return [...text].length;
+/** How a run that did all it may ends: undefined, or the `Failure` for somebody to look. */
+function failureOfPruned({ name, paused, damaged }) {
+    if (damaged.length > 0) {
+        const lines = damaged.map(({ id, reason }) => `  ${name}/${id}: ${reason}`);
+        return new Failure('prune', 'verification', `backups that cannot be used were left alone\n${lines.join('\n')}`, {
+            hint: 'find out who changed them; the rules were applied to all others',
+        });
+    }
+    if (paused === undefined)
+        return undefined;
+    return new Failure('prune', 'retention', `nothing was deleted: ${paused}`, {
+        hint: 'what is there may be all there will be: find out why backups of this name stopped; critical-after says how old the newest may be',
+    });
+}
+
+;// CONCATENATED MODULE: ./build/action/prune.js
+
+
+
+
+
+
+
+
+
+
+
+/** The action `pgassay/pgassay/prune`: retention, with credentials of its own. */
+function runPrune() {
+    return runAction(async (run) => {
+        refuseWindows();
+        reportUnknown([...pruneInputs, ...alertInputs], run.log);
+        const automatic = process.env.GITHUB_EVENT_NAME === 'schedule';
+        const alerts = prepareAlerts(run, { kind: 'prune', read: input, automatic });
+        await apply(prune_readRequest(run.secrets, alerts), run, alerts);
+    });
+}
+async function apply(config, run, alerts) {
+    const began = Date.now();
+    const details = alerts.details();
+    const store = openStore(config.store, { signal: run.signal });
+    const pruned = await prune({ ...config, store }, run);
+    setOutput('kept', idsOf(pruned.kept.map(({ manifest }) => manifest)));
+    setOutput('pruned', idsOf(pruned.removed));
+    run.log.info(pruneText(pruned));
+    warnOfPruned(pruned, run.log);
+    await writeSummary(pruneSummary(pruned, await details), run.log);
+    const failure = failureOfPruned(pruned);
+    if (failure !== undefined)
+        throw failure;
+    await alerts.passed({ subject: { of: 'name' }, seconds: (Date.now() - began) / 1000 });
+}
+function idsOf(manifests) {
+    return jsonArray(manifests.map(({ id }) => JSON.stringify(id)));
+}
+/** Reads the inputs and hides the secrets among them, before anything is logged, also when they are wrong. */
+function prune_readRequest(secrets, { problems }) {
+    hideSecretInputs(secrets);
+    try {
+        const inputs = new Inputs(input);
+        inputs.add(problems);
+        const config = readPruneConfig(inputs, identityOf(process.env));
+        for (const word of [config.name, publicWordOf(config.store)])
+            secrets.spare(word);
+        return config;
+    }
+    finally {
+        maskAll(secrets);
+    }
 }
 
 ;// CONCATENATED MODULE: ./build/report/restore.js
@@ -85479,6 +86065,7 @@ async function takeSafetyBackup(request, io) {
             maxReplicaLagMs: 60_000,
             verifyUpload: 'checksum',
             dryRun: false,
+            retention: undefined,
             retries: 2,
             version: release,
         }, { ...rest, ...(began === undefined ? {} : { began }) });
@@ -86196,8 +86783,8 @@ function restoreTestSummary(report, earlier, { now, details }) {
         '',
         `Timings: ${timesOf(proof)}. ${location === undefined ? 'The proof could not be written.' : details ? `Proof: ${code(location)}.` : 'The proof lies beside the backup.'}`,
         '',
-        ...(details ? named('Left out, because it would have reached out of the scratch server:', proof.leftOut) : []),
-        ...(details ? named('Notes:', proof.notes) : []),
+        ...(details ? restore_test_named('Left out, because it would have reached out of the scratch server:', proof.leftOut) : []),
+        ...(details ? restore_test_named('Notes:', proof.notes) : []),
         '</details>',
         '',
     ].join('\n');
@@ -86239,7 +86826,7 @@ function failedLines({ proof, hint }, details) {
         ...(hint === undefined ? [] : [`What to do: ${markdown(hint)}`, '']),
     ];
 }
-function named(title, items) {
+function restore_test_named(title, items) {
     return items.length === 0 ? [] : [title, '', ...items.map((item) => `- ${code(item)}`), ''];
 }
 
@@ -86496,7 +87083,7 @@ class Reach {
 
 /** Of every database that is made for a test; a time and a mark follow. */
 const databasePrefix = 'pgassay_test_';
-const dayMs = 24 * 60 * 60 * 1000;
+const scratch_server_dayMs = 24 * 60 * 60 * 1000;
 /** A server that may be thrown away, by its superuser, who creates roles, databases and extensions and runs nothing else. */
 class ScratchServer {
     admin;
@@ -86561,7 +87148,7 @@ class ScratchServer {
         for (const { name } of rows) {
             const [, stamp = ''] = /_(\d{14})_/.exec(name) ?? [];
             const made = Date.parse(stamp.replace(/^(....)(..)(..)(..)(..)(..)$/, '$1-$2-$3T$4:$5:$6Z'));
-            if (!(made < Date.now() - dayMs))
+            if (!(made < Date.now() - scratch_server_dayMs))
                 continue;
             const left = await dropAll(session, name, await rolesMadeFor(session, name));
             const what = left.length === 0 ? 'removed' : 'could not remove all of';
@@ -88400,22 +88987,12 @@ function restore_test_readRequest(secrets, temporary, known) {
         maskAll(secrets);
     }
 }
-/** An output may be 64 KB. */
-const mostBytes = 60_000;
 async function tell(outputs, findings, secrets) {
     const texts = findings.map((finding) => secrets.redact(JSON.stringify(finding)));
-    const kept = [];
-    let bytes = 2;
-    for (const text of texts) {
-        bytes += Buffer.byteLength(text) + 1;
-        if (bytes > mostBytes)
-            break;
-        kept.push(text);
-    }
     // The step's own folder goes with the step; this file is for the steps after it.
     const file = (0,external_node_path_.join)(machineOf(process.env).temporary, `pgassay-findings-${(0,external_node_crypto_.randomBytes)(4).toString('hex')}.json`);
     await (0,promises_.writeFile)(file, `[${texts.join(',\n')}]\n`, { mode: 0o600 });
-    const all = { ...outputs, findings: `[${kept.join(',')}]`, 'findings-file': file };
+    const all = { ...outputs, findings: jsonArray(texts), 'findings-file': file };
     for (const [name, value] of Object.entries(all))
         setOutput(name, value);
 }
@@ -89167,7 +89744,58 @@ function nameFrom(given, from) {
     return namePattern.test(name) ? name : 'assayed';
 }
 
+;// CONCATENATED MODULE: ./build/cli/prune.js
+
+
+
+
+
+
+
+
+/** What stays; any rule is enough. */
+const keepFlags = [
+    { name: 'keep-last', value: 'N', help: 'the newest N backups of a label' },
+    { name: 'keep-within', value: 'TIME', help: 'all that are so much older than the newest at most, 30d' },
+    { name: 'keep-daily', value: 'N', help: 'the last one of each of the N latest days that have one, in UTC' },
+    { name: 'keep-weekly', value: 'N', help: 'the same for weeks, which begin on Monday' },
+    { name: 'keep-monthly', value: 'N', help: 'the same for months' },
+    { name: 'keep-yearly', value: 'N', help: 'the same for years' },
+    { name: 'keep-labels', value: 'LABEL=TIME', many: true, help: 'backups of a label for so long: pre-migration=90d' },
+];
+const pruneCommand = {
+    name: 'prune',
+    summary: 'Deletes the backups of a name that no rule keeps.',
+    flags: [
+        ...storeFlags,
+        ...keepFlags,
+        { name: 'dry-run', help: 'say what would go and why the rest stays; delete nothing' },
+        { name: 'critical-after', value: 'TIME', help: 'delete nothing when the newest backup is older (default 30h)' },
+    ],
+    async run(terminal) {
+        const inputs = new Inputs(terminal.flags.read);
+        hideStoreSecrets(terminal);
+        const config = readPruneConfig(inputs, identityOf(terminal.variables));
+        const store = openStore(config.store, { signal: terminal.signal });
+        const pruned = await prune({ ...config, store }, terminal);
+        warnOfPruned(pruned, terminal.log);
+        const { name, dryRun, paused, damaged } = pruned;
+        answer(terminal, {
+            ...{ name, dryRun, paused: paused ?? null },
+            kept: pruned.kept.map(({ manifest, reasons, refused }) => ({ id: manifest.id, reasons, refused })),
+            pruned: pruned.removed.map((each) => each.id),
+            damaged: damaged.map(({ id, reason }) => ({ id, reason })),
+        }, pruneText(pruned));
+        const failure = failureOfPruned(pruned);
+        if (failure !== undefined)
+            throw failure;
+    },
+};
+
 ;// CONCATENATED MODULE: ./build/cli/backup.js
+
+
+
 
 
 
@@ -89225,6 +89853,7 @@ const backupCommand = {
         { name: 'max-replica-lag', value: 'TIME', help: 'how old a standby may be (default 1h)' },
         { name: 'verify-upload', value: 'HOW', help: 'checksum (default) or read-back: hash the stored bytes again' },
         { name: 'dry-run', help: 'check everything, store nothing' },
+        ...keepFlags,
         ...programFlags,
         { name: 'timeout', value: 'TIME', help: 'for everything, retries included (default 5h)' },
         { name: 'retries', value: 'N', help: 'tries again after a passing fault (default 2)' },
@@ -89248,15 +89877,18 @@ const backupCommand = {
         const result = await backup(config, { log, signal });
         if (result.kind === 'dry-run')
             return answer(terminal, { dryRun: true, ...result }, `everything is in place: ${formatCount(result.tables, 'table')}, PostgreSQL ${result.server}, pg_dump ${result.client}; nothing was stored`);
-        const { manifest, location, restoreCommand } = result;
+        const { manifest, location, restoreCommand, pruned } = result;
         for (const warning of manifest.warnings)
             log.warn(`pg_dump: ${warning}`);
+        if (pruned !== undefined)
+            warnOfPruned(pruned, log);
         const { totals, timings, database } = manifest;
-        answer(terminal, { backup: manifest, location, restoreCommand }, [
+        answer(terminal, { backup: manifest, location, restoreCommand, pruned: (pruned?.removed ?? []).map(({ id }) => id) }, [
             `backup ${manifest.name}/${manifest.id} is whole and stored`,
             `  ${formatCount(totals.tables, 'table')}, ${formatCount(totals.rows, 'row')}, ${formatBytes(database.sizeBytes)} → ${formatBytes(manifest.files[0]?.bytes ?? 0)} in ${formatSeconds(timings.total ?? 0)}`,
             `  ${location}`,
             `  restore: ${restoreCommand}`,
+            ...(pruned === undefined ? [] : [`  retention: ${prunedWords(pruned)}`]),
         ].join('\n'));
     },
 };
@@ -91334,6 +91966,7 @@ const verifyCommand = {
 
 
 
+
 const commands = [
     assayCommand,
     backupCommand,
@@ -91344,6 +91977,7 @@ const commands = [
     restoreTestCommand,
     restore_restoreCommand,
     rowsCommand,
+    pruneCommand,
 ];
 /** The command line: `pgassay <command> …`. Results go to stdout, everything else to stderr; sets the exit status. */
 async function runCli() {
@@ -91411,12 +92045,14 @@ function main_describeFailure({ stage, message, hint }) {
 
 
 
+
 var __webpack_exports__backup = __webpack_exports__.RR;
 var __webpack_exports__backupPost = __webpack_exports__.dy;
 var __webpack_exports__cli = __webpack_exports__.xw;
 var __webpack_exports__locate = __webpack_exports__.x5;
+var __webpack_exports__prune = __webpack_exports__.R3;
 var __webpack_exports__restore = __webpack_exports__.PF;
 var __webpack_exports__restorePost = __webpack_exports__.px;
 var __webpack_exports__restoreTest = __webpack_exports__.$5;
 var __webpack_exports__restoreTestPost = __webpack_exports__.VR;
-export { __webpack_exports__backup as backup, __webpack_exports__backupPost as backupPost, __webpack_exports__cli as cli, __webpack_exports__locate as locate, __webpack_exports__restore as restore, __webpack_exports__restorePost as restorePost, __webpack_exports__restoreTest as restoreTest, __webpack_exports__restoreTestPost as restoreTestPost };
+export { __webpack_exports__backup as backup, __webpack_exports__backupPost as backupPost, __webpack_exports__cli as cli, __webpack_exports__locate as locate, __webpack_exports__prune as prune, __webpack_exports__restore as restore, __webpack_exports__restorePost as restorePost, __webpack_exports__restoreTest as restoreTest, __webpack_exports__restoreTestPost as restoreTestPost };

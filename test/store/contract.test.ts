@@ -164,6 +164,16 @@ function promises(kind: string, open: () => Promise<Place>): void {
     test('has a clock', async () => {
       assert.ok(Math.abs((await store.now()).getTime() - Date.now()) < 5000);
     });
+
+    test('removes a backup whole, and nothing that is not its own', async () => {
+      const folder = `gone/${id(9)}`;
+      const files = ['database.dump', 'census.json', 'manifest.json', 'manifest.sig', 'proofs/20261121T020000Z.json'];
+      for (const file of [...files, 'notes.txt']) await put(store, `${folder}/${file}`, Buffer.from(file));
+      assert.deepEqual(await store.remove('gone', id(9)), { kind: 'removed' });
+      assert.deepEqual([...((await store.files('gone')).get(id(9)) ?? [])], [['notes.txt', 9]]);
+      assert.deepEqual(await store.remove('gone', id(9)), { kind: 'removed' }, 'what is gone stays gone');
+      assert.equal((await everything()).filter((file) => file.includes('gone/')).length, 1);
+    });
   });
 }
 
