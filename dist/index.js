@@ -72551,7 +72551,7 @@ function cancelled(stage) {
 
 /**
  * Runs `attempt` again after transient failures, all within the time limit. Its signal is aborted when the time is up or
- * when ours is; whatever it throws then, the reason is what is thrown.
+ * when ours is; whatever it throws then, the reason is what is thrown, unless `ended` says otherwise.
  */
 async function withinLimits(limits, attempt) {
     const { timeoutMs, tooLong, cancelled, retries, log } = limits;
@@ -72569,7 +72569,7 @@ async function withinLimits(limits, attempt) {
             }
             catch (error) {
                 if (signal.aborted)
-                    throw reason();
+                    throw limits.ended?.(reason(), error) ?? reason();
                 if (!(error instanceof Failure) || !error.transient || failed >= retries)
                     throw error;
                 const seconds = 2 ** failed * 2;
@@ -73976,12 +73976,254 @@ class OutputPipe {
     }
 }
 
+;// CONCATENATED MODULE: ./build/postgres/sql-script.js
+/**
+ * Reads a plain dump as psql would, without psql: whoever wrote the script could have psql run programs of this machine.
+ * It is split into statements, rows and comments here, and nothing of it is carried out.
+ */
+/** The script ends in the middle of something. */
+class ScriptCutOff extends Error {
+}
+/** Latin-1 stands for bytes here; the pieces are decoded when they are whole. Block comments are read without nesting. */
+const token = /\s+|--[^\n]*(?:\n|$)|\/\*[\s\S]*?\*\/|[eE]'(?:[^'\\]|\\[\s\S]|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|\$(?:[A-Za-z_\x80-\xff][\w\x80-\xff]*)?\$|[A-Za-z_\x80-\xff][\w$\x80-\xff]*|\d[\w.]*|[\s\S]/y;
+const mostStatement = 1024 * 1024 * 1024;
+const endOfRows = Buffer.from('\n\\.\n');
+/** Throws {@link ScriptCutOff}. */
+async function* scriptParts(stream) {
+    const source = new Source(stream);
+    for (;;) {
+        const part = await nextPart(source);
+        if (part === undefined)
+            return;
+        yield part;
+        if (part.kind === 'statement' && isCopy(part.text)) {
+            await source.skipLine();
+            const rows = rowsOf(source);
+            yield { kind: 'rows', copy: part.text, rows };
+            // Whoever does not want them has not read them.
+            for await (const _ of rows)
+                ;
+        }
+    }
+}
+/** `COPY shop.orders (id, total) FROM stdin` */
+function isCopy(statement) {
+    return /^COPY\s[\s\S]*\sFROM\s+stdin\b/i.test(statement);
+}
+async function nextPart(source) {
+    for (let wanted = 64 * 1024;; wanted *= 2) {
+        await source.fill(wanted);
+        const found = scan(source.text, source.ended);
+        if (found === 'more') {
+            if (source.ended)
+                throw new ScriptCutOff('it ends in the middle of a statement');
+            if (wanted > mostStatement)
+                throw new ScriptCutOff('a statement has no end');
+            continue;
+        }
+        if (found === 'end')
+            return undefined;
+        const bytes = source.take(found.end);
+        if (found.kind === 'space') {
+            wanted = 32 * 1024;
+            continue;
+        }
+        const text = bytes.subarray(found.begin).toString('utf8').trim();
+        return found.kind === 'statement'
+            ? { kind: 'statement', text, inserts: found.inserts }
+            : { kind: found.kind, text };
+    }
+}
+/** What an INSERT puts in; undefined where the text is none, or its rows come from a query. `text`: one statement. */
+function insertedBy(text) {
+    const found = scan(text, true);
+    return found !== 'more' && found !== 'end' && found.kind === 'statement' ? found.inserts : undefined;
+}
+/** Counts the rows of one INSERT, word by word. */
+class TupleCounter {
+    #inserts;
+    #values = false;
+    #defaults = false;
+    #rows = 0;
+    #behind = false;
+    /** A word outside of parentheses, in lower case, or the parenthesis that opens. */
+    add(word) {
+        this.#inserts ??= word === 'insert';
+        if (!this.#inserts || this.#behind)
+            return;
+        if (word === '(') {
+            if (this.#values)
+                this.#rows++;
+        }
+        else if (!this.#values) {
+            this.#values = word === 'values';
+            if (!this.#values)
+                this.#defaults = word === 'default';
+        }
+        else if (word === 'on')
+            this.#behind = true;
+    }
+    get result() {
+        if (this.#inserts !== true || !this.#values)
+            return undefined;
+        return { rows: this.#defaults ? 1 : this.#rows, skips: this.#behind };
+    }
+}
+/** What `text` begins with. `last`: nothing comes after it. */
+function scan(text, last) {
+    if (text === '')
+        return last ? 'end' : 'more';
+    let begin = -1;
+    let parentheses = 0;
+    /** Of a function's `BEGIN ATOMIC … END`, whose statements end with semicolons too. */
+    let blocks = 0;
+    const head = [];
+    const tuples = new TupleCounter();
+    token.lastIndex = 0;
+    for (let at = 0; at < text.length;) {
+        const [word = ''] = token.exec(text) ?? [];
+        const end = at + word.length;
+        // It may go on in what has not been read yet.
+        if (end === text.length && !last)
+            return 'more';
+        if (begin === -1) {
+            if (/^\s/.test(word))
+                return { kind: 'space', begin: at, end };
+            if (word.startsWith('--') || word.startsWith('/*'))
+                return { kind: 'comment', begin: at, end };
+            if (word === '\\') {
+                const line = text.indexOf('\n', at);
+                if (line === -1 && !last)
+                    return 'more';
+                return { kind: 'command', begin: at, end: line === -1 ? text.length : line + 1 };
+            }
+            begin = at;
+        }
+        if (word === "'" || word === '"')
+            return 'more';
+        if (/^\$.*\$$/s.test(word)) {
+            const close = text.indexOf(word, end);
+            if (close === -1)
+                return 'more';
+            token.lastIndex = close + word.length;
+            at = token.lastIndex;
+            continue;
+        }
+        if (word === ';' && parentheses === 0 && blocks === 0)
+            return { kind: 'statement', begin, end, inserts: tuples.result };
+        if (word === '(' && parentheses === 0)
+            tuples.add(word);
+        if (word === '(')
+            parentheses++;
+        else if (word === ')')
+            parentheses--;
+        else if (/^[a-z]/i.test(word)) {
+            const lower = word.toLowerCase();
+            if (parentheses === 0)
+                tuples.add(lower);
+            if (head.length < 4)
+                head.push(lower);
+            if (/^create (?:or replace )?(?:function|procedure)/.test(head.join(' '))) {
+                if (lower === 'begin' || (lower === 'case' && blocks > 0))
+                    blocks++;
+                else if (lower === 'end' && blocks > 0)
+                    blocks--;
+            }
+        }
+        at = end;
+    }
+    return begin === -1 && last ? 'end' : 'more';
+}
+/** Up to the line `\.`, which is not among them; whole lines at the end, pieces of any size before. */
+async function* rowsOf(source) {
+    let lineBegins = true;
+    for (;;) {
+        if (!(await source.fill(endOfRows.length - 1)))
+            throw new ScriptCutOff('it ends among the rows of a table');
+        const bytes = source.peek();
+        if (lineBegins && bytes.subarray(0, 3).equals(endOfRows.subarray(1))) {
+            source.take(3);
+            return;
+        }
+        const close = bytes.indexOf(endOfRows);
+        if (close !== -1) {
+            yield source.take(close + 1);
+            source.take(3);
+            return;
+        }
+        // The end marker may have begun in the last bytes.
+        const sure = source.ended ? bytes.length : bytes.length - endOfRows.length + 1;
+        if (sure <= 0) {
+            await source.fill(bytes.length + 1);
+            continue;
+        }
+        if (source.ended)
+            throw new ScriptCutOff('it ends among the rows of a table');
+        const piece = source.take(sure);
+        lineBegins = piece.at(-1) === 0x0a;
+        yield piece;
+    }
+}
+/** Bytes that have been read and not yet taken. */
+class Source {
+    ended = false;
+    #chunks;
+    #bytes = Buffer.alloc(0);
+    #text;
+    constructor(stream) {
+        this.#chunks = stream[Symbol.asyncIterator]();
+    }
+    /** Reads on until there are so many, or no more; false when there are fewer. */
+    async fill(wanted) {
+        const pieces = [this.#bytes];
+        let length = this.#bytes.length;
+        while (length < wanted && !this.ended) {
+            const { value, done } = await this.#chunks.next();
+            if (done === true)
+                this.ended = true;
+            else {
+                pieces.push(value);
+                length += value.length;
+            }
+        }
+        if (pieces.length > 1) {
+            this.#bytes = Buffer.concat(pieces);
+            this.#text = undefined;
+        }
+        return length >= wanted;
+    }
+    get text() {
+        this.#text ??= this.#bytes.toString('latin1');
+        return this.#text;
+    }
+    peek() {
+        return this.#bytes;
+    }
+    take(bytes) {
+        const taken = this.#bytes.subarray(0, bytes);
+        this.#bytes = this.#bytes.subarray(bytes);
+        this.#text = this.#text?.slice(bytes);
+        return taken;
+    }
+    async skipLine() {
+        for (let wanted = 1024;; wanted *= 2) {
+            const enough = await this.fill(wanted);
+            const end = this.#bytes.indexOf(0x0a);
+            if (end !== -1)
+                return void this.take(end + 1);
+            if (!enough)
+                throw new ScriptCutOff('it ends in the line of a COPY');
+        }
+    }
+}
+
 ;// CONCATENATED MODULE: ./build/postgres/archive-text.js
 /**
  * Reads the text that `pg_restore --data-only --verbose --file=-` decodes from an archive: how many rows each table's
  * COPY holds, what every sequence is set to, how many large objects there are. Definitions are not in that text, so
  * no function body can imitate a COPY; names with newlines stand inside quotes, which the reader follows.
  */
+
 /** The text is not what pg_restore writes, or ends in the middle. */
 class UnreadableArchiveText extends Error {
 }
@@ -73998,6 +74240,7 @@ const longestStatement = 16 * 1024 * 1024;
 class ArchiveTextReader {
     #rows = new Map();
     #sequences = new Map();
+    #inserted = new Map();
     #largeObjects = 0;
     #complete = false;
     /** The entry whose header was read last; what follows belongs to it. */
@@ -74008,9 +74251,14 @@ class ArchiveTextReader {
     #midRow = false;
     #carry = Buffer.alloc(0);
     #onRows;
-    /** `onRows` is handed the lines of every COPY as they come, cut anywhere; their memory is the chunk's. */
-    constructor(onRows) {
+    #onLargeObject;
+    /**
+     * `onRows` is handed the lines of every COPY as they come, cut anywhere, `onLargeObject` large objects piece by piece;
+     * their memory is the chunk's.
+     */
+    constructor(onRows, onLargeObject) {
         this.#onRows = onRows;
+        this.#onLargeObject = onLargeObject;
     }
     /** Keeps no part of the chunk. Throws {@link UnreadableArchiveText}. */
     push(chunk) {
@@ -74036,6 +74284,7 @@ class ArchiveTextReader {
         return {
             rows: this.#rows,
             sequences: this.#sequences,
+            inserted: this.#inserted,
             largeObjects: this.#largeObjects,
             complete: this.#complete,
         };
@@ -74109,10 +74358,38 @@ class ArchiveTextReader {
                 throw new UnreadableArchiveText('a sequence is set to something unreadable');
             this.#sequences.set(this.#entry, { value: set[1], called: set[2] === 'true' });
         }
-        else if (head.startsWith('SELECT pg_catalog.lo_open(')) {
-            this.#largeObjects++;
-        }
+        else if (head.startsWith('INSERT INTO '))
+            this.#insert(bytes.toString('latin1', 0, end));
+        else if (head.startsWith('SELECT pg_catalog.lo'))
+            this.#largeObject(head, bytes, end);
         return 0;
+    }
+    #insert(statement) {
+        const more = insertedBy(statement);
+        const known = this.#inserted.has(this.#entry);
+        const before = this.#inserted.get(this.#entry);
+        const total = more === undefined || (known && before === undefined)
+            ? undefined
+            : { rows: more.rows + (before?.rows ?? 0), skips: more.skips || before?.skips === true };
+        this.#inserted.set(this.#entry, total);
+    }
+    #largeObject(head, bytes, end) {
+        const oid = /^SELECT pg_catalog\.lo_open\('(\d+)'/.exec(head)?.[1];
+        if (head.startsWith('SELECT pg_catalog.lo_open('))
+            this.#largeObjects++;
+        if (this.#onLargeObject === undefined)
+            return;
+        if (oid !== undefined)
+            this.#onLargeObject({ kind: 'begin', oid });
+        else if (head.startsWith('SELECT pg_catalog.lo_close('))
+            this.#onLargeObject({ kind: 'end' });
+        else if (head.startsWith('SELECT pg_catalog.lowrite(')) {
+            const start = /^SELECT pg_catalog\.lowrite\(0, E?'\\{1,2}x/.exec(head)?.[0].length;
+            const close = bytes.lastIndexOf(quote, end - 1);
+            if (start === undefined || close < start)
+                throw new UnreadableArchiveText('a large object is written in an unknown form');
+            this.#onLargeObject({ kind: 'bytes', hex: bytes.subarray(start, close) });
+        }
     }
 }
 function isEndMarker(bytes, at) {
@@ -75028,6 +75305,7 @@ function damaged(what, cause) {
 }
 function assemble(toc, text) {
     const tables = new Map();
+    const inserted = new Map();
     const defined = new Set();
     const sequences = [];
     for (const entry of toc.entries) {
@@ -75036,9 +75314,12 @@ function assemble(toc, text) {
             defined.add(entry.oid);
         else if (entry.kind === 'TABLE DATA') {
             const rows = text.rows.get(entry.dumpId);
-            // Rows as INSERTs are not counted; who has a census misses them.
-            if (rows === undefined && entry.copyStatement === '')
+            // Whoever has a census misses them among the tables: a backup is never written so.
+            if (rows === undefined && entry.copyStatement === '') {
+                const has = text.inserted.has(entry.dumpId);
+                inserted.set(entry.oid, has ? text.inserted.get(entry.dumpId) : { rows: 0, skips: false });
                 continue;
+            }
             if (rows === undefined)
                 throw damaged('a table of its table of contents has no rows section');
             tables.set(entry.oid, { ...name, rows });
@@ -75055,6 +75336,7 @@ function assemble(toc, text) {
     return {
         toc,
         tables,
+        inserted,
         defined,
         sequences,
         contents: toc.entries
@@ -84796,6 +85078,312 @@ async function checkedArchive(store, manifest, folder, signal) {
     }
 }
 
+;// CONCATENATED MODULE: ./build/postgres/archive-selection.js
+
+
+/** The request cannot be met; the message is a sentence for the user. */
+class BadSelection extends Error {
+}
+/** The same for the same object in two tables of contents. */
+function entryKey({ kind, schema, tag }) {
+    return JSON.stringify([kind, schema, tag]);
+}
+const relations = new Set(['TABLE', 'FOREIGN TABLE', 'VIEW', 'MATERIALIZED VIEW', 'SEQUENCE']);
+/** They hold or show rows of their own: they come when they are asked for, never because somebody needs them. */
+const askedFor = new Set(['TABLE', 'FOREIGN TABLE', 'VIEW', 'MATERIALIZED VIEW']);
+const holdsRows = new Set(['TABLE', 'FOREIGN TABLE', 'MATERIALIZED VIEW']);
+const beforeAttaching = new Set(['TABLE', 'TABLE DATA', 'CONSTRAINT', 'INDEX', 'INDEX ATTACH']);
+/** Go wherever their object goes. */
+const attributes = new Set([
+    ...['ACL', 'COMMENT', 'SECURITY LABEL', 'SEQUENCE SET', 'SEQUENCE OWNED BY', 'TABLE DATA', 'MATERIALIZED VIEW DATA'],
+    ...['DEFAULT', 'ROW SECURITY', 'STATISTICS DATA'],
+]);
+/** Parts of a relation, and what points at one from elsewhere. */
+const dependents = new Set([
+    ...['CONSTRAINT', 'CHECK CONSTRAINT', 'FK CONSTRAINT', 'INDEX', 'INDEX ATTACH', 'TABLE ATTACH', 'TRIGGER', 'RULE'],
+    ...['POLICY', 'STATISTICS', 'PUBLICATION TABLE', 'SEQUENCE', 'VIEW', 'MATERIALIZED VIEW'],
+    ...['FUNCTION', 'PROCEDURE', 'AGGREGATE'],
+]);
+/** Never dropped to be made again: what is in them or belongs to them is not all ours. */
+const kept = new Set(['SCHEMA', 'EXTENSION', 'PROCEDURAL LANGUAGE', 'SUBSCRIPTION']);
+/** Everything in the archive, but for schemas and extensions that are there, and what is said about extensions. */
+function selectAll(archive, existing) {
+    const byId = new Map(archive.map((entry) => [entry.dumpId, entry]));
+    const stays = (entry) => kept.has(entry.kind) && existing.has(entryKey(entry));
+    const keepsExtensions = archive.some((entry) => entry.kind === 'EXTENSION' && stays(entry));
+    const entries = archive.filter((entry) => {
+        if (archive_selection_isAboutDatabase(entry) || stays(entry))
+            return false;
+        // What is said about an extension that stays, and the rows that its own tables have.
+        if (entry.kind === 'TABLE DATA' || entry.kind === 'SEQUENCE SET')
+            return !keepsExtensions || entry.dependencies.some((id) => isRelation(byId.get(id)));
+        if (entry.kind !== 'COMMENT')
+            return true;
+        return !entry.dependencies.some((id) => {
+            const about = byId.get(id);
+            return about !== undefined && stays(about);
+        });
+    });
+    return { entries, existing: entries.filter((each) => isRelation(each) && existing.has(entryKey(each))), leftOut: [] };
+}
+/**
+ * What was asked for with all that belongs to it, what it needs and the target (`existing`) lacks, and what pointed at it
+ * and is missing there. With `clean`, what points at it comes even if it is there, to be dropped and made again. Throws
+ * {@link BadSelection}.
+ */
+function archive_selection_select(archive, wanted, { existing, clean }) {
+    const selector = new Selector(archive, existing, clean);
+    const seeds = wanted.tables.length > 0 ? seedTables(archive, wanted.tables) : seedSchemas(archive, wanted.schemas);
+    return selector.select(seeds, wanted.tables.length > 0);
+}
+class Selector {
+    #archive;
+    #byId;
+    #existing;
+    #clean;
+    #selected = new Set();
+    constructor(archive, existing, clean) {
+        this.#archive = withWholeViews(archive.filter((entry) => !archive_selection_isAboutDatabase(entry)));
+        this.#byId = new Map(this.#archive.map((entry) => [entry.dumpId, entry]));
+        this.#existing = existing;
+        this.#clean = clean;
+    }
+    /** `byName`: each of them was asked for by its own name, not by that of its schema. */
+    select(seeds, byName) {
+        const asked = this.#withChildren(seeds.flatMap((seed) => this.#byId.get(seed.dumpId) ?? []));
+        for (const entry of asked)
+            if (this.#wants(entry))
+                this.#selected.add(entry.dumpId);
+        for (const entry of asked)
+            this.#bringNeeds(entry);
+        const leftOut = this.#bringDependents();
+        const entries = this.#archive.filter((entry) => this.#selected.has(entry.dumpId));
+        const existing = asked.filter((each) => this.#has(each) && (byName ? isRelation(each) : holdsRows.has(each.kind)));
+        return { entries: this.#attachedLast(entries), existing, leftOut };
+    }
+    /**
+     * A partition that is attached to a parent outside of the selection gets the parent's indexes made, unless it has them
+     * already: then they are taken for what they are, and attaching them once more does nothing.
+     */
+    #attachedLast(entries) {
+        const outside = new Set(entries.filter(({ kind, dependencies }) => (kind === 'TABLE ATTACH' || kind === 'INDEX ATTACH') &&
+            dependencies.some((id) => this.#byId.get(id)?.kind === 'TABLE' && !this.#selected.has(id))));
+        const rest = entries.filter((entry) => !outside.has(entry));
+        const at = 1 + rest.findLastIndex(({ kind }) => beforeAttaching.has(kind));
+        return [...rest.slice(0, at), ...outside, ...rest.slice(at)];
+    }
+    /** What is there stays as it is, unless all is to be made again. */
+    #wants(entry) {
+        return !this.#has(entry) || (this.#clean && !kept.has(entry.kind));
+    }
+    #has(entry) {
+        return this.#existing.has(entryKey(entry));
+    }
+    /** Partitions, and tables that inherit, in the archive's order. */
+    #withChildren(seeds) {
+        const asked = new Set(seeds);
+        const attached = new Map(this.#archive.filter((entry) => entry.kind === 'TABLE ATTACH').map((entry) => [nameOf(entry), entry]));
+        for (let before = -1; before !== asked.size;) {
+            before = asked.size;
+            for (const entry of this.#archive) {
+                if (entry.kind !== 'TABLE' && entry.kind !== 'FOREIGN TABLE')
+                    continue;
+                const parents = /\bINHERITS \(/.test(entry.definition) ? entry.dependencies : [];
+                const partitioned = attached.get(nameOf(entry))?.dependencies ?? [];
+                const isChild = [...parents, ...partitioned].some((id) => {
+                    const parent = this.#byId.get(id);
+                    return parent !== undefined && parent !== entry && parent.kind === 'TABLE' && asked.has(parent);
+                });
+                if (isChild)
+                    asked.add(entry);
+            }
+        }
+        return this.#archive.filter((entry) => asked.has(entry));
+    }
+    #bringNeeds(entry) {
+        const missing = [];
+        const needs = this.#missingFor(entry, missing);
+        if (needs === undefined)
+            for (const need of missing)
+                this.#selected.add(need.dumpId);
+        // Parts of a relation that cannot come are left out and named; a relation without what it needs is nothing.
+        else if (this.#selected.has(entry.dumpId) && isRelation(entry))
+            throw new BadSelection(`${describe(entry)} needs ${describe(needs)}, which is neither in the target nor among what was asked for`);
+        else
+            this.#selected.delete(entry.dumpId);
+    }
+    /** Gathers in `bring` what has to come along; returns what cannot. */
+    #missingFor(entry, bring, seen = new Set()) {
+        for (const id of entry.dependencies) {
+            const need = this.#byId.get(id);
+            if (need === undefined || seen.has(id) || this.#selected.has(id) || this.#has(need))
+                continue;
+            seen.add(id);
+            if (askedFor.has(need.kind))
+                return need;
+            const beyond = this.#missingFor(need, bring, seen);
+            if (beyond !== undefined)
+                return beyond;
+            bring.push(need);
+        }
+        return undefined;
+    }
+    /** Until nothing more comes. Returns what pointed at a relation and cannot come. */
+    #bringDependents() {
+        const leftOut = new Set();
+        for (let before = -1; before !== this.#selected.size;) {
+            before = this.#selected.size;
+            leftOut.clear();
+            for (const entry of this.#archive) {
+                if (this.#selected.has(entry.dumpId) || !this.#follows(entry))
+                    continue;
+                const bring = [];
+                if (this.#missingFor(entry, bring) !== undefined)
+                    leftOut.add(entry);
+                else
+                    for (const each of [...bring, entry])
+                        this.#selected.add(each.dumpId);
+            }
+        }
+        return [...leftOut].filter((entry) => !attributes.has(entry.kind));
+    }
+    #follows(entry) {
+        const on = entry.dependencies.filter((id) => this.#selected.has(id));
+        if (attributes.has(entry.kind))
+            return on.length > 0;
+        if (!dependents.has(entry.kind) || (this.#has(entry) && !this.#clean))
+            return false;
+        return on.some((id) => isRelation(this.#byId.get(id)));
+    }
+}
+/**
+ * `pg_restore --clean` drops in the reverse of the order in which it restores, and the server refuses to drop a partition's
+ * primary key before its parent's is gone, which takes it along. So the constraints of partitions come before their parents'.
+ */
+function inDroppableOrder(entries) {
+    const constraints = new Map(entries.filter((entry) => entry.kind === 'CONSTRAINT').map((entry) => [entry.dumpId, entry]));
+    const related = new Set();
+    for (const entry of constraints.values())
+        for (const id of entry.dependencies) {
+            const parent = constraints.get(id);
+            if (parent !== undefined)
+                related.add(entry).add(parent);
+        }
+    const reversed = entries.filter((entry) => related.has(entry)).reverse();
+    return entries.map((entry) => (related.has(entry) ? (reversed.shift() ?? entry) : entry));
+}
+/** What goes unsaid when its table is dropped and made again. */
+const incidental = new Set([...attributes, 'INDEX ATTACH', 'DEFAULT ACL'].filter((kind) => kind !== 'ROW SECURITY'));
+/**
+ * What the target holds that dropping `entries` there would break or take along, or whose name they need. Without CASCADE
+ * the server refuses the former too, but for indexes, triggers, partitions and the like, which go silently with their table.
+ */
+function inTheWay(target, entries, { clean }) {
+    const ours = new Set(entries.map(entryKey));
+    const names = new Set(entries.filter(hasRelationName).map(nameOf));
+    const dropped = new Set();
+    if (clean)
+        for (const entry of target)
+            if (ours.has(entryKey(entry)))
+                dropped.add(entry.dumpId);
+    const broken = new Set(dropped);
+    for (let before = -1; before !== broken.size;) {
+        before = broken.size;
+        for (const entry of target)
+            if (entry.dependencies.some((id) => broken.has(id)))
+                broken.add(entry.dumpId);
+    }
+    return target.flatMap((entry) => {
+        if (ours.has(entryKey(entry)) || archive_selection_isAboutDatabase(entry))
+            return [];
+        if (broken.has(entry.dumpId) && !incidental.has(entry.kind))
+            return [{ entry, why: 'depends on what is dropped' }];
+        if (hasRelationName(entry) && names.has(nameOf(entry)))
+            return [{ entry, why: 'has the name of something else' }];
+        return [];
+    });
+}
+/**
+ * pg_dump writes a view that needs a primary key (GROUP BY it) as an empty one and, later, its rule `_RETURN`: the view
+ * then needs what its rule needs.
+ */
+function withWholeViews(archive) {
+    const rules = new Map(archive.filter(({ kind, tag }) => kind === 'RULE' && tag.endsWith(' _RETURN')).map((rule) => [nameOf(rule), rule]));
+    return archive.map((entry) => {
+        if (entry.kind !== 'VIEW')
+            return entry;
+        const rule = rules.get(JSON.stringify([entry.schema, `${entry.tag} _RETURN`]));
+        if (rule === undefined)
+            return entry;
+        const needs = rule.dependencies.filter((id) => id !== entry.dumpId);
+        return { ...entry, dependencies: [...entry.dependencies, ...needs] };
+    });
+}
+/** Of what is dropped, the objects that are not what the archive makes again: a column that was added since is lost. */
+function redefined(target, entries) {
+    const there = new Map(target.map((entry) => [entryKey(entry), entry.definition]));
+    return entries.filter((entry) => {
+        const now = there.get(entryKey(entry));
+        return now !== undefined && !attributes.has(entry.kind) && now !== entry.definition;
+    });
+}
+function seedTables(archive, patterns) {
+    const seeds = new Set();
+    for (const text of patterns) {
+        const { name, schema } = parsePattern(text, 3);
+        const [names, schemas] = [expression(text, name), schema === undefined ? undefined : expression(text, schema)];
+        const found = archive.filter((entry) => isRelation(entry) && names.test(entry.tag) && (schemas?.test(entry.schema ?? '') ?? true));
+        if (found.length === 0)
+            throw new BadSelection(`the backup has no table ${text}`);
+        const places = new Set(found.map((entry) => entry.schema));
+        if (schemas === undefined && places.size > 1)
+            throw new BadSelection(`${text} is in several schemas (${[...places].map((each) => displayWord(each ?? '')).join(', ')}): write schema.table`);
+        for (const entry of found)
+            seeds.add(entry);
+    }
+    return [...seeds];
+}
+function seedSchemas(archive, patterns) {
+    const seeds = new Set();
+    for (const text of patterns) {
+        const names = expression(text, parsePattern(text, 2).name);
+        const found = archive.filter((entry) => names.test(entry.schema ?? '') || (entry.kind === 'SCHEMA' && names.test(entry.tag)));
+        if (found.length === 0)
+            throw new BadSelection(`the backup has no schema ${text}`);
+        for (const entry of found)
+            if (!attributes.has(entry.kind))
+                seeds.add(entry);
+    }
+    return [...seeds];
+}
+/** Throws {@link BadSelection}. */
+function expression(text, pattern) {
+    try {
+        return new RegExp(pattern, 'su');
+    }
+    catch {
+        throw new BadSelection(`${text} is no pattern: put names with special characters into double quotes`);
+    }
+}
+function isRelation(entry) {
+    return entry !== undefined && relations.has(entry.kind);
+}
+function hasRelationName({ kind }) {
+    return relations.has(kind) || kind === 'INDEX' || kind === 'TYPE' || kind === 'DOMAIN';
+}
+function nameOf({ schema, tag }) {
+    return JSON.stringify([schema, tag]);
+}
+/** Only `pg_restore --create` uses these. */
+function archive_selection_isAboutDatabase({ kind, tag }) {
+    if (kind === 'DATABASE' || kind === 'DATABASE PROPERTIES')
+        return true;
+    return (kind === 'ACL' || kind === 'COMMENT' || kind === 'SECURITY LABEL') && tag.startsWith('DATABASE ');
+}
+function describe({ kind, schema, tag }) {
+    return `${kind} ${schema === null ? displayWord(tag) : displayName({ schema, name: tag })}`;
+}
+
 ;// CONCATENATED MODULE: ./build/postgres/database-settings.js
 
 
@@ -84880,6 +85468,320 @@ async function applyToDatabase(session, database, statements) {
     return left;
 }
 
+;// CONCATENATED MODULE: ./build/postgres/archive-rows.js
+
+
+
+
+
+
+
+
+const archive_rows_word = String.raw `(?:"(?:[^"]|"")*"|[^\s"(),.]+)`;
+const copyPattern = new RegExp(String.raw `^COPY ${archive_rows_word}(?:\.${archive_rows_word})? \((.*)\) FROM stdin;\s*$`, 's');
+/** The columns of an entry's rows, in their order there. Undefined where the rows are not a COPY's. */
+function columnsOfRows({ copyStatement }) {
+    const list = copyPattern.exec(copyStatement)?.[1];
+    const words = list?.match(new RegExp(archive_rows_word, 'g'));
+    return words?.map((each) => (each.startsWith('"') ? each.slice(1, -1).replaceAll('""', '"') : each));
+}
+/**
+ * Hands over every row of some entries, in pieces of about `pieceBytes`; memory holds one piece, or one row where it is
+ * longer. Returns how many rows each entry had. Throws a `Failure` (exit 40) when the archive cannot be read, and what
+ * `take` throws.
+ */
+async function readArchiveRows(source, pieceBytes, take, signal) {
+    const pieces = new Pieces(pieceBytes);
+    const text = new ArchiveTextReader((entry, rows) => pieces.add(entry, rows));
+    const drain = async () => {
+        for (let piece = pieces.next(); piece !== undefined; piece = pieces.next())
+            await take(piece.entry, piece.lines);
+    };
+    await decodeEntries(source, text, () => (pieces.ready ? drain() : undefined), signal);
+    pieces.finish();
+    await drain();
+    return text.end().rows;
+}
+/**
+ * Has pg_restore decode the data of some entries into `text`; after each chunk `more` is awaited, if it returns something.
+ * Throws a `Failure` (exit 40) when the archive cannot be read to its end, and what `more` throws.
+ */
+async function decodeEntries(source, text, more, signal) {
+    signal.throwIfAborted();
+    const list = (0,external_node_path_.join)(source.folder, `rows-${process.hrtime.bigint()}.list`);
+    await (0,promises_.writeFile)(list, source.entries.map((entry) => `${entry};\n`).join(''), { mode: 0o600, flag: 'wx' });
+    const output = await OutputPipe.open(source.folder);
+    const { file, path } = source.archive;
+    const program = start({
+        path: source.programs.pgRestore,
+        args: [
+            ...['--data-only', '--verbose', '--file=-', `--use-list=${list}`],
+            file !== undefined && process.platform === 'linux' ? '/proc/self/fd/3' : (path ?? '/dev/fd/3'),
+        ],
+        env: bareEnvironment(source.programs.libraryPath),
+        ...(file === undefined ? {} : { inherit: [file.fd] }),
+        stdout: output.stdout,
+    });
+    output.started();
+    program.stdin.end();
+    const stop = () => void program.stop().catch(() => undefined);
+    signal.addEventListener('abort', stop, { once: true });
+    try {
+        await output.read(program.stdout, (chunk) => {
+            text.push(chunk);
+            return more();
+        });
+        const exit = await program.exited.catch((error) => {
+            throw new Failure('restore', 'restore', `pg_restore could not be started: ${error.code}`, { cause: error });
+        });
+        signal.throwIfAborted();
+        if (exit.code !== 0 || exit.signal !== null) {
+            const said = readReports(exit.stderr).find((report) => report.severity === 'error')?.message;
+            throw unreadable(said === undefined ? `pg_restore ended with ${exit.signal ?? exit.code}` : `pg_restore: ${said}`);
+        }
+        if (!text.end().complete)
+            throw unreadable('pg_restore exited 0 without having read to the end');
+    }
+    catch (error) {
+        if (error instanceof UnreadableArchiveText)
+            throw unreadable(error.message, error);
+        throw error;
+    }
+    finally {
+        signal.removeEventListener('abort', stop);
+        output.close();
+        await program.stop().catch(() => undefined);
+    }
+}
+function unreadable(what, cause) {
+    return new Failure('verify', 'verification', `the rows of the archive cannot be read: ${what}`, { cause });
+}
+const archive_rows_newline = 0x0a;
+/** Gathers lines that come cut anywhere. */
+class Pieces {
+    #least;
+    #ready = [];
+    #entry = 0;
+    /** Copies of what came since the last piece, and how much of it is whole lines. */
+    #parts = [];
+    #bytes = 0;
+    #whole = 0;
+    constructor(least) {
+        this.#least = least;
+    }
+    get ready() {
+        return this.#ready.length > 0;
+    }
+    add(entry, rows) {
+        if (entry !== this.#entry)
+            this.finish();
+        this.#entry = entry;
+        const end = rows.lastIndexOf(archive_rows_newline) + 1;
+        if (end > 0)
+            this.#whole = this.#bytes + end;
+        this.#parts.push(Buffer.from(rows));
+        this.#bytes += rows.length;
+        if (this.#whole >= this.#least)
+            this.#cut();
+    }
+    /** What is left belongs to no later line. */
+    finish() {
+        if (this.#whole > 0)
+            this.#cut();
+    }
+    next() {
+        return this.#ready.shift();
+    }
+    #cut() {
+        const all = Buffer.concat(this.#parts);
+        const rest = all.subarray(this.#whole);
+        this.#ready.push({ entry: this.#entry, lines: all.subarray(0, this.#whole) });
+        this.#parts = rest.length === 0 ? [] : [Buffer.from(rest)];
+        this.#bytes = rest.length;
+        this.#whole = 0;
+    }
+}
+
+;// CONCATENATED MODULE: ./build/postgres/large-objects.js
+/** Whether a restored database's large objects are the archive's: their contents, owners and grants. */
+
+
+
+
+/** Contents are compared in parts of this size, so that neither side ever holds one as a whole. */
+const large_objects_partBytes = 1024 * 1024;
+const partsPerQuery = 500;
+const objectsPerQuery = 10_000;
+/** So many are named. */
+const large_objects_most = 20;
+const holders = new Set(['BLOB', 'BLOBS', 'BLOB METADATA']);
+/**
+ * Findings about large objects that differ from the archive's, none of their bytes in them. `session` is a superuser's;
+ * `ownerHere` says who owns in this database what a role owns in the archive, undefined where grants cannot be compared.
+ * Memory holds no more than the table of contents does. Throws a `Failure` (exit 40) when the archive cannot be read.
+ */
+async function compareLargeObjects(session, source, ownerHere, signal) {
+    const holding = source.entries.filter((entry) => holders.has(entry.kind));
+    if (holding.length === 0)
+        return [];
+    const differing = new Differences();
+    await compareContents(session, { ...source, entries: holding.map((entry) => entry.dumpId) }, differing, signal);
+    await compareRights(session, expectedRights(source.entries), ownerHere, differing);
+    return differing.findings;
+}
+class Differences {
+    #findings = new Map();
+    #unnamed = 0;
+    add(oid, what, finding) {
+        const key = `${oid} ${what}`;
+        if (this.#findings.has(key))
+            return;
+        if (this.#findings.size < large_objects_most)
+            this.#findings.set(key, { object: `large object ${oid}`, ...finding });
+        else
+            this.#unnamed++;
+    }
+    get findings() {
+        const rest = { object: 'large objects', expected: 'as in the archive', found: `${this.#unnamed} more differences` };
+        return [...this.#findings.values(), ...(this.#unnamed > 0 ? [rest] : [])];
+    }
+}
+async function compareContents(session, source, differing, signal) {
+    const parts = new Parts();
+    const text = new ArchiveTextReader(undefined, (part) => parts.add(part));
+    const drain = async (least) => {
+        while (parts.ready.length >= least && parts.ready.length > 0)
+            await compareParts(session, parts.ready.splice(0, partsPerQuery), differing);
+    };
+    const more = () => (parts.ready.length < partsPerQuery ? undefined : drain(partsPerQuery));
+    await decodeEntries(source, text, more, signal);
+    await drain(1);
+}
+/** The same digests on the server's side. */
+async function compareParts(session, parts, differing) {
+    const rows = await session.query(`SELECT w.at::text AS at,
+            CASE WHEN m.oid IS NOT NULL THEN pg_catalog.encode(pg_catalog.sha256(
+              pg_catalog.lo_get(m.oid, w.part OPERATOR(pg_catalog.*) ${large_objects_partBytes}::int8, ${large_objects_partBytes})), 'hex') END AS digest
+     FROM ROWS FROM (unnest($1::oid[]), unnest($2::int8[])) WITH ORDINALITY AS w(oid, part, at)
+     LEFT JOIN pg_catalog.pg_largeobject_metadata m ON m.oid = w.oid`, [parts.map((part) => part.oid), parts.map((part) => part.at)]);
+    for (const { at, digest } of rows) {
+        const part = parts[Number(at) - 1];
+        if (part === undefined || part.digest === digest)
+            continue;
+        differing.add(part.oid, 'content', {
+            expected: 'the content in the archive',
+            found: digest === null ? 'missing' : 'another content',
+        });
+    }
+}
+/** Digests of each part of each object, and one of nothing behind it: it must not go on. */
+class Parts {
+    ready = [];
+    #oid = '';
+    #at = 0;
+    #filled = 0;
+    #hash = (0,external_node_crypto_.createHash)('sha256');
+    add(part) {
+        if (part.kind === 'begin') {
+            this.#oid = part.oid;
+            this.#at = 0;
+            this.#restart();
+        }
+        else if (part.kind === 'end')
+            this.#cut();
+        else {
+            const bytes = Buffer.from(part.hex.toString('latin1'), 'hex');
+            for (let from = 0; from < bytes.length;) {
+                const some = bytes.subarray(from, from + large_objects_partBytes - this.#filled);
+                this.#hash.update(some);
+                this.#filled += some.length;
+                from += some.length;
+                if (this.#filled === large_objects_partBytes)
+                    this.#cut();
+            }
+        }
+    }
+    #cut() {
+        this.ready.push({ oid: this.#oid, at: this.#at, digest: this.#hash.digest('hex') });
+        this.#at++;
+        this.#restart();
+    }
+    #restart() {
+        this.#filled = 0;
+        this.#hash = (0,external_node_crypto_.createHash)('sha256');
+    }
+}
+/** What the archive gives to whom. Since 17 one entry stands for many objects with the same owner and grants. */
+function expectedRights(entries) {
+    const rights = new Map();
+    const oidsOf = new Map();
+    for (const { kind, dumpId, tag, owner, definition } of entries) {
+        if (kind !== 'BLOB' && kind !== 'BLOB METADATA')
+            continue;
+        const oids = kind === 'BLOB' ? [tag] : definition.split('\n').filter((line) => /^\d+$/.test(line));
+        oidsOf.set(dumpId, oids);
+        for (const oid of oids)
+            rights.set(oid, { owner, grants: new Set(grantsOf(owner, ['SELECT', 'UPDATE'], false)) });
+    }
+    for (const { kind, tag, definition, dependencies } of entries) {
+        if (kind !== 'ACL' || !/^LARGE OBJECTS? /.test(tag))
+            continue;
+        const oids = dependencies.flatMap((id) => oidsOf.get(id) ?? []);
+        for (const oid of oids) {
+            const grants = rights.get(oid)?.grants;
+            if (grants !== undefined)
+                applyGrants(grants, definition);
+        }
+    }
+    return rights;
+}
+const statement = /^(GRANT|REVOKE) (.+) ON LARGE OBJECT \d+ (?:TO|FROM) ((?:"(?:[^"]|"")*"|[^\s";])+)( WITH GRANT OPTION)?;$/gm;
+function applyGrants(grants, definition) {
+    for (const [, verb, what = '', name = '', passing] of definition.matchAll(statement)) {
+        const privileges = /^ALL\b/.test(what) ? ['SELECT', 'UPDATE'] : what.split(', ');
+        const role = name === 'PUBLIC' ? '' : name.startsWith('"') ? name.slice(1, -1).replaceAll('""', '"') : name;
+        for (const passed of [false, true])
+            for (const each of grantsOf(role, privileges, passed)) {
+                if (verb === 'REVOKE')
+                    grants.delete(each);
+                else if (passed === (passing !== undefined))
+                    grants.add(each);
+            }
+    }
+}
+function grantsOf(role, privileges, passed) {
+    return privileges.map((privilege) => JSON.stringify([role, privilege, passed]));
+}
+async function compareRights(session, expected, ownerHere, differing) {
+    for (let last = '0';;) {
+        const rows = await session.query(`SELECT m.oid::text AS oid, pg_catalog.pg_get_userbyid(m.lomowner)::text AS owner,
+              (SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(coalesce(r.rolname, ''), a.privilege_type, a.is_grantable)), '[]')
+               FROM pg_catalog.aclexplode(coalesce(m.lomacl, pg_catalog.acldefault('L', m.lomowner))) a
+               LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.grantee) AS grants
+       FROM pg_catalog.pg_largeobject_metadata m WHERE m.oid > $1::oid ORDER BY m.oid LIMIT ${objectsPerQuery}`, [last]);
+        for (const { oid, owner, grants } of rows) {
+            const right = expected.get(oid);
+            if (right === undefined)
+                continue;
+            const here = ownerHere(right.owner);
+            if (owner !== here.owner)
+                differing.add(oid, 'owner', {
+                    expected: `owned by ${displayWord(here.owner)}`,
+                    found: `owned by ${displayWord(owner)}`,
+                });
+            else if (here.grants && !isSameSet(right.grants, new Set(grants.map((each) => JSON.stringify(each)))))
+                differing.add(oid, 'grants', { expected: 'the grants in the archive', found: 'other grants' });
+        }
+        const next = rows.at(-1);
+        if (next === undefined || rows.length < objectsPerQuery)
+            return;
+        last = next.oid;
+    }
+}
+function isSameSet(a, b) {
+    return a.size === b.size && a.isSubsetOf(b);
+}
+
 ;// CONCATENATED MODULE: ./build/postgres/restored-objects.js
 
 
@@ -84939,7 +85841,7 @@ async function readContents(programs, environment, database, signal) {
     }
 }
 /** Both as sets of (kind, schema, tag, owner): what one has and the other has not. */
-function compareContents(archived, restored) {
+function restored_objects_compareContents(archived, restored) {
     const left = new Map();
     for (const content of restored) {
         const key = JSON.stringify([content.kind, content.schema, content.tag]);
@@ -85035,170 +85937,221 @@ async function compareExtensions(session, extensions) {
     };
 }
 
-;// CONCATENATED MODULE: ./build/postgres/default-grants.js
+;// CONCATENATED MODULE: ./build/postgres/target-database.js
 
 
 
-const granting = new Set(['TABLE', 'FOREIGN TABLE', 'VIEW', 'MATERIALIZED VIEW', 'SEQUENCE']);
-/**
- * Default privileges of the target grant something on whatever is made there, or keep a function from everybody, which the
- * source's object need not have had. Takes back what the archive's entries do not grant, and lets everybody execute the
- * functions that the archive keeps from nobody.
- */
-async function settleDefaultGrants(session, entries) {
-    const [changed, left] = [[], []];
-    const recorded = aclsOf(entries);
-    const attempt = async (said, statement) => {
-        try {
-            await session.query(statement);
-            changed.push(said);
-        }
-        catch (error) {
-            if (!isDatabaseError(error))
-                throw error;
-            left.push(said);
-        }
-    };
-    for (const { entry, ...grant } of await readGrants(session, entries)) {
-        const { kind, grantee, privilege } = grant;
-        if (recorded(entry).some((definition) => isGranted(definition, grant)))
-            continue;
-        const [from, shown] = grantee === null ? ['PUBLIC', 'everybody'] : [quoteName(grantee), displayWord(grantee)];
-        await attempt(`not granted: ${privilege} on ${displayName(grant)} to ${shown}`, `REVOKE ${privilege} ON ${kind} ${quoteQualified(grant)} FROM ${from}`);
-    }
-    const [withheld] = await session.query(`SELECT FROM pg_catalog.pg_default_acl WHERE defaclobjtype = 'f'`);
-    if (withheld === undefined)
-        return { changed, left };
-    for (const entry of entries.filter(({ kind }) => routines.has(kind))) {
-        if (recorded(entry).some((definition) => /^REVOKE .* FROM PUBLIC;$/m.test(definition)))
-            continue;
-        const signature = await withheldRoutine(session, entry);
-        if (signature !== undefined)
-            await attempt(`granted: EXECUTE on ${displayTag(entry.tag)} to everybody`, `GRANT EXECUTE ON ROUTINE ${signature} TO PUBLIC`);
-    }
-    return { changed, left };
-}
-/** An object's grants in the archive. */
-function aclsOf(entries) {
-    const definitions = new Map();
-    for (const { kind, dependencies, definition } of entries)
-        if (kind === 'ACL')
-            for (const id of dependencies)
-                definitions.set(id, [...(definitions.get(id) ?? []), definition]);
-    return ({ dumpId }) => definitions.get(dumpId) ?? [];
-}
-/** What others than its owner may do with each relation among the entries. */
-async function readGrants(session, entries) {
-    const relations = new Map(entries
-        .filter((entry) => granting.has(entry.kind))
-        .map((entry) => [nameKey({ schema: entry.schema ?? '', name: entry.tag }), entry]));
-    const grants = await session.query(`SELECT n.nspname::text AS schema, c.relname::text AS name, CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind,
-            r.rolname::text AS grantee, a.privilege_type AS privilege
-     FROM unnest($1::text[], $2::text[]) AS made(schema, name)
-     JOIN pg_catalog.pg_namespace n ON n.nspname = made.schema
-     JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = made.name
-     CROSS JOIN LATERAL aclexplode(c.relacl) a LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.grantee
-     WHERE a.grantee <> c.relowner AND (a.grantee = 0 OR r.rolname IS NOT NULL)
-     ORDER BY 1, 2, 4, 5`, [[...relations.values()].map((each) => each.schema ?? ''), [...relations.values()].map((each) => each.tag)]);
-    return grants.flatMap((grant) => {
-        const entry = relations.get(nameKey(grant));
-        return entry === undefined ? [] : [{ ...grant, entry }];
-    });
-}
-const routines = new Set(['FUNCTION', 'PROCEDURE', 'AGGREGATE']);
-/** Its signature as SQL, when not everybody may execute it. A name that looks like a signature itself is not found. */
-async function withheldRoutine(session, { schema, tag }) {
-    const at = tag.indexOf('(');
-    const asked = `${quoteName(schema ?? '')}.${quoteName(tag.slice(0, at))}${tag.slice(at).replace('(*)', '()')}`;
-    try {
-        const [row] = await session.query(`SELECT p.oid::regprocedure::text AS signature FROM pg_catalog.pg_proc p
-       WHERE p.oid = to_regprocedure($1)
-         AND NOT EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a WHERE a.grantee = 0)`, [asked]);
-        return row?.signature;
-    }
-    catch (error) {
+/** Undefined: this server has no database of that name. */
+async function identify(session, name) {
+    const [row] = await session.query('SELECT oid::text AS oid FROM pg_catalog.pg_database WHERE datname = $1', [name]);
+    if (row === undefined)
+        return undefined;
+    const system = await session
+        .query('SELECT system_identifier::text AS id FROM pg_catalog.pg_control_system()')
+        .catch((error) => {
         if (isDatabaseError(error))
-            return undefined;
+            return [];
         throw error;
-    }
+    });
+    return { name, oid: row.oid, system: system[0]?.id ?? null };
 }
-/** `GRANT SELECT,INSERT ON TABLE sales.orders TO reader;`, as pg_dump writes it, one a line. */
-function isGranted(definition, { grantee, privilege }) {
-    for (const [, privileges = '', to = ''] of definition.matchAll(/^GRANT (ALL|[A-Z, ]+) ON .* TO (.+?)(?: WITH GRANT OPTION)?;$/gm)) {
-        const same = grantee === null ? to === 'PUBLIC' : to === grantee || to === quoteName(grantee);
-        if (same && (privileges === 'ALL' || privileges.split(/, */).includes(privilege)))
-            return true;
-    }
-    return false;
+function isMissingDatabase(error) {
+    return error instanceof Failure && error.cause instanceof Error && error.cause.message === 'SQLSTATE 3D000';
 }
-
-;// CONCATENATED MODULE: ./build/postgres/read-back.js
-
-
-
-
+/** The connection ended before the server answered: the database may be there, and nobody knows which it is. */
+class CreationUnknown extends Error {
+}
 /**
- * Counts what the census counted, in the restored database. What cannot be read is told, not guessed. `harmless` says
- * that this session's role has no rights that matter, so that queries may run whatever code the tables bring along.
+ * Creates the database as the source was: encoding, locale, its provider and rules. Throws a `Failure` when the server
+ * refuses and {@link CreationUnknown} when it did not answer.
  */
-async function readRestored(session, census, { harmless }) {
-    const unread = [];
-    const scope = await resolveScope(session, { mode: 'full', schemas: [], excludeSchemas: [], tables: [], excludeTables: [], excludeTableData: [] }, { standby: false, database: '' });
-    const wanted = new Map(census.tables.map((table) => [nameKey(table), table]));
-    const present = scope.tables.filter((table) => wanted.has(nameKey(table)));
-    const counted = present
-        .filter((table) => wanted.get(nameKey(table))?.data === true)
-        .map((table) => (harmless ? { ...table, trusted: true } : table));
-    const counts = new Map();
-    for (let from = 0; from < counted.length; from += tablesPerBatch)
-        await countInto(counts, unread, session, counted.slice(from, from + tablesPerBatch), census.digest !== null);
-    const sequences = new Map();
-    for (const sequence of census.sequences) {
-        try {
-            const [row] = await session.query(`SELECT last_value::text AS value, is_called AS called FROM ${quoteQualified(sequence)}`);
-            if (row !== undefined)
-                sequences.set(nameKey(sequence), row);
-        }
-        catch (error) {
-            if (!isDatabaseError(error))
-                throw error;
-            // Undefined table, undefined schema: that it is not there is the finding.
-            if (error.code === '42P01' || error.code === '3F000')
-                continue;
-            unread.push({ ...nameOf(sequence), kind: 'sequence', reason: reduceMessage(error.message) });
-        }
-    }
-    const [large] = await session.query('SELECT count(*) FROM pg_catalog.pg_largeobject_metadata');
-    return {
-        unread,
-        state: {
-            tables: new Map(present.map((table) => [nameKey(table), counts.get(table.oid) ?? { rows: 0 }])),
-            sequences,
-            largeObjects: Number(large?.count ?? 0),
-            show: displayName,
-            key: nameKey,
-        },
-    };
-}
-/** All together, or one by one when the server refuses one of them. */
-async function countInto(counts, unread, session, tables, content) {
+async function createDatabase(maintenance, name, source) {
     try {
-        for (const [oid, count] of await countTables(session, tables, content))
-            counts.set(oid, count);
+        await maintenance.query(`CREATE DATABASE ${quoteName(name)} TEMPLATE template0 ENCODING ${literal(source.encoding)}${localeOf(source)}`);
+        const created = await identify(maintenance, name);
+        if (created !== undefined)
+            return created;
     }
     catch (error) {
         if (!isDatabaseError(error))
+            throw new CreationUnknown('no answer', { cause: error });
+        throw target_database_refusal(error, error.code, name, source);
+    }
+    throw new Failure('restore', 'restore', `the database ${displayWord(name)} is gone again right after its creation`);
+}
+function target_database_refusal(error, code, name, source) {
+    if (code === '42501')
+        return new Failure('restore', 'privilege', `this role may not create the database ${displayWord(name)}`, {
+            hint: 'let somebody who may create it, then restore into the empty database',
+            cause: error,
+        });
+    return new Failure('restore', 'restore', `the database ${displayWord(name)} could not be created: ${reduceMessage(error.message)}`, {
+        hint: `the source has encoding ${source.encoding} and collation ${source.collation}; create the database yourself with what this server has, then restore into it`,
+        cause: error,
+    });
+}
+/** Backups of before lcCollate was recorded name one locale, which stands for both categories. */
+function localeOf(source) {
+    const [, provider, locale = ''] = /^(icu|builtin):(.*)$/s.exec(source.collation) ?? [];
+    const collate = source.lcCollate ?? (provider === undefined ? source.collation : undefined);
+    const ctype = source.lcCtype ?? collate;
+    let clauses = '';
+    if (provider !== undefined)
+        clauses += ` LOCALE_PROVIDER ${provider} ${provider === 'icu' ? 'ICU_LOCALE' : 'BUILTIN_LOCALE'} ${literal(locale)}`;
+    if (provider === 'icu' && source.icuRules !== undefined)
+        clauses += ` ICU_RULES ${literal(source.icuRules)}`;
+    if (collate !== undefined)
+        clauses += ` LC_COLLATE ${literal(collate)}`;
+    if (ctype !== undefined)
+        clauses += ` LC_CTYPE ${literal(ctype)}`;
+    return clauses;
+}
+function literal(text) {
+    const quoted = `'${text.replaceAll("'", "''").replaceAll('\\', '\\\\')}'`;
+    return text.includes('\\') ? ` E${quoted}` : quoted;
+}
+/** Drops that very database, with every session in it. `another`: what has its name now is not it, and stays. */
+async function dropDatabase(maintenance, database) {
+    const found = await identify(maintenance, database.name);
+    if (found === undefined)
+        return 'gone';
+    if (!isSame(found, database))
+        return 'another';
+    await maintenance.query(`DROP DATABASE ${quoteName(database.name)} WITH (FORCE)`);
+    return 'dropped';
+}
+function isSame(a, b) {
+    return a.oid === b.oid && a.system === b.system;
+}
+
+;// CONCATENATED MODULE: ./build/postgres/database-swap.js
+/**
+ * A restored database takes the place of another one: where that is possible without losing anything that is not in the
+ * archive, and how. Both renames are one transaction, so nobody ever finds no database, or half of this done.
+ */
+
+
+
+
+
+
+
+
+/** Why the target cannot be swapped; undefined when it can. `session` is in the target, `toc` is its table of contents. */
+async function swapObstacle(session, toc, archive) {
+    const extra = beyond(toc.entries, archive.entries);
+    if (extra !== undefined)
+        return `it holds what the backup does not have (${describeContent(extra)}), which stays`;
+    const statement = databaseStatements(toc).find((each) => each.sqlFor === undefined);
+    if (statement !== undefined)
+        return `${statement.title} of it cannot be carried over`;
+    const [row] = await session.query(`SELECT r.rolsuper OR r.rolcreatedb AS creates, pg_has_role(d.datdba, 'USAGE') AS owns,
+            EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.datid = d.oid AND a.pid <> pg_backend_pid()
+                    AND a.application_name !~ '^pgassay ') AS others,
+            EXISTS (SELECT FROM pg_catalog.pg_prepared_xacts x WHERE x.database = d.datname) AS prepared,
+            EXISTS (SELECT FROM pg_catalog.pg_replication_slots s WHERE s.database = d.datname) AS slots,
+            (SELECT spcname <> 'pg_default' FROM pg_catalog.pg_tablespace t WHERE t.oid = d.dattablespace) AS elsewhere,
+            (SELECT min(e.name::text) FROM pg_catalog.pg_available_extensions e
+             WHERE e.installed_version <> e.default_version) AS extensions
+     FROM pg_catalog.pg_database d, pg_catalog.pg_roles r
+     WHERE d.datname = current_database() AND r.rolname = current_user`);
+    if (row === undefined)
+        return 'the server did not tell about it';
+    if (!row.creates)
+        return 'this role may not create a database beside it (CREATEDB)';
+    if (!row.owns)
+        return 'this role does not own it';
+    if (row.others)
+        return 'others are connected to it';
+    if (row.prepared)
+        return 'it has prepared transactions';
+    if (row.slots)
+        return 'it has replication slots';
+    if (row.elsewhere)
+        return 'it is in a tablespace of its own';
+    if (row.extensions !== null)
+        return `its extension ${displayWord(row.extensions)} is not of the version a new one gets`;
+    const [large] = await session.query('SELECT min(oid)::text AS oid FROM pg_catalog.pg_largeobject_metadata WHERE oid <> ALL ($1::oid[])', [[...expectedRights(archive.entries).keys()]]);
+    return large?.oid == null ? undefined : `it has the large object ${large.oid}, which the backup does not have`;
+}
+/** What goes with its object, and says nothing about one of its own. */
+const attached = /^(?:ACL|COMMENT|SECURITY LABEL)$/;
+function beyond(target, archive) {
+    const ours = new Set(archive.map(entryKey));
+    return target.find((entry) => {
+        if (/^DATABASE/.test(entry.kind) || ours.has(entryKey(entry)))
+            return false;
+        if (entry.kind === 'SCHEMA' && entry.tag === 'public')
+            return false;
+        // Of a table they went with it in any case; schemas and extensions are kept by a restore in place.
+        return !attached.test(entry.kind) || /^(?:SCHEMA|EXTENSION|LANGUAGE) /.test(entry.tag);
+    });
+}
+/** `shop`, and a suffix; no longer than a name may be. */
+function nameWith(name, suffix) {
+    let stem = name;
+    while (Buffer.byteLength(stem) + Buffer.byteLength(suffix) > 63)
+        stem = [...stem].slice(0, -1).join('');
+    return `${stem}${suffix}`;
+}
+/** Databases that earlier restores of `name` have left on the server: unfinished ones, and those that were replaced. */
+async function leftovers(session, name) {
+    const rows = await session.query(`SELECT datname::text AS name FROM pg_catalog.pg_database WHERE datname ~ '_(?:pgassay_[0-9a-f]{6}|before_[0-9]{14})$' ORDER BY 1`);
+    const named = rows.filter((row) => {
+        const [suffix = ''] = /_(?:pgassay_[0-9a-f]{6}|before_\d{14})$/.exec(row.name) ?? [];
+        return row.name === nameWith(name, suffix);
+    });
+    return {
+        unfinished: named.flatMap((row) => (/_pgassay_/.test(row.name) ? [row.name] : [])),
+        replaced: named.flatMap((row) => (/_before_/.test(row.name) ? [row.name] : [])),
+    };
+}
+/** Gives `database` what `toc` says about the one that it is to replace. Throws a `Failure` when anything is refused. */
+async function carryOver(session, database, toc) {
+    const owner = toc.entries.find((entry) => entry.kind === 'DATABASE')?.owner ?? '';
+    const left = await applyToDatabase(session, database, [
+        ...(owner === ''
+            ? []
+            : [
+                {
+                    ...{ title: 'its owner', grants: false, custom: undefined },
+                    sqlFor: (name) => `ALTER DATABASE ${quoteName(name)} OWNER TO ${quoteName(owner)}`,
+                },
+            ]),
+        ...databaseStatements(toc),
+    ]);
+    if (left.length === 0)
+        return;
+    throw new Failure('restore', 'privilege', `of the database that is to be replaced, this role may not carry over ${[...new Set(left)].join(', ')}`, { hint: 'restore as a superuser, or with --jobs 1: then it is not replaced but changed' });
+}
+/** `old` gets the name `aside`, and `fresh` the name that `old` has. Throws a `Failure`; both are as they were then. */
+async function swapDatabases(maintenance, { old, fresh, aside }) {
+    await maintenance.query('BEGIN READ WRITE');
+    try {
+        for (const database of [old, fresh]) {
+            const now = await identify(maintenance, database.name);
+            if (now === undefined || !isSame(now, database))
+                throw new Failure('restore', 'restore', `${displayWord(database.name)} is another database now`);
+        }
+        await maintenance.query(`ALTER DATABASE ${quoteName(old.name)} RENAME TO ${quoteName(aside)}`);
+        await maintenance.query(`ALTER DATABASE ${quoteName(fresh.name)} RENAME TO ${quoteName(old.name)}`);
+        await maintenance.query('COMMIT');
+    }
+    catch (error) {
+        await maintenance.query('ROLLBACK').catch(() => { });
+        // Object in use.
+        if (sqlState(error) !== '55006')
             throw error;
-        const [first, second] = tables;
-        if (first !== undefined && second === undefined)
-            unread.push({ ...nameOf(first), kind: 'table', reason: reduceMessage(error.message) });
-        else
-            for (const table of tables)
-                await countInto(counts, unread, session, [table], content);
+        throw new Failure('restore', 'restore', `others have connected to ${displayWord(old.name)} meanwhile, so that it could not be renamed`, {
+            hint: 'stop what uses it and run it again; --jobs 1 replaces what is in it, and waits for others',
+            cause: error,
+        });
     }
 }
-function nameOf({ schema, name }) {
-    return { schema, name };
+/** Which of the two has the name now. */
+async function swapped(maintenance, { old, fresh }) {
+    const now = await identify(maintenance, old.name);
+    return now !== undefined && isSame(now, fresh);
 }
 
 ;// CONCATENATED MODULE: ./build/postgres/restore.js
@@ -85231,8 +86184,12 @@ async function restoreArchive(plan, io) {
     const where = error?.entry === undefined ? '' : ` at ${error.entry}`;
     const what = exit.signal === null ? (error?.message ?? `exit ${exit.code}`) : `killed by ${exit.signal}`;
     const own = plan.jobs > 1 && !plan.oneTransaction && isDeadlock(error);
-    throw new (own ? JobsDeadlocked : Failure)('restore', 'restore', `pg_restore stopped${where}: ${what}`);
+    throw new (own ? JobsDeadlocked : Failure)('restore', 'restore', `pg_restore stopped${where}: ${what}`, {
+        transient: exit.stderr.split('\n').some((line) => line.startsWith('pg_restore: error: ') && broken.test(line)),
+    });
 }
+/** What pg_restore says when its connection ends, or cannot be made again. */
+const broken = /server closed the connection|terminating connection|could not (?:receive|send) data|connection to server|SSL (?:SYSCALL|error)|no connection to the server/;
 const mostRefused = 10_000;
 /**
  * Restores the entries of `list` (their numbers, in the archive's order), and goes on after an error: returns them all,
@@ -85342,93 +86299,6 @@ function pathOf({ file, path }) {
     return path ?? '/dev/fd/3';
 }
 
-;// CONCATENATED MODULE: ./build/postgres/target-database.js
-
-
-
-/** Undefined: this server has no database of that name. */
-async function identify(session, name) {
-    const [row] = await session.query('SELECT oid::text AS oid FROM pg_catalog.pg_database WHERE datname = $1', [name]);
-    if (row === undefined)
-        return undefined;
-    const system = await session
-        .query('SELECT system_identifier::text AS id FROM pg_catalog.pg_control_system()')
-        .catch((error) => {
-        if (isDatabaseError(error))
-            return [];
-        throw error;
-    });
-    return { name, oid: row.oid, system: system[0]?.id ?? null };
-}
-function isMissingDatabase(error) {
-    return error instanceof Failure && error.cause instanceof Error && error.cause.message === 'SQLSTATE 3D000';
-}
-/** The connection ended before the server answered: the database may be there, and nobody knows which it is. */
-class CreationUnknown extends Error {
-}
-/**
- * Creates the database as the source was: encoding, locale, its provider and rules. Throws a `Failure` when the server
- * refuses and {@link CreationUnknown} when it did not answer.
- */
-async function createDatabase(maintenance, name, source) {
-    try {
-        await maintenance.query(`CREATE DATABASE ${quoteName(name)} TEMPLATE template0 ENCODING ${literal(source.encoding)}${localeOf(source)}`);
-        const created = await identify(maintenance, name);
-        if (created !== undefined)
-            return created;
-    }
-    catch (error) {
-        if (!isDatabaseError(error))
-            throw new CreationUnknown('no answer', { cause: error });
-        throw target_database_refusal(error, error.code, name, source);
-    }
-    throw new Failure('restore', 'restore', `the database ${displayWord(name)} is gone again right after its creation`);
-}
-function target_database_refusal(error, code, name, source) {
-    if (code === '42501')
-        return new Failure('restore', 'privilege', `this role may not create the database ${displayWord(name)}`, {
-            hint: 'let somebody who may create it, then restore into the empty database',
-            cause: error,
-        });
-    return new Failure('restore', 'restore', `the database ${displayWord(name)} could not be created: ${reduceMessage(error.message)}`, {
-        hint: `the source has encoding ${source.encoding} and collation ${source.collation}; create the database yourself with what this server has, then restore into it`,
-        cause: error,
-    });
-}
-/** Backups of before lcCollate was recorded name one locale, which stands for both categories. */
-function localeOf(source) {
-    const [, provider, locale = ''] = /^(icu|builtin):(.*)$/s.exec(source.collation) ?? [];
-    const collate = source.lcCollate ?? (provider === undefined ? source.collation : undefined);
-    const ctype = source.lcCtype ?? collate;
-    let clauses = '';
-    if (provider !== undefined)
-        clauses += ` LOCALE_PROVIDER ${provider} ${provider === 'icu' ? 'ICU_LOCALE' : 'BUILTIN_LOCALE'} ${literal(locale)}`;
-    if (provider === 'icu' && source.icuRules !== undefined)
-        clauses += ` ICU_RULES ${literal(source.icuRules)}`;
-    if (collate !== undefined)
-        clauses += ` LC_COLLATE ${literal(collate)}`;
-    if (ctype !== undefined)
-        clauses += ` LC_CTYPE ${literal(ctype)}`;
-    return clauses;
-}
-function literal(text) {
-    const quoted = `'${text.replaceAll("'", "''").replaceAll('\\', '\\\\')}'`;
-    return text.includes('\\') ? ` E${quoted}` : quoted;
-}
-/** Drops that very database, with every session in it. `another`: what has its name now is not it, and stays. */
-async function dropDatabase(maintenance, database) {
-    const found = await identify(maintenance, database.name);
-    if (found === undefined)
-        return 'gone';
-    if (!isSame(found, database))
-        return 'another';
-    await maintenance.query(`DROP DATABASE ${quoteName(database.name)} WITH (FORCE)`);
-    return 'dropped';
-}
-function isSame(a, b) {
-    return a.oid === b.oid && a.system === b.system;
-}
-
 ;// CONCATENATED MODULE: ./build/postgres/target.js
 
 
@@ -85457,9 +86327,19 @@ class Target {
             throw new Error('the target was not opened');
         return this.#server;
     }
+    /** Of the database that was opened. */
+    get identity() {
+        if (this.#database === undefined)
+            throw new Error('the target was not opened');
+        return this.#database;
+    }
+    /** A session beside the database, from which it can be renamed. */
+    maintenance() {
+        return this.#connect(maintenanceDatabase, this.#options.signal);
+    }
     /**
-     * A session in the database, which is created as `source` was when the server does not have it; `judge` is asked about
-     * the server first. Throws a `Failure`.
+     * A session in the database, which is created as `source` was when the server does not have it (undefined: it has to
+     * be there); `judge` is asked about the server first. Throws a `Failure`.
      */
     async open(source, judge) {
         const { connection, log } = this.#options;
@@ -85473,12 +86353,17 @@ class Target {
         catch (error) {
             if (!isMissingDatabase(error))
                 throw error;
+            if (source === undefined)
+                throw new Failure('restore', 'badInput', `the server has no database ${displayWord(name)}`, {
+                    hint: 'rows alone need the tables they belong to: restore without mode: data-only, and the database is created',
+                    cause: error,
+                });
         }
         const maintenance = await this.#connect(maintenanceDatabase, this.#options.signal);
         await judge(maintenance);
         // Of several hosts this may be another one than said that it has no such database.
         this.#database = await identify(maintenance, name);
-        if (this.#database === undefined) {
+        if (this.#database === undefined && source !== undefined) {
             try {
                 this.#database = await createDatabase(maintenance, name, source);
             }
@@ -85525,9 +86410,9 @@ class Target {
     /** What to say when there is nothing to undo. */
     untouched() {
         if (!this.#creationUnknown)
-            return 'nothing was changed';
+            return { text: 'nothing was changed', intact: true };
         const name = displayWord(this.#options.connection.database);
-        return `the database ${name} may be there now, empty: its creation had been asked for`;
+        return { text: `the database ${name} may be there now, empty: its creation had been asked for`, intact: false };
     }
     /**
      * Drops the database if it was created here and is still that very one, and tells what is left of it. `onServer` gets
@@ -85543,23 +86428,32 @@ class Target {
         const work = async () => {
             if (!this.#created || this.#database === undefined) {
                 await onServer(await this.reopen(limit));
-                return '';
+                return { text: '', intact: true };
             }
             const session = await this.#connect(maintenanceDatabase, limit);
             const outcome = await dropDatabase(session, this.#database);
             this.#dropped = outcome !== 'another';
             await onServer(session);
             if (outcome === 'another')
-                return `another database is called ${name} now than the one created here; nothing was dropped`;
-            return `the database ${name}, created here, ${outcome === 'gone' ? 'is gone' : 'was dropped again'}`;
+                return {
+                    text: `another database is called ${name} now than the one created here; nothing was dropped`,
+                    intact: false,
+                };
+            return {
+                text: `the database ${name}, created here, ${outcome === 'gone' ? 'is gone' : 'was dropped again'}`,
+                intact: true,
+            };
         };
         try {
             return await Promise.race([work(), late]);
         }
         catch {
             if (!this.#created)
-                return '';
-            return `the database ${name}, created here, could not be dropped again; it is not complete, do not use it`;
+                return { text: '', intact: false };
+            return {
+                text: `the database ${name}, created here, could not be dropped again; it is not complete, do not use it`,
+                intact: false,
+            };
         }
         finally {
             await this.closeAll();
@@ -85672,6 +86566,13 @@ async function countOthers(session) {
      WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
        AND application_name !~ '^pgassay '`);
     return Number(row?.count ?? 0);
+}
+/** What became of a transaction of that number; undefined while it goes on, or when the server does not know any more. */
+async function readTransactionEnd(session, transaction) {
+    const [row] = await session.query('SELECT pg_catalog.pg_xact_status($1::xid8) AS status', [
+        transaction,
+    ]);
+    return row?.status === 'committed' || row?.status === 'aborted' ? row.status : undefined;
 }
 
 ;// CONCATENATED MODULE: ./build/postgres/target-roles.js
@@ -85886,309 +86787,139 @@ async function strangers(session, me, owners) {
     return `this role may not give objects to ${rows.map((row) => displayWord(row.name)).join(', ')}, who own them in the backup`;
 }
 
-;// CONCATENATED MODULE: ./build/postgres/archive-selection.js
+;// CONCATENATED MODULE: ./build/restore-aftermath.js
 
 
-/** The request cannot be met; the message is a sentence for the user. */
-class BadSelection extends Error {
+
+/** The error with what is left of the restore; row values are in none of them. */
+function tellFailure(error, outcome) {
+    return withSafety(told(error, outcome), outcome);
 }
-/** The same for the same object in two tables of contents. */
-function entryKey({ kind, schema, tag }) {
-    return JSON.stringify([kind, schema, tag]);
-}
-const relations = new Set(['TABLE', 'FOREIGN TABLE', 'VIEW', 'MATERIALIZED VIEW', 'SEQUENCE']);
-/** They hold or show rows of their own: they come when they are asked for, never because somebody needs them. */
-const askedFor = new Set(['TABLE', 'FOREIGN TABLE', 'VIEW', 'MATERIALIZED VIEW']);
-const holdsRows = new Set(['TABLE', 'FOREIGN TABLE', 'MATERIALIZED VIEW']);
-const beforeAttaching = new Set(['TABLE', 'TABLE DATA', 'CONSTRAINT', 'INDEX', 'INDEX ATTACH']);
-/** Go wherever their object goes. */
-const attributes = new Set([
-    ...['ACL', 'COMMENT', 'SECURITY LABEL', 'SEQUENCE SET', 'SEQUENCE OWNED BY', 'TABLE DATA', 'MATERIALIZED VIEW DATA'],
-    ...['DEFAULT', 'ROW SECURITY', 'STATISTICS DATA'],
-]);
-/** Parts of a relation, and what points at one from elsewhere. */
-const dependents = new Set([
-    ...['CONSTRAINT', 'CHECK CONSTRAINT', 'FK CONSTRAINT', 'INDEX', 'INDEX ATTACH', 'TABLE ATTACH', 'TRIGGER', 'RULE'],
-    ...['POLICY', 'STATISTICS', 'PUBLICATION TABLE', 'SEQUENCE', 'VIEW', 'MATERIALIZED VIEW'],
-    ...['FUNCTION', 'PROCEDURE', 'AGGREGATE'],
-]);
-/** Never dropped to be made again: what is in them or belongs to them is not all ours. */
-const kept = new Set(['SCHEMA', 'EXTENSION', 'PROCEDURAL LANGUAGE', 'SUBSCRIPTION']);
-/** Everything in the archive, but for schemas and extensions that are there, and what is said about extensions. */
-function selectAll(archive, existing) {
-    const byId = new Map(archive.map((entry) => [entry.dumpId, entry]));
-    const stays = (entry) => kept.has(entry.kind) && existing.has(entryKey(entry));
-    const keepsExtensions = archive.some((entry) => entry.kind === 'EXTENSION' && stays(entry));
-    const entries = archive.filter((entry) => {
-        if (archive_selection_isAboutDatabase(entry) || stays(entry))
-            return false;
-        // What is said about an extension that stays, and the rows that its own tables have.
-        if (entry.kind === 'TABLE DATA' || entry.kind === 'SEQUENCE SET')
-            return !keepsExtensions || entry.dependencies.some((id) => isRelation(byId.get(id)));
-        if (entry.kind !== 'COMMENT')
-            return true;
-        return !entry.dependencies.some((id) => {
-            const about = byId.get(id);
-            return about !== undefined && stays(about);
+function told(error, { left, signal, restored, changed }) {
+    if (signal.aborted) {
+        const reason = signal.reason instanceof Failure ? signal.reason : cancelled('restore');
+        const message = reason.exit === 'cancelled' ? 'cancelled' : reason.message;
+        const hint = reason.exit === 'cancelled' ? 'run it again when you are ready' : reason.hint;
+        return new Failure('restore', reason.exit, `${message}; ${left.text}`, { hint, cause: error });
+    }
+    if (restored && !(error instanceof Failure && error.exit === 'restore'))
+        return new Failure('restore', 'restore', `the restored database could not be compared: ${restore_aftermath_said(error)}`, {
+            hint: `${left.text}; do not use it before you have counted its tables, or restore again into another database`,
+            cause: error,
         });
+    if (error instanceof Failure) {
+        const transient = error.transient && left.intact;
+        if (error.hint !== undefined || error.stage !== 'restore') {
+            const hint = changed ? [error.hint, left.text].filter((each) => each !== undefined).join('\n') : error.hint;
+            return new Failure(error.stage, error.exit, error.message, { hint, cause: error.cause, transient });
+        }
+        const next = error instanceof JobsDeadlocked ? 'run it again with --jobs 1' : 'correct the cause and run it again';
+        return new Failure('restore', error.exit, error.message, {
+            hint: `${left.text}; ${next}`,
+            cause: error.cause,
+            transient,
+        });
+    }
+    if (!isDatabaseError(error))
+        throw error;
+    return new Failure('restore', 'restore', `the target server refused a statement: ${restore_aftermath_said(error)}`, {
+        hint: left.text,
+        cause: error,
     });
-    return { entries, existing: entries.filter((each) => isRelation(each) && existing.has(entryKey(each))), leftOut: [] };
 }
+/** Whatever became of the target, what it held before is somewhere. */
+function withSafety(failure, { safety }) {
+    if (safety === undefined)
+        return failure;
+    const { stage, exit, message, hint, cause, transient } = failure;
+    const before = `what it held before is in the safety backup ${safety.name}/${safety.id}`;
+    return new Failure(stage, exit, message, {
+        hint: hint === undefined ? before : `${hint}\n${before}`,
+        cause,
+        transient,
+    });
+}
+function restore_aftermath_said(error) {
+    if (error instanceof Failure)
+        return error.message;
+    return isDatabaseError(error) ? reduceMessage(error.message) : 'the connection broke';
+}
+
+;// CONCATENATED MODULE: ./build/restore-beside.js
+
+
+
+
+
+
+
+
 /**
- * What was asked for with all that belongs to it, what it needs and the target (`existing`) lacks, and what pointed at it
- * and is missing there. With `clean`, what points at it comes even if it is there, to be dropped and made again. Throws
- * {@link BadSelection}.
+ * Whether the backup can be restored beside the target and take its place: names when it can. Says which way it goes, and
+ * what earlier runs have left. `session` is in the target.
  */
-function archive_selection_select(archive, wanted, { existing, clean }) {
-    const selector = new Selector(archive, existing, clean);
-    const seeds = wanted.tables.length > 0 ? seedTables(archive, wanted.tables) : seedSchemas(archive, wanted.schemas);
-    return selector.select(seeds, wanted.tables.length > 0);
-}
-class Selector {
-    #archive;
-    #byId;
-    #existing;
-    #clean;
-    #selected = new Set();
-    constructor(archive, existing, clean) {
-        this.#archive = withWholeViews(archive.filter((entry) => !archive_selection_isAboutDatabase(entry)));
-        this.#byId = new Map(this.#archive.map((entry) => [entry.dumpId, entry]));
-        this.#existing = existing;
-        this.#clean = clean;
-    }
-    /** `byName`: each of them was asked for by its own name, not by that of its schema. */
-    select(seeds, byName) {
-        const asked = this.#withChildren(seeds.flatMap((seed) => this.#byId.get(seed.dumpId) ?? []));
-        for (const entry of asked)
-            if (this.#wants(entry))
-                this.#selected.add(entry.dumpId);
-        for (const entry of asked)
-            this.#bringNeeds(entry);
-        const leftOut = this.#bringDependents();
-        const entries = this.#archive.filter((entry) => this.#selected.has(entry.dumpId));
-        const existing = asked.filter((each) => this.#has(each) && (byName ? isRelation(each) : holdsRows.has(each.kind)));
-        return { entries: this.#attachedLast(entries), existing, leftOut };
-    }
-    /**
-     * A partition that is attached to a parent outside of the selection gets the parent's indexes made, unless it has them
-     * already: then they are taken for what they are, and attaching them once more does nothing.
-     */
-    #attachedLast(entries) {
-        const outside = new Set(entries.filter(({ kind, dependencies }) => (kind === 'TABLE ATTACH' || kind === 'INDEX ATTACH') &&
-            dependencies.some((id) => this.#byId.get(id)?.kind === 'TABLE' && !this.#selected.has(id))));
-        const rest = entries.filter((entry) => !outside.has(entry));
-        const at = 1 + rest.findLastIndex(({ kind }) => beforeAttaching.has(kind));
-        return [...rest.slice(0, at), ...outside, ...rest.slice(at)];
-    }
-    /** What is there stays as it is, unless all is to be made again. */
-    #wants(entry) {
-        return !this.#has(entry) || (this.#clean && !kept.has(entry.kind));
-    }
-    #has(entry) {
-        return this.#existing.has(entryKey(entry));
-    }
-    /** Partitions, and tables that inherit, in the archive's order. */
-    #withChildren(seeds) {
-        const asked = new Set(seeds);
-        const attached = new Map(this.#archive.filter((entry) => entry.kind === 'TABLE ATTACH').map((entry) => [archive_selection_nameOf(entry), entry]));
-        for (let before = -1; before !== asked.size;) {
-            before = asked.size;
-            for (const entry of this.#archive) {
-                if (entry.kind !== 'TABLE' && entry.kind !== 'FOREIGN TABLE')
-                    continue;
-                const parents = /\bINHERITS \(/.test(entry.definition) ? entry.dependencies : [];
-                const partitioned = attached.get(archive_selection_nameOf(entry))?.dependencies ?? [];
-                const isChild = [...parents, ...partitioned].some((id) => {
-                    const parent = this.#byId.get(id);
-                    return parent !== undefined && parent !== entry && parent.kind === 'TABLE' && asked.has(parent);
-                });
-                if (isChild)
-                    asked.add(entry);
-            }
-        }
-        return this.#archive.filter((entry) => asked.has(entry));
-    }
-    #bringNeeds(entry) {
-        const missing = [];
-        const needs = this.#missingFor(entry, missing);
-        if (needs === undefined)
-            for (const need of missing)
-                this.#selected.add(need.dumpId);
-        // Parts of a relation that cannot come are left out and named; a relation without what it needs is nothing.
-        else if (this.#selected.has(entry.dumpId) && isRelation(entry))
-            throw new BadSelection(`${describe(entry)} needs ${describe(needs)}, which is neither in the target nor among what was asked for`);
-        else
-            this.#selected.delete(entry.dumpId);
-    }
-    /** Gathers in `bring` what has to come along; returns what cannot. */
-    #missingFor(entry, bring, seen = new Set()) {
-        for (const id of entry.dependencies) {
-            const need = this.#byId.get(id);
-            if (need === undefined || seen.has(id) || this.#selected.has(id) || this.#has(need))
-                continue;
-            seen.add(id);
-            if (askedFor.has(need.kind))
-                return need;
-            const beyond = this.#missingFor(need, bring, seen);
-            if (beyond !== undefined)
-                return beyond;
-            bring.push(need);
-        }
+async function planBeside(session, { target, toc, archive, bytes, safe, log, }) {
+    const name = displayWord(target.database);
+    const drop = (names) => names.map((each) => `\n  DROP DATABASE ${sqlWord(each)};`).join('');
+    const { unfinished, replaced } = await leftovers(session, target.database);
+    if (unfinished.length > 0)
+        log.warn(`left unfinished by restores of ${name} that were killed; ${name} was not touched by them:${drop(unfinished)}`);
+    if (replaced.length > 0)
+        log.notice(`kept by earlier restores of ${name}, as it was before them:${drop(replaced)}`);
+    const obstacle = (await swapObstacle(session, toc, archive.toc)) ?? (await shortage(session, target, bytes));
+    if (obstacle !== undefined) {
+        log.notice(`${name} is not replaced by a database restored beside it with several jobs: ${obstacle}`);
         return undefined;
     }
-    /** Until nothing more comes. Returns what pointed at a relation and cannot come. */
-    #bringDependents() {
-        const leftOut = new Set();
-        for (let before = -1; before !== this.#selected.size;) {
-            before = this.#selected.size;
-            leftOut.clear();
-            for (const entry of this.#archive) {
-                if (this.#selected.has(entry.dumpId) || !this.#follows(entry))
-                    continue;
-                const bring = [];
-                if (this.#missingFor(entry, bring) !== undefined)
-                    leftOut.add(entry);
-                else
-                    for (const each of [...bring, entry])
-                        this.#selected.add(each.dumpId);
-            }
-        }
-        return [...leftOut].filter((entry) => !attributes.has(entry.kind));
-    }
-    #follows(entry) {
-        const on = entry.dependencies.filter((id) => this.#selected.has(id));
-        if (attributes.has(entry.kind))
-            return on.length > 0;
-        if (!dependents.has(entry.kind) || (this.#has(entry) && !this.#clean))
-            return false;
-        return on.some((id) => isRelation(this.#byId.get(id)));
-    }
+    const names = {
+        fresh: nameWith(target.database, `_pgassay_${(0,external_node_crypto_.randomBytes)(3).toString('hex')}`),
+        aside: nameWith(target.database, `_before_${new Date().toISOString().replace(/\D/g, '').slice(0, 14)}`),
+    };
+    log.notice(`the backup is restored beside ${name}, as ${displayWord(names.fresh)}, with several jobs, and compared; then it takes its place in one step, and what ${name} is now is ${safe ? 'dropped, as a safety backup holds it' : `kept as ${displayWord(names.aside)}`}. Until then, and if it fails, ${name} is as it was. This needs about ${formatBytes(bytes)} more of disk`);
+    return names;
 }
-/**
- * `pg_restore --clean` drops in the reverse of the order in which it restores, and the server refuses to drop a partition's
- * primary key before its parent's is gone, which takes it along. So the constraints of partitions come before their parents'.
- */
-function inDroppableOrder(entries) {
-    const constraints = new Map(entries.filter((entry) => entry.kind === 'CONSTRAINT').map((entry) => [entry.dumpId, entry]));
-    const related = new Set();
-    for (const entry of constraints.values())
-        for (const id of entry.dependencies) {
-            const parent = constraints.get(id);
-            if (parent !== undefined)
-                related.add(entry).add(parent);
-        }
-    const reversed = entries.filter((entry) => related.has(entry)).reverse();
-    return entries.map((entry) => (related.has(entry) ? (reversed.shift() ?? entry) : entry));
-}
-/** What goes unsaid when its table is dropped and made again. */
-const incidental = new Set([...attributes, 'INDEX ATTACH', 'DEFAULT ACL'].filter((kind) => kind !== 'ROW SECURITY'));
-/**
- * What the target holds that dropping `entries` there would break or take along, or whose name they need. Without CASCADE
- * the server refuses the former too, but for indexes, triggers, partitions and the like, which go silently with their table.
- */
-function inTheWay(target, entries, { clean }) {
-    const ours = new Set(entries.map(entryKey));
-    const names = new Set(entries.filter(hasRelationName).map(archive_selection_nameOf));
-    const dropped = new Set();
-    if (clean)
-        for (const entry of target)
-            if (ours.has(entryKey(entry)))
-                dropped.add(entry.dumpId);
-    const broken = new Set(dropped);
-    for (let before = -1; before !== broken.size;) {
-        before = broken.size;
-        for (const entry of target)
-            if (entry.dependencies.some((id) => broken.has(id)))
-                broken.add(entry.dumpId);
-    }
-    return target.flatMap((entry) => {
-        if (ours.has(entryKey(entry)) || archive_selection_isAboutDatabase(entry))
-            return [];
-        if (broken.has(entry.dumpId) && !incidental.has(entry.kind))
-            return [{ entry, why: 'depends on what is dropped' }];
-        if (hasRelationName(entry) && names.has(archive_selection_nameOf(entry)))
-            return [{ entry, why: 'has the name of something else' }];
-        return [];
-    });
-}
-/**
- * pg_dump writes a view that needs a primary key (GROUP BY it) as an empty one and, later, its rule `_RETURN`: the view
- * then needs what its rule needs.
- */
-function withWholeViews(archive) {
-    const rules = new Map(archive.filter(({ kind, tag }) => kind === 'RULE' && tag.endsWith(' _RETURN')).map((rule) => [archive_selection_nameOf(rule), rule]));
-    return archive.map((entry) => {
-        if (entry.kind !== 'VIEW')
-            return entry;
-        const rule = rules.get(JSON.stringify([entry.schema, `${entry.tag} _RETURN`]));
-        if (rule === undefined)
-            return entry;
-        const needs = rule.dependencies.filter((id) => id !== entry.dumpId);
-        return { ...entry, dependencies: [...entry.dependencies, ...needs] };
-    });
-}
-/** Of what is dropped, the objects that are not what the archive makes again: a column that was added since is lost. */
-function redefined(target, entries) {
-    const there = new Map(target.map((entry) => [entryKey(entry), entry.definition]));
-    return entries.filter((entry) => {
-        const now = there.get(entryKey(entry));
-        return now !== undefined && !attributes.has(entry.kind) && now !== entry.definition;
-    });
-}
-function seedTables(archive, patterns) {
-    const seeds = new Set();
-    for (const text of patterns) {
-        const { name, schema } = parsePattern(text, 3);
-        const [names, schemas] = [expression(text, name), schema === undefined ? undefined : expression(text, schema)];
-        const found = archive.filter((entry) => isRelation(entry) && names.test(entry.tag) && (schemas?.test(entry.schema ?? '') ?? true));
-        if (found.length === 0)
-            throw new BadSelection(`the backup has no table ${text}`);
-        const places = new Set(found.map((entry) => entry.schema));
-        if (schemas === undefined && places.size > 1)
-            throw new BadSelection(`${text} is in several schemas (${[...places].map((each) => displayWord(each ?? '')).join(', ')}): write schema.table`);
-        for (const entry of found)
-            seeds.add(entry);
-    }
-    return [...seeds];
-}
-function seedSchemas(archive, patterns) {
-    const seeds = new Set();
-    for (const text of patterns) {
-        const names = expression(text, parsePattern(text, 2).name);
-        const found = archive.filter((entry) => names.test(entry.schema ?? '') || (entry.kind === 'SCHEMA' && names.test(entry.tag)));
-        if (found.length === 0)
-            throw new BadSelection(`the backup has no schema ${text}`);
-        for (const entry of found)
-            if (!attributes.has(entry.kind))
-                seeds.add(entry);
-    }
-    return [...seeds];
-}
-function expression(text, pattern) {
+/** Only a server on this machine can be asked for its free space, by whoever may know where its files are. */
+async function shortage(session, target, bytes) {
+    if (!target.hosts.every(({ host }) => host.startsWith('/') || reachOf(host) === 'loopback'))
+        return undefined;
     try {
-        return new RegExp(pattern, 'su');
+        const [row] = await session.query(`SELECT current_setting('data_directory') AS folder`);
+        const { bavail, bsize } = await (0,promises_.statfs)(row?.folder ?? '');
+        return bavail * bsize > bytes * 1.1
+            ? undefined
+            : `its disk has ${formatBytes(bavail * bsize)} left, and it needs ${formatBytes(bytes)}`;
     }
-    catch {
-        throw new BadSelection(`${text} is no pattern: put names with special characters into double quotes`);
+    catch (error) {
+        const { code } = error;
+        if (isDatabaseError(error) || code === 'ENOENT' || code === 'EACCES' || code === 'ENOTDIR')
+            return undefined;
+        throw error;
     }
 }
-function isRelation(entry) {
-    return entry !== undefined && relations.has(entry.kind);
-}
-function hasRelationName({ kind }) {
-    return relations.has(kind) || kind === 'INDEX' || kind === 'TYPE' || kind === 'DOMAIN';
-}
-function archive_selection_nameOf({ schema, tag }) {
-    return JSON.stringify([schema, tag]);
-}
-/** Only `pg_restore --create` uses these. */
-function archive_selection_isAboutDatabase({ kind, tag }) {
-    if (kind === 'DATABASE' || kind === 'DATABASE PROPERTIES')
-        return true;
-    return (kind === 'ACL' || kind === 'COMMENT' || kind === 'SECURITY LABEL') && tag.startsWith('DATABASE ');
-}
-function describe({ kind, schema, tag }) {
-    return `${kind} ${schema === null ? displayWord(tag) : displayName({ schema, name: tag })}`;
+/**
+ * The restored database takes the target's name; what had it is dropped when a safety backup holds it, else kept under
+ * another name. Throws a `Failure`; nothing is renamed then.
+ */
+async function takePlace(target, fresh, { aside, safe, log }) {
+    const old = target.identity;
+    const name = displayWord(old.name);
+    const byHand = `what it was before is ${displayWord(aside)}, until you drop it:\n  DROP DATABASE ${sqlWord(aside)};`;
+    const session = await target.maintenance();
+    try {
+        await swapDatabases(session, { old, fresh, aside });
+        if (!safe)
+            return log.notice(`${name} is the restored database now; ${byHand}`);
+        await dropDatabase(session, { ...old, name: aside });
+        log.info(`${name} is the restored database now; what it was before was dropped`);
+    }
+    catch (error) {
+        if (!(await swapped(session, { old, fresh }).catch(() => false)))
+            throw error;
+        log.warn(`${name} is the restored database now, but the old one could not be dropped; ${byHand}`);
+    }
+    finally {
+        await target.close(session);
+    }
 }
 
 ;// CONCATENATED MODULE: ./build/restore-choice.js
@@ -86314,6 +87045,1329 @@ function detaching(subscription) {
 function restore_choice_refused(message, hint) {
     return new Failure('restore', 'badInput', `${message}; nothing was changed`, { hint });
 }
+/**
+ * Where a provider has created the extensions, they are his, and only he may comment on them; their comments are the
+ * same everywhere.
+ */
+function withoutExtensionComments(entries) {
+    return entries.filter(({ kind, tag }) => kind !== 'COMMENT' || !tag.startsWith('EXTENSION '));
+}
+
+;// CONCATENATED MODULE: ./build/postgres/default-grants.js
+
+
+
+const granting = new Set(['TABLE', 'FOREIGN TABLE', 'VIEW', 'MATERIALIZED VIEW', 'SEQUENCE']);
+/**
+ * Default privileges of the target grant something on whatever is made there, or keep a function from everybody, which the
+ * source's object need not have had. Takes back what the archive's entries do not grant, and lets everybody execute the
+ * functions that the archive keeps from nobody.
+ */
+async function settleDefaultGrants(session, entries) {
+    const [changed, left] = [[], []];
+    const recorded = aclsOf(entries);
+    const attempt = async (said, statement) => {
+        try {
+            await session.query(statement);
+            changed.push(said);
+        }
+        catch (error) {
+            if (!isDatabaseError(error))
+                throw error;
+            left.push(said);
+        }
+    };
+    for (const { entry, ...grant } of await readGrants(session, entries)) {
+        const { kind, grantee, privilege } = grant;
+        if (recorded(entry).some((definition) => isGranted(definition, grant)))
+            continue;
+        const [from, shown] = grantee === null ? ['PUBLIC', 'everybody'] : [quoteName(grantee), displayWord(grantee)];
+        await attempt(`not granted: ${privilege} on ${displayName(grant)} to ${shown}`, `REVOKE ${privilege} ON ${kind} ${quoteQualified(grant)} FROM ${from}`);
+    }
+    const [withheld] = await session.query(`SELECT FROM pg_catalog.pg_default_acl WHERE defaclobjtype = 'f'`);
+    if (withheld === undefined)
+        return { changed, left };
+    for (const entry of entries.filter(({ kind }) => routines.has(kind))) {
+        if (recorded(entry).some((definition) => /^REVOKE .* FROM PUBLIC;$/m.test(definition)))
+            continue;
+        const signature = await withheldRoutine(session, entry);
+        if (signature !== undefined)
+            await attempt(`granted: EXECUTE on ${displayTag(entry.tag)} to everybody`, `GRANT EXECUTE ON ROUTINE ${signature} TO PUBLIC`);
+    }
+    return { changed, left };
+}
+/** An object's grants in the archive. */
+function aclsOf(entries) {
+    const definitions = new Map();
+    for (const { kind, dependencies, definition } of entries)
+        if (kind === 'ACL')
+            for (const id of dependencies)
+                definitions.set(id, [...(definitions.get(id) ?? []), definition]);
+    return ({ dumpId }) => definitions.get(dumpId) ?? [];
+}
+/** What others than its owner may do with each relation among the entries. */
+async function readGrants(session, entries) {
+    const relations = new Map(entries
+        .filter((entry) => granting.has(entry.kind))
+        .map((entry) => [nameKey({ schema: entry.schema ?? '', name: entry.tag }), entry]));
+    const grants = await session.query(`SELECT n.nspname::text AS schema, c.relname::text AS name, CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind,
+            r.rolname::text AS grantee, a.privilege_type AS privilege
+     FROM unnest($1::text[], $2::text[]) AS made(schema, name)
+     JOIN pg_catalog.pg_namespace n ON n.nspname = made.schema
+     JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = made.name
+     CROSS JOIN LATERAL aclexplode(c.relacl) a LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.grantee
+     WHERE a.grantee <> c.relowner AND (a.grantee = 0 OR r.rolname IS NOT NULL)
+     ORDER BY 1, 2, 4, 5`, [[...relations.values()].map((each) => each.schema ?? ''), [...relations.values()].map((each) => each.tag)]);
+    return grants.flatMap((grant) => {
+        const entry = relations.get(nameKey(grant));
+        return entry === undefined ? [] : [{ ...grant, entry }];
+    });
+}
+const routines = new Set(['FUNCTION', 'PROCEDURE', 'AGGREGATE']);
+/** Its signature as SQL, when not everybody may execute it. A name that looks like a signature itself is not found. */
+async function withheldRoutine(session, { schema, tag }) {
+    const at = tag.indexOf('(');
+    const asked = `${quoteName(schema ?? '')}.${quoteName(tag.slice(0, at))}${tag.slice(at).replace('(*)', '()')}`;
+    try {
+        const [row] = await session.query(`SELECT p.oid::regprocedure::text AS signature FROM pg_catalog.pg_proc p
+       WHERE p.oid = to_regprocedure($1)
+         AND NOT EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a WHERE a.grantee = 0)`, [asked]);
+        return row?.signature;
+    }
+    catch (error) {
+        if (isDatabaseError(error))
+            return undefined;
+        throw error;
+    }
+}
+/** `GRANT SELECT,INSERT ON TABLE sales.orders TO reader;`, as pg_dump writes it, one a line. */
+function isGranted(definition, { grantee, privilege }) {
+    for (const [, privileges = '', to = ''] of definition.matchAll(/^GRANT (ALL|[A-Z, ]+) ON .* TO (.+?)(?: WITH GRANT OPTION)?;$/gm)) {
+        const same = grantee === null ? to === 'PUBLIC' : to === grantee || to === quoteName(grantee);
+        if (same && (privileges === 'ALL' || privileges.split(/, */).includes(privilege)))
+            return true;
+    }
+    return false;
+}
+
+;// CONCATENATED MODULE: ./build/postgres/read-back.js
+
+
+
+
+/**
+ * Counts what the census counted, in the restored database. What cannot be read is told, not guessed. `harmless` says
+ * that this session's role has no rights that matter, so that queries may run whatever code the tables bring along.
+ */
+async function readRestored(session, census, { harmless }) {
+    const unread = [];
+    const scope = await resolveScope(session, { mode: 'full', schemas: [], excludeSchemas: [], tables: [], excludeTables: [], excludeTableData: [] }, { standby: false, database: '' });
+    const wanted = new Map(census.tables.map((table) => [nameKey(table), table]));
+    const present = scope.tables.filter((table) => wanted.has(nameKey(table)));
+    const counted = present
+        .filter((table) => wanted.get(nameKey(table))?.data === true)
+        .map((table) => (harmless ? { ...table, trusted: true } : table));
+    const counts = new Map();
+    for (let from = 0; from < counted.length; from += tablesPerBatch)
+        await countInto(counts, unread, session, counted.slice(from, from + tablesPerBatch), census.digest !== null);
+    const sequences = new Map();
+    for (const sequence of census.sequences) {
+        try {
+            const [row] = await session.query(`SELECT last_value::text AS value, is_called AS called FROM ${quoteQualified(sequence)}`);
+            if (row !== undefined)
+                sequences.set(nameKey(sequence), row);
+        }
+        catch (error) {
+            if (!isDatabaseError(error))
+                throw error;
+            // Undefined table, undefined schema: that it is not there is the finding.
+            if (error.code === '42P01' || error.code === '3F000')
+                continue;
+            unread.push({ ...read_back_nameOf(sequence), kind: 'sequence', reason: reduceMessage(error.message) });
+        }
+    }
+    const [large] = await session.query('SELECT count(*) FROM pg_catalog.pg_largeobject_metadata');
+    return {
+        unread,
+        state: {
+            tables: new Map(present.map((table) => [nameKey(table), counts.get(table.oid) ?? { rows: 0 }])),
+            sequences,
+            largeObjects: Number(large?.count ?? 0),
+            show: displayName,
+            key: nameKey,
+        },
+    };
+}
+/** All together, or one by one when the server refuses one of them. */
+async function countInto(counts, unread, session, tables, content) {
+    try {
+        for (const [oid, count] of await countTables(session, tables, content))
+            counts.set(oid, count);
+    }
+    catch (error) {
+        if (!isDatabaseError(error))
+            throw error;
+        const [first, second] = tables;
+        if (first !== undefined && second === undefined)
+            unread.push({ ...read_back_nameOf(first), kind: 'table', reason: reduceMessage(error.message) });
+        else
+            for (const table of tables)
+                await countInto(counts, unread, session, [table], content);
+    }
+}
+function read_back_nameOf({ schema, name }) {
+    return { schema, name };
+}
+
+;// CONCATENATED MODULE: ./build/restore-comparison.js
+
+
+
+
+
+
+/** Counts what the census says in `session`'s database. Throws a `Failure` with `otherwise` for its hint when it differs. */
+async function compareWithCensus(session, census, { otherwise, log }) {
+    const { state, unread } = await readRestored(session, census, { harmless: false });
+    const without = new Set(unread.map((each) => `${each.kind} ${nameKey(each)}`));
+    const { compared, findings } = compareRestored({
+        ...census,
+        tables: census.tables.filter((table) => !without.has(`table ${nameKey(table)}`)),
+        sequences: census.sequences.filter((sequence) => !without.has(`sequence ${nameKey(sequence)}`)),
+    }, state);
+    if (findings.length > 0)
+        throw new Failure('restore', 'restore', `the restored database is not what was backed up\n${describeFindings(findings)}`, { hint: otherwise });
+    if (unread.length > 0) {
+        const lines = unread.slice(0, 10).map((each) => `  ${each.kind} ${displayName(each)}: ${each.reason}`);
+        if (unread.length > 10)
+            lines.push(`  and ${unread.length - 10} more`);
+        log.warn(`restored, but this role may not read them to compare:\n${lines.join('\n')}`);
+    }
+    const uncounted = census.tables
+        .filter((table) => without.has(`table ${nameKey(table)}`))
+        .map(({ schema, name, rows }) => {
+        return { schema, name, object: displayName({ schema, name }), recorded: rows, found: undefined };
+    });
+    return { compared: [...compared, ...uncounted], uncounted: uncounted.length };
+}
+/** Settings, grants and comment of the database itself: applied to one created here, told for one that was there. */
+async function finishDatabase(session, toc, { database, created, keepOwners, log, }) {
+    const statements = databaseStatements(toc);
+    const wanted = statements.filter((each) => keepOwners || !each.grants);
+    const left = created ? await applyToDatabase(session, database, wanted) : statements.map((each) => each.title);
+    if (left.length === 0)
+        return;
+    const why = created
+        ? 'this role may not set them'
+        : 'the database was there before, and these belong to whoever made it';
+    log.warn(`of the database itself, these are not as in the backup: ${[...new Set(left)].join(', ')} (${why})`);
+}
+/** Grants as in the backup, whatever this database's default privileges made of them. */
+async function settleGrants(session, only, log) {
+    const { changed, left } = await settleDefaultGrants(session, only);
+    const lines = (grants) => [...grants.slice(0, 10), ...(grants.length > 10 ? [`and ${grants.length - 10} more`] : [])]
+        .map((each) => `\n  ${each}`)
+        .join('');
+    const what = "this database's default privileges give new objects other grants than the backup has";
+    if (changed.length > 0)
+        log.notice(`${what}; set as they were:${lines(changed)}`);
+    if (left.length > 0)
+        log.warn(`${what}, and this role may not set them as they were:${lines(left)}`);
+}
+
+;// CONCATENATED MODULE: ./build/data-choice.js
+
+
+
+
+const largeObjects = new Set(['BLOB', 'BLOBS', 'BLOB METADATA']);
+/**
+ * The rows of what was asked for: of tables with their partitions, children and sequences by the archive's own
+ * dependencies, where it holds definitions; else by name alone. Throws a `Failure` (exit 2).
+ */
+function chooseData({ entries }, wanted) {
+    const whole = wanted.tables.length === 0 && wanted.schemas.length === 0;
+    if (whole && entries.some((entry) => largeObjects.has(entry.kind)))
+        throw data_choice_refused('the backup holds large objects, which are no rows of a table and cannot be put into a database that may have others of the same numbers', 'schemas: * brings back the rows of all tables and leaves large objects as they are; a full restore brings both');
+    const chosen = whole ? wholeOf(entries) : partOf(entries, wanted);
+    const rows = chosen.filter((entry) => entry.kind === 'TABLE DATA');
+    const positions = chosen.filter((entry) => entry.kind === 'SEQUENCE SET');
+    if (rows.length === 0 && positions.length === 0)
+        throw data_choice_refused('the backup has no rows of what was asked for', 'pgassay show lists what a backup holds');
+    const inserts = rows.find((entry) => entry.copyStatement === '');
+    if (inserts !== undefined)
+        throw new Error('a backup of ours whose rows are not a COPY');
+    return { rows, positions };
+}
+/** Rows of extensions' own tables have no definition in an archive that has definitions, and are the extension's. */
+function wholeOf(entries) {
+    const byId = new Map(entries.map((entry) => [entry.dumpId, entry]));
+    const defined = entries.some((entry) => entry.kind === 'TABLE');
+    return entries.filter((entry) => isData(entry) && (!defined || entry.dependencies.some((id) => definesRelation(byId.get(id)))));
+}
+function definesRelation(entry) {
+    return entry?.kind === 'TABLE' || entry?.kind === 'SEQUENCE';
+}
+function isData({ kind }) {
+    return kind === 'TABLE DATA' || kind === 'SEQUENCE SET';
+}
+function partOf(entries, wanted) {
+    try {
+        if (!entries.some((entry) => entry.kind === 'TABLE'))
+            return byName(entries.filter(isData), wanted);
+        // As if everything were there and were made again: then nothing is brought along that was not asked for.
+        const existing = new Set(entries.map(entryKey));
+        return archive_selection_select(entries, wanted, { existing, clean: true }).entries.filter(isData);
+    }
+    catch (error) {
+        if (error instanceof BadSelection || error instanceof BadPattern)
+            throw data_choice_refused(error.message, 'pgassay show lists what a backup holds');
+        throw error;
+    }
+}
+/** A backup of rows alone knows no partitions and no owners of sequences. */
+function byName(entries, { tables, schemas }) {
+    const chosen = new Set();
+    for (const text of tables.length > 0 ? tables : schemas) {
+        const { name, schema } = parsePattern(text, tables.length > 0 ? 3 : 2);
+        const names = expression(text, name);
+        const places = schema === undefined ? undefined : expression(text, schema);
+        const found = entries.filter((entry) => tables.length > 0
+            ? names.test(entry.tag) && (places?.test(entry.schema ?? '') ?? true)
+            : names.test(entry.schema ?? ''));
+        if (found.length === 0)
+            throw new BadSelection(`the backup has no rows of ${text}${tables.length > 0 ? '; it holds rows alone, so partitions have to be named themselves' : ''}`);
+        for (const entry of found)
+            chosen.add(entry);
+    }
+    return entries.filter((entry) => chosen.has(entry));
+}
+/** The census of these rows and positions alone. */
+function censusOfData({ rows, positions }, census) {
+    const keysOf = (entries) => new Set(entries.map(({ schema, tag }) => nameKey({ schema: schema ?? '', name: tag })));
+    const [tables, sequences] = [keysOf(rows), keysOf(positions)];
+    return {
+        ...census,
+        tables: census.tables.filter((table) => tables.has(nameKey(table))),
+        sequences: census.sequences.filter((sequence) => sequences.has(nameKey(sequence))),
+        extensions: [],
+        largeObjects: null,
+    };
+}
+function data_choice_refused(message, hint) {
+    return new Failure('restore', 'badInput', `${message}; nothing was changed`, { hint });
+}
+
+;// CONCATENATED MODULE: ./build/postgres/data-load.js
+/** Puts an archive's rows into tables that are there, in the session's own transaction. */
+
+
+
+
+
+const data_load_pieceBytes = 1024 * 1024;
+/** As the application's own sessions find things: triggers and domains are the application's; money as pg_restore reads it. */
+const theirs = 'SET LOCAL search_path TO DEFAULT; SET LOCAL lc_monetary TO DEFAULT';
+const ours = `SET LOCAL search_path = ''; SET LOCAL lc_monetary = 'C'`;
+/** Keeps everybody from writing to the tables until the transaction ends. */
+async function lockData(session, tables, clean) {
+    const mode = clean ? 'ACCESS EXCLUSIVE' : 'SHARE ROW EXCLUSIVE';
+    for (const table of tables)
+        await session.query(`LOCK TABLE ONLY ${quoteQualified(table)} IN ${mode} MODE`);
+}
+/**
+ * Empties what is to be emptied, loads every table and sets every sequence. All foreign keys hold when it returns. Throws
+ * a `Failure` that holds no row value; the transaction is to be rolled back then.
+ */
+async function loadData(session, plan, positions, { source, encoding, signal, onTable, }) {
+    const refused = refusing(plan);
+    for (const key of plan.postponed)
+        await session.query(`ALTER TABLE ${quoteQualified(key.from)} ALTER CONSTRAINT ${quoteName(key.name)} DEFERRABLE INITIALLY DEFERRED`);
+    await session.query('SET CONSTRAINTS ALL DEFERRED');
+    await session.query(theirs);
+    if (plan.truncate.length > 0)
+        await refused('emptying the tables', () => session.query(`TRUNCATE ${plan.truncate.map(({ name, only }) => `${only ? 'ONLY ' : ''}${quoteQualified(name)}`).join(', ')}`));
+    const tables = new Map(plan.tables.map((table) => [table.entry, table]));
+    let current;
+    const finish = async () => {
+        const done = current;
+        current = undefined;
+        if (done !== undefined)
+            await refused(data_load_nameOf(tables.get(done.entry)), () => done.copy.end());
+    };
+    if (tables.size > 0)
+        await readArchiveRows({ ...source, entries: [...tables.keys()] }, data_load_pieceBytes, async (entry, lines) => {
+            const table = tables.get(entry);
+            if (table === undefined)
+                throw new Error('rows of an entry that nobody asked for');
+            if (current?.entry !== entry) {
+                await finish();
+                onTable(table);
+                const columns = table.columns.map(quoteName).join(', ');
+                const list = columns === '' ? '' : ` (${columns})`;
+                current = {
+                    entry,
+                    copy: new TableCopy(session, `COPY ${quoteQualified(table)}${list} FROM STDIN (FORMAT text, ENCODING '${encoding}')`),
+                };
+            }
+            const { copy } = current;
+            await refused(data_load_nameOf(table), () => copy.write(lines));
+        }, signal);
+    await finish();
+    await refused('what waited for the end', () => session.query('SET CONSTRAINTS ALL IMMEDIATE'));
+    await session.query(ours);
+    for (const key of plan.postponed)
+        await session.query(`ALTER TABLE ${quoteQualified(key.from)} ALTER CONSTRAINT ${quoteName(key.name)} NOT DEFERRABLE`);
+    for (const position of positions)
+        await refused(`sequence ${displayName(position)}`, () => data_load_put(session, position));
+}
+/**
+ * A bare setval outlives a rollback. After RESTART the sequence has a storage of its own until the transaction ends, and
+ * setval writes there.
+ */
+async function data_load_put(session, { schema, name, value, called }) {
+    const sequence = quoteQualified({ schema, name });
+    await session.query(`ALTER SEQUENCE ${sequence} RESTART`);
+    await session.query('SELECT pg_catalog.setval($1::regclass, $2::bigint, $3::bool)', [sequence, value, called]);
+}
+function data_load_nameOf(table) {
+    return table === undefined ? 'a table' : `the rows of ${displayName(table)}`;
+}
+function refusing({ names }) {
+    const known = new Set(names);
+    return async (what, work) => {
+        try {
+            await work();
+        }
+        catch (error) {
+            if (!isDatabaseError(error))
+                throw error;
+            const dangling = sqlState(error) === '23503';
+            throw new Failure('restore', 'restore', `the target refused ${what}: ${reduceMessage(error.message, (word) => known.has(word))}${dangling ? '; a row refers to one that is neither in the backup nor in the target' : ''}`, { cause: error });
+        }
+    };
+}
+/** One COPY, for all rows of a table: its foreign keys are checked when it ends, so a row may refer to a later one. */
+class TableCopy {
+    #session;
+    #stream;
+    #done = Promise.withResolvers();
+    #failed = false;
+    constructor(session, statement) {
+        this.#session = session;
+        this.#stream = session.client.query((0,pg_copy_streams/* from */.H)(statement));
+        this.#done.promise.catch(() => { });
+        this.#stream.once('finish', () => this.#done.resolve());
+        this.#stream.once('error', (error) => {
+            this.#failed = true;
+            this.#done.reject(error);
+        });
+        session.lost.addEventListener('abort', () => this.#done.reject(session.lost.reason), { once: true });
+    }
+    async write(lines) {
+        if (this.#failed)
+            return this.#result();
+        if (this.#stream.write(lines))
+            return;
+        const drained = Promise.withResolvers();
+        this.#stream.once('drain', drained.resolve);
+        await Promise.race([drained.promise, this.#done.promise]).catch(() => { });
+        if (this.#failed || this.#session.lost.aborted)
+            return this.#result();
+    }
+    async end() {
+        if (!this.#failed)
+            this.#stream.end();
+        return this.#result();
+    }
+    async #result() {
+        try {
+            await this.#done.promise;
+        }
+        catch (error) {
+            // Says whether it is the session that ended; in a failed transaction this fails too, and means nothing.
+            await this.#session.query('SELECT 1').catch(() => { });
+            this.#session.lost.throwIfAborted();
+            throw error;
+        }
+    }
+}
+
+;// CONCATENATED MODULE: ./build/postgres/data-order.js
+/** Foreign keys that these relations have, or that point at them. */
+async function readForeignKeys(session, oids) {
+    const side = (table, place) => `json_build_object('schema', ${place}.nspname, 'name', ${table}.relname, 'oid', ${table}.oid::int8,
+       'root', coalesce(pg_partition_root(${table}.oid)::oid, ${table}.oid)::int8)`;
+    return session.query(`SELECT k.conname::text AS name, ${side('f', 'fn')} AS "from", ${side('t', 'tn')} AS "to",
+            k.condeferrable AS deferrable, k.condeferred AS "initiallyDeferred", k.conparentid <> 0 AS inherited,
+            pg_has_role(f.relowner, 'USAGE') AS owned,
+            EXISTS (SELECT FROM pg_catalog.pg_trigger g WHERE g.tgconstraint = k.oid AND g.tgenabled IN ('D', 'R')) AS unchecked
+     FROM pg_catalog.pg_constraint k
+     JOIN pg_catalog.pg_class f ON f.oid = k.conrelid JOIN pg_catalog.pg_namespace fn ON fn.oid = f.relnamespace
+     JOIN pg_catalog.pg_class t ON t.oid = k.confrelid JOIN pg_catalog.pg_namespace tn ON tn.oid = t.relnamespace
+     WHERE k.contype = 'f' AND (k.conrelid = ANY ($1::oid[]) OR k.confrelid = ANY ($1::oid[]))
+     ORDER BY k.conname COLLATE "C", k.oid`, [oids]);
+}
+/**
+ * Referenced tables first. Partitions of one table go together: what refers to the table refers to any of them. A table
+ * that refers to itself needs nothing, as its rows go in with one statement; partitions that do are a circle.
+ */
+function loadingOrder(tables, keys) {
+    const roots = new Map();
+    for (const table of tables) {
+        const root = table.ancestors.at(-1) ?? table.oid;
+        roots.set(root, [...(roots.get(root) ?? []), table]);
+    }
+    const alone = (root) => roots.get(root)?.length === 1;
+    const edges = keys.filter(({ from, to }) => roots.has(from.root) && roots.has(to.root) && (from.root !== to.root || !alone(from.root)));
+    const order = [];
+    let left = new Set(roots.keys());
+    for (;;) {
+        const free = [...left].filter((root) => !edges.some((key) => key.from.root === root && left.has(key.to.root)));
+        if (free.length === 0)
+            break;
+        order.push(...free.flatMap((root) => roots.get(root) ?? []));
+        left = new Set([...left].filter((root) => !free.includes(root)));
+    }
+    // Who refers to a circle, and to whom nobody in it refers, is no part of it, and comes after it.
+    const behind = [];
+    for (;;) {
+        const last = [...left].filter((root) => !edges.some((key) => key.to.root === root && left.has(key.from.root)));
+        if (last.length === 0)
+            break;
+        behind.unshift(...last);
+        left = new Set([...left].filter((root) => !last.includes(root)));
+    }
+    const membersOf = (some) => [...some].flatMap((root) => roots.get(root) ?? []);
+    const circle = membersOf(left);
+    const postponed = edges.filter((key) => left.has(key.from.root) && left.has(key.to.root) && !key.deferrable && !key.inherited);
+    return { order: [...order, ...circle, ...membersOf(behind)], circle, postponed };
+}
+
+;// CONCATENATED MODULE: ./build/postgres/data-target.js
+/**
+ * What the target says about tables whose rows are to be brought back, and everything that would keep them from being
+ * brought back as they were. Read twice: before anything is said, and under the locks of the transaction that does it.
+ */
+
+
+
+
+/**
+ * How the rows go in. Throws one `Failure` that names everything in the way; `clean` says that rows which are there go.
+ */
+async function planData(session, wanted, { clean }) {
+    const obstacles = await judgeSession(session);
+    const relations = new Map((await readRelations(session, [...wanted.rows, ...wanted.positions], clean)).map((each) => [nameKey(each), each]));
+    // An extension fills its own tables.
+    const ours = (names) => names.filter((each) => relations.get(nameKey(each))?.extension !== true);
+    const [rows, positions] = [ours(wanted.rows), ours(wanted.positions)];
+    for (const each of rows)
+        obstacles.push(...judgeTable(each, relations.get(nameKey(each)), clean));
+    for (const each of positions)
+        obstacles.push(...judgeSequence(each, relations.get(nameKey(each))));
+    const tables = rows.flatMap((each) => {
+        const relation = relations.get(nameKey(each));
+        return relation === undefined || relation.kind !== 'r' ? [] : [{ ...each, ...relation, columns: each.columns }];
+    });
+    const filled = clean ? [] : await withRows(session, tables);
+    if (filled.length > 0)
+        obstacles.push({
+            message: `rows are there already: ${data_target_listed(filled)}`,
+            hint: 'clean: true and confirm replace the rows of exactly these tables, after a safety backup; pgassay rows brings back some rows of a table',
+            exit: 'badInput',
+        });
+    const all = [...new Set(tables.flatMap((table) => [table.oid, ...table.ancestors]))];
+    const keys = await readForeignKeys(session, all);
+    obstacles.push(...judgeKeys(keys, new Set(all), clean));
+    const { order, circle, postponed } = loadingOrder(tables, keys);
+    obstacles.push(...postponed.filter((key) => !key.owned).map(cannotWait));
+    if (obstacles.length > 0)
+        throw data_target_refusal(obstacles);
+    return {
+        tables: order,
+        sequences: positions,
+        truncate: clean ? await emptied(session, tables) : [],
+        postponed,
+        circle: circle.map(({ schema, name }) => ({ schema, name })),
+        triggers: await readTriggers(session, all, clean),
+        views: await session.query(`SELECT n.nspname::text AS schema, c.relname::text AS name FROM pg_catalog.pg_class c
+       JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+       WHERE c.relkind = 'm' AND c.relispopulated ORDER BY 1, 2`),
+        names: [...tables.flatMap((each) => [each.schema, each.name, ...each.columns]), ...keys.map((key) => key.name)],
+    };
+}
+async function judgeSession(session) {
+    const [state] = await session.query(`SELECT pg_is_in_recovery() AS standby, current_setting('session_replication_role') = 'replica' AS replica, current_user::text AS role`);
+    const obstacles = [];
+    if (state?.standby)
+        obstacles.push({
+            message: 'the target is a standby, which takes no rows',
+            hint: 'use the URL of the primary (target_session_attrs=primary in the URL looks for it)',
+            exit: 'badInput',
+        });
+    if (state?.replica)
+        obstacles.push({
+            message: 'sessions of this role run with session_replication_role = replica, so no foreign key would be checked',
+            hint: `ALTER ROLE ${sqlWord(state.role)} RESET session_replication_role; or use another role`,
+            exit: 'badInput',
+        });
+    return obstacles;
+}
+async function readRelations(session, names, clean) {
+    return session.query(`SELECT n.nspname::text AS schema, c.relname::text AS name, c.oid::int8::float8 AS oid, c.relkind AS kind,
+            pg_has_role(c.relowner, 'USAGE') AS owned, row_security_active(c.oid) AS filtered,
+            has_schema_privilege(n.oid, 'USAGE') AND
+              CASE WHEN c.relkind = 'S' THEN true
+                   ELSE has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT')
+                        AND (NOT $3 OR has_table_privilege(c.oid, 'TRUNCATE')) END AS allowed,
+            EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass
+                    AND d.objid = c.oid AND d.objsubid = 0 AND d.deptype = 'e') AS extension,
+            ARRAY(SELECT a.relid::oid::int8::float8 FROM pg_partition_ancestors(c.oid) a) AS ancestors,
+            (SELECT coalesce(json_agg(json_build_object('name', a.attname, 'generated', a.attgenerated <> '',
+                      'required', a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AND t.typdefault IS NULL)), '[]')
+             FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+             WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns
+     FROM (SELECT DISTINCT * FROM unnest($1::text[], $2::text[]) AS w(schema, name)) w
+     JOIN pg_catalog.pg_namespace n ON n.nspname = w.schema
+     JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = w.name`, [names.map((each) => each.schema), names.map((each) => each.name), clean]);
+}
+function judgeTable(archived, relation, clean) {
+    const table = displayName(archived);
+    const restored = 'restore it with its definition: mode: full with tables';
+    if (relation === undefined)
+        return [{ message: `the target has no table ${table}`, hint: restored, exit: 'badInput' }];
+    if (relation.kind !== 'r')
+        return [
+            {
+                message: `${table} of the target is not an ordinary table`,
+                hint: 'restore the backup into another database, and move the rows from there',
+                exit: 'badInput',
+            },
+        ];
+    const obstacles = [];
+    const there = new Map(relation.columns.map((column) => [column.name, column]));
+    const missing = archived.columns.filter((name) => there.get(name)?.generated !== false);
+    const required = relation.columns.filter((column) => column.required && !archived.columns.includes(column.name));
+    const drifted = 'bring the table to the definition of the backup first, or restore into another database';
+    if (missing.length > 0)
+        obstacles.push({
+            message: `${table} of the target cannot take the column${missing.length === 1 ? '' : 's'} ${missing.map(displayWord).join(', ')}, which the backup has`,
+            hint: drifted,
+            exit: 'badInput',
+        });
+    if (required.length > 0)
+        obstacles.push({
+            message: `${table} of the target needs ${required.map((each) => displayWord(each.name)).join(', ')}, which the backup does not have`,
+            hint: drifted,
+            exit: 'badInput',
+        });
+    if (!relation.allowed)
+        obstacles.push({
+            message: `this role may not read and fill${clean ? ' and empty' : ''} ${table}`,
+            hint: `run as the table's owner: GRANT SELECT, INSERT${clean ? ', TRUNCATE' : ''} ON ${sqlName(archived)} TO …; or use the owner's URL`,
+            exit: 'privilege',
+        });
+    if (relation.filtered)
+        obstacles.push({
+            message: `row-level security policies of ${table} apply to this role, and would hide or refuse rows`,
+            hint: 'use a role with BYPASSRLS, or the owner where the table does not FORCE ROW LEVEL SECURITY',
+            exit: 'privilege',
+        });
+    return obstacles;
+}
+function judgeSequence(name, relation) {
+    if (relation?.kind !== 'S')
+        return [
+            {
+                message: `the target has no sequence ${displayName(name)}`,
+                hint: 'restore it with its definition: mode: full with tables',
+                exit: 'badInput',
+            },
+        ];
+    if (relation.owned)
+        return [];
+    return [
+        {
+            message: `only the owner of the sequence ${displayName(name)} may set its position so that it can be rolled back`,
+            hint: "use the owner's URL",
+            exit: 'privilege',
+        },
+    ];
+}
+function judgeKeys(keys, ours, clean) {
+    const obstacles = [];
+    const unchecked = keys.filter((key) => key.unchecked && ours.has(key.from.oid));
+    if (unchecked.length > 0)
+        obstacles.push({
+            message: `foreign keys that nobody would check, because their triggers are disabled: ${[...new Set(unchecked.map(describeKey))].join(', ')}`,
+            hint: `enable them: ${[...new Set(unchecked.map((key) => `ALTER TABLE ${sqlName(key.from)} ENABLE TRIGGER ALL;`))].join(' ')}`,
+            exit: 'badInput',
+        });
+    const others = keys.filter((key) => ours.has(key.to.oid) && !ours.has(key.from.oid));
+    if (clean && others.length > 0)
+        obstacles.push({
+            message: `rows of other tables refer to what would be emptied: ${[...new Set(others.map(describeKey))].join(', ')}`,
+            hint: 'add these tables to what is restored, or bring back single rows with pgassay rows --on-conflict update',
+            exit: 'badInput',
+        });
+    return obstacles;
+}
+function describeKey({ name, from, to }) {
+    return `${displayWord(name)} (${displayName(from)} to ${displayName(to)})`;
+}
+function cannotWait(key) {
+    return {
+        message: `the foreign key ${describeKey(key)} is part of a circle, cannot wait for the end of a transaction, and only its table's owner may let it`,
+        hint: `use the owner's URL, or have him run: ALTER TABLE ${sqlName(key.from)} ALTER CONSTRAINT ${sqlWord(key.name)} DEFERRABLE;`,
+        exit: 'privilege',
+    };
+}
+const data_target_tablesPerQuery = 100;
+async function withRows(session, tables) {
+    const filled = [];
+    for (let from = 0; from < tables.length; from += data_target_tablesPerQuery) {
+        const some = tables.slice(from, from + data_target_tablesPerQuery);
+        const text = some.map((table, at) => `SELECT ${at} AS at WHERE EXISTS (SELECT FROM ONLY ${quoteQualified(table)})`);
+        for (const { at } of await session.query(`${text.join('\nUNION ALL ')}\nORDER BY 1`)) {
+            const table = some[at];
+            if (table !== undefined)
+                filled.push(table);
+        }
+    }
+    return filled;
+}
+/** A partitioned table is named itself where all of it goes: foreign keys are between whole tables. */
+async function emptied(session, tables) {
+    const whole = await session.query(`SELECT n.nspname::text AS schema, c.relname::text AS name FROM pg_catalog.pg_class c
+     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.oid = ANY ($1::oid[]) AND c.relkind = 'p'
+       AND NOT EXISTS (SELECT FROM pg_partition_tree(c.oid) t WHERE t.isleaf AND t.relid <> ALL ($2::oid[]))`, [tables.flatMap((table) => table.ancestors), tables.map((table) => table.oid)]);
+    return [
+        ...tables.map(({ schema, name }) => ({ name: { schema, name }, only: true })),
+        ...whole.map((name) => ({ name, only: false })),
+    ];
+}
+/** Enabled ones that an INSERT runs, and with `clean` a TRUNCATE; of a parent those of each statement do not. */
+async function readTriggers(session, oids, clean) {
+    const rows = await session.query(`SELECT t.tgname::text AS trigger, n.nspname::text AS schema, c.relname::text AS name
+     FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
+     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+     WHERE t.tgrelid = ANY ($1::oid[]) AND c.relkind = 'r' AND NOT t.tgisinternal AND t.tgenabled IN ('O', 'A')
+       AND (t.tgtype & $2) <> 0 ORDER BY 2, 3, 1`, [oids, clean ? 4 | 32 : 4]);
+    return rows.map(({ trigger, ...table }) => `${displayWord(trigger)} on ${displayName(table)}`);
+}
+function data_target_listed(names) {
+    const shown = names.slice(0, 20).map(displayName).join(', ');
+    return names.length > 20 ? `${shown} and ${names.length - 20} more` : shown;
+}
+function data_target_refusal(obstacles) {
+    const exits = new Set(obstacles.map((each) => each.exit));
+    const [first] = obstacles;
+    const lines = obstacles.slice(0, 30).map((each) => `  ${each.message}`);
+    if (obstacles.length > 30)
+        lines.push(`  and ${obstacles.length - 30} more`);
+    const message = obstacles.length === 1
+        ? (first?.message ?? '')
+        : `rows cannot be brought back, for ${formatCount(obstacles.length, 'reason')}\n${lines.join('\n')}`;
+    return new Failure('restore', exits.size === 1 && first !== undefined ? first.exit : 'badInput', `${message}${obstacles.length === 1 ? '; ' : '\n'}nothing was changed`, { hint: [...new Set(obstacles.map((each) => each.hint))].slice(0, 10).join('\n') });
+}
+
+;// CONCATENATED MODULE: ./build/restore-data.js
+
+
+
+
+
+
+
+
+
+/**
+ * Rows and sequence positions, into tables that are there, in one transaction that is committed when foreign keys hold
+ * and the rows of each table are those of the census. Throws a `Failure`; the target is as it was then.
+ */
+async function restoreData(restore) {
+    const { config, source, log } = restore;
+    const { clean, confirmed, safetyBackup, target } = config;
+    const name = displayWord(target.database);
+    const choice = chooseData(source.archive.toc, config.wanted);
+    if (!confirmed)
+        throw new Failure('restore', 'badInput', `rows go into tables that ${name} has already; nothing was changed`, {
+            hint: `say that this database is meant with confirm: ${name}`,
+        });
+    const wanted = {
+        rows: choice.rows.map((entry) => ({
+            ...{ schema: entry.schema ?? '', name: entry.tag, entry: entry.dumpId },
+            columns: columnsOfRows(entry) ?? [],
+        })),
+        positions: choice.positions.map((entry) => ({ schema: entry.schema ?? '', name: entry.tag })),
+    };
+    const census = censusOfData(choice, source.census);
+    let session = await restore.open();
+    const plan = await planData(session, wanted, { clean });
+    if (clean && safetyBackup) {
+        await restore.close(session);
+        await restore.takeSafetyBackup();
+        session = await restore.open();
+    }
+    await announce(session, plan, restore);
+    return inTransaction(session, restore, async () => {
+        // What somebody else writes until the locks are there is seen by what is read after them.
+        await lockData(session, plan.tables, clean);
+        const settled = await planData(session, wanted, { clean });
+        if (shapeOf(settled) !== shapeOf(plan))
+            throw new Failure('restore', 'restore', `a table of ${name} was changed while the restore was being prepared`, {
+                hint: 'nothing was changed by it; run it again',
+            });
+        const loaded = new Set([...settled.tables, ...settled.sequences].map(nameKey));
+        const expected = {
+            ...census,
+            tables: census.tables.filter((table) => loaded.has(nameKey(table))),
+            sequences: census.sequences.filter((sequence) => loaded.has(nameKey(sequence))),
+        };
+        let done = 0;
+        const { archive, folder, programs } = source;
+        await loadData(session, settled, expected.sequences, {
+            source: { programs, folder, archive },
+            encoding: archive.toc.encoding,
+            signal: restore.signal,
+            onTable: (table) => log.progress(`restore ${displayName(table)} (${++done} of ${settled.tables.length} tables)`),
+        });
+        return compareWithCensus(session, expected, {
+            otherwise: `it was rolled back, ${name} is as it was before; look for triggers that change rows${plan.triggers.length === 0 ? '' : `: ${plan.triggers.slice(0, 5).join(', ')}`}`,
+            log,
+        });
+    });
+}
+/** What would go otherwise than was said. */
+function shapeOf({ tables, sequences, truncate, postponed, triggers }) {
+    return JSON.stringify({ tables, sequences, truncate, postponed, triggers });
+}
+/** Said before anything is done. */
+async function announce(session, plan, { config, log }) {
+    const { tables, sequences, truncate, circle, postponed, triggers, views } = plan;
+    const name = displayWord(config.target.database);
+    const some = (names) => names.length > 10 ? `${names.slice(0, 10).join(', ')} and ${names.length - 10} more` : names.join(', ');
+    if (triggers.length > 0)
+        log.warn(`triggers of ${name} run for every row, unless they are disabled first (ALTER TABLE … DISABLE TRIGGER …): ${some(triggers)}`);
+    if (circle.length > 0)
+        log.notice(`foreign keys between ${some(circle.map(displayName))} form a circle: they are checked at the end${postponed.length === 0
+            ? ''
+            : `, for which ${some(postponed.map((key) => displayWord(key.name)))} ${postponed.length === 1 ? 'is' : 'are'} deferrable until then`}`);
+    if (views.length > 0)
+        log.notice(`materialized views show what they showed before until they are refreshed: ${some(views.map((view) => `REFRESH MATERIALIZED VIEW ${sqlName(view)};`))}`);
+    const others = await countOthers(session);
+    log.notice(`the rows of ${formatCount(tables.length, 'table')} and the positions of ${formatCount(sequences.length, 'sequence')} ${truncate.length > 0 ? 'replace what is there' : 'are added'}, in one transaction: until it ends, and if it fails, ${name} is as it was${others === 0 ? '' : `; it waits for ${formatCount(others, 'other session')} that may hold locks there`}`);
+}
+async function inTransaction(session, restore, work) {
+    await session.query('BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE');
+    const [row] = await session.query('SELECT pg_catalog.pg_current_xact_id()::text AS id');
+    restore.began(row?.id ?? '');
+    const result = await work();
+    restore.signal.throwIfAborted();
+    // The COMMIT of a transaction that has failed is a ROLLBACK that reports no error.
+    await session.query('SELECT 1');
+    await session.query('COMMIT');
+    return result;
+}
+
+;// CONCATENATED MODULE: ./build/restore-target.js
+/** What a restore asks the target itself, and says about it, before and after it changes anything there. */
+
+
+
+
+
+
+
+
+
+/** The target's table of contents, as an archive of it would have it. Throws a `Failure`. */
+async function readTargetContents(session, database, { choice, machine, environment, log, signal, }) {
+    const { version } = await readServerFacts(session);
+    const programs = await programsOfMajor(version.major, false, choice, machine, { log, signal });
+    return readContents(programs, await environment(programs), database, signal).catch((error) => {
+        if (!(error instanceof Failure))
+            throw error;
+        throw new Failure('restore', 'privilege', error.message, {
+            hint: `to see what stands in the way, this role has to be able to lock and read every table of ${displayWord(database)}; nothing was changed`,
+            cause: error,
+        });
+    });
+}
+/** Which way it goes, said before it does. */
+async function restore_target_announce(session, database, { only, clean, occupied, leftOut, redefined }, log) {
+    if (redefined.length > 0)
+        log.warn(`changed since the backup, and put back to what it says, without what was added: ${listed(redefined)}`);
+    if (leftOut.length > 0) {
+        const lines = leftOut.slice(0, 20).map((entry) => `  ${describeContent(entry)}`);
+        if (leftOut.length > 20)
+            lines.push(`  and ${leftOut.length - 20} more`);
+        log.warn(`left out, because the target lacks something that they need:\n${lines.join('\n')}`);
+    }
+    if (only === undefined || !occupied)
+        return;
+    const others = await countOthers(session);
+    log.notice(`${formatCount(only.length, 'item')} of the archive ${clean ? 'replace what is there of them' : 'are added'}, with one job in one transaction: until it ends, and if it fails, ${displayWord(database)} is as it was${others === 0 ? '' : `; it waits for ${formatCount(others, 'other session')} that may hold locks there`}`);
+}
+/** Rows alone go in with a transaction of ours, and the server knows what became of it. `application` is our sessions'. */
+async function leaveTransaction(target, { name, transaction, application, withinMs, }) {
+    let end;
+    await target.closeAll();
+    await target.undo(withinMs, async (session) => {
+        await endSessions(session, application).catch(() => { });
+        for (let tries = 0; end === undefined && tries < 50; tries++) {
+            end = await readTransactionEnd(session, transaction);
+            if (end === undefined)
+                await new Promise((resolve) => setTimeout(resolve, 100));
+        }
+    });
+    if (end === 'aborted')
+        return { text: `it was rolled back, ${name} is as it was before`, intact: true };
+    if (end === 'committed')
+        return { text: `${name} is restored, and every table was compared`, intact: false };
+    return {
+        text: `${name} could not be asked: it is as it was before, unless the transaction was committed in its last moment`,
+        intact: false,
+    };
+}
+/** What was restored beside a target is dropped, unless it has taken its place in the last moment. */
+async function leaveBeside(name, beside, hasTakenPlace, withinMs) {
+    const untouched = `${name} is as it was before`;
+    if (!beside.created)
+        return { text: untouched, intact: true };
+    let taken = false;
+    const told = await beside.undo(withinMs, async (session) => {
+        taken = await hasTakenPlace(session);
+    });
+    if (taken)
+        return { text: `${name} is the restored database, and every table was compared`, intact: false };
+    return told.intact
+        ? { text: untouched, intact: true }
+        : { text: `${told.text}; ${untouched}, unless it was renamed in the last moment`, intact: false };
+}
+
+;// CONCATENATED MODULE: ./build/safety-backup.js
+
+
+
+
+
+
+/** What protects the backup that is restored has to protect the one of what was there. Throws a `Failure` (exit 2). */
+function requireSafetyKeys({ manifest: { name, id, signing }, signedBy }, given) {
+    if ((signing === null && signedBy === undefined) || given.signing !== undefined)
+        return;
+    throw new Failure('input', 'badInput', `signing-key: ${name}/${id} is signed, and the safety backup beside it would not be: whoever asks for signatures could not restore it`, { hint: 'give signing-key here too, or say safety-backup: false to go on without a safety backup' });
+}
+/**
+ * Takes a whole backup of a database that is about to be changed. Its label keeps it from being picked as the latest one,
+ * and from telling the next backup of that name which database it should be of. Throws a `Failure`.
+ */
+async function takeSafetyBackup(request, io) {
+    const { began, safe, ...rest } = io;
+    const { name, target } = request;
+    io.log.info(`a safety backup of ${displayWord(target.database)} first, under ${name} with the label ${safetyLabel}`);
+    try {
+        const result = await backup({
+            ...request,
+            label: safetyLabel,
+            scope: { mode: 'full', schemas: [], excludeSchemas: [], tables: [], excludeTables: [], excludeTableData: [] },
+            roles: true,
+            compression: 'auto',
+            census: 'rows',
+            // Whatever the target holds is to be kept, whichever database it is.
+            allowEmpty: true,
+            allowPooler: false,
+            acceptNewDatabase: true,
+            lockWaitMs: 60_000,
+            onBlockedDdl: 'warn',
+            maxReplicaLagMs: 60_000,
+            verifyUpload: 'checksum',
+            dryRun: false,
+            retention: undefined,
+            retries: 2,
+            version: release,
+        }, { ...rest, ...(began === undefined ? {} : { began }) });
+        if (result.kind !== 'stored')
+            throw new Error('a backup that is no dry run was not stored');
+        const { id, totals } = result.manifest;
+        safe?.(id);
+        io.log.notice(`safety backup ${name}/${id}: ${formatCount(totals.tables, 'table')}, ${formatCount(totals.rows, 'row')}; what is written from now on is not in it`);
+        return result.manifest;
+    }
+    catch (error) {
+        if (!(error instanceof Failure) || error.exit === 'cancelled')
+            throw error;
+        const database = displayWord(target.database);
+        throw new Failure(error.stage, error.exit, `the safety backup of ${database} failed: ${error.message}`, {
+            hint: `${error.hint === undefined ? '' : `${error.hint}\n`}${database} was not changed; safety-backup: false goes on without one`,
+            cause: error,
+        });
+    }
+}
+
+;// CONCATENATED MODULE: ./build/restoration.js
+var _a;
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+/** A cancelled process is killed soon; an hour's work that failed may take its time to be cleaned up. */
+const undoMs = { cancelled: 2000, failed: 60_000 };
+/** One attempt to restore a backup. */
+class Restoration {
+    #store;
+    #manifest;
+    #config;
+    #io;
+    #target;
+    #roles = new TargetRoles();
+    #started = Date.now();
+    #application = `pgassay ${(0,external_node_crypto_.randomBytes)(3).toString('hex')}`;
+    #choice;
+    #safety;
+    /** What a transaction makes anew, and which relations had these names before it. */
+    #relations = [];
+    #before = '';
+    /** Of rows alone: the number of the one that they go in with. */
+    #transaction;
+    #opened = false;
+    #beside;
+    /** The target's own table of contents, read last. */
+    #targetToc;
+    /** Restored beside the target, and not yet in its place. */
+    #replacement;
+    #state = 'before';
+    constructor(store, manifest, config, io, beside) {
+        this.#beside = beside;
+        this.#store = store;
+        this.#manifest = manifest;
+        this.#config = config;
+        this.#io = io;
+        this.#target = new Target({
+            connection: config.target,
+            applicationName: `${this.#application} restore`,
+            onRunner: config.machine.onRunner,
+            log: io.log,
+            signal: io.signal,
+        });
+    }
+    /** Whether anything was, or may have been, done to the target. */
+    get began() {
+        return this.#safety !== undefined || this.#choice !== undefined || this.#transaction !== undefined;
+    }
+    get safetyBackupId() {
+        return this.#safety?.id ?? null;
+    }
+    async run() {
+        const { signal, log } = this.#io;
+        const closeSessions = () => void this.#target.closeAll();
+        signal.addEventListener('abort', closeSessions, { once: true });
+        try {
+            return await withPrivateFolder(this.#config.machine, (folder) => this.#run(folder));
+        }
+        catch (error) {
+            const left = await this.#leave();
+            const changed = this.#replacement !== undefined || (this.#state === 'restoring' && !left.intact);
+            const restored = this.#state === 'restored' && this.#beside === undefined;
+            const outcome = { left, signal, restored, changed, safety: this.#safety };
+            if (this.#target.created && !signal.aborted)
+                log.info(left.text);
+            throw tellFailure(error, outcome);
+        }
+        finally {
+            signal.removeEventListener('abort', closeSessions);
+            await this.#target.closeAll();
+        }
+    }
+    async #run(folder) {
+        if (this.#beside !== undefined)
+            return this.#resultOf(await this.#restoreObjects(this.#beside.source));
+        const { log, signal } = this.#io;
+        const census = await readCensus(this.#store, this.#manifest);
+        const programs = await programsFor(this.#manifest, this.#config, this.#config.machine, this.#io);
+        const warning = restoreSecurityWarning(programs.version);
+        if (warning !== undefined && !this.#config.acceptClientRisk)
+            log.warn(`${warning}; accept-client-risk: true stops this warning`);
+        const archive = await checkedArchive(this.#store, this.#manifest, folder, signal);
+        try {
+            const source = { programs, folder, archive, census };
+            if (this.#config.mode === 'data-only')
+                return this.#resultOf(await this.#restoreData(source));
+            return (await this.#restoreBeside(source)) ?? this.#resultOf(await this.#restoreObjects(source));
+        }
+        finally {
+            await archive.file.close();
+        }
+    }
+    #resultOf({ compared, uncounted }) {
+        return {
+            ...{ manifest: this.#manifest, compared, uncounted, tables: compared.length },
+            rows: compared.reduce((rows, table) => rows + (table.found ?? 0), 0),
+            seconds: (Date.now() - this.#started) / 1000,
+            createdDatabase: this.#target.created,
+            createdRoles: this.#roles.created,
+            safetyBackup: this.#safety,
+        };
+    }
+    async #restoreObjects(source) {
+        const { log } = this.#io;
+        const { database } = this.#config.target;
+        const { choice, keepOwners } = await this.#fill(source);
+        this.#state = 'restored';
+        const session = await this.#target.reopen();
+        await this.#roles.settle(session, log);
+        const name = displayWord(database);
+        const fate = this.#beside === undefined
+            ? `${name} is kept: do not use it before you have looked at it`
+            : `${name} is dropped again`;
+        const otherwise = `${fate}; verify the backup (pgassay verify) and look for triggers or rules that change rows`;
+        const compared = await compareWithCensus(session, choice.census, { otherwise, log });
+        if (this.#beside !== undefined)
+            await carryOver(session, database, this.#beside.like.toc);
+        this.#state = 'equal';
+        const { created } = this.#target;
+        if (this.#isWhole && !choice.occupied && this.#beside === undefined)
+            await finishDatabase(session, source.archive.toc, { database, created, keepOwners, log });
+        if (choice.only !== undefined && keepOwners)
+            await settleGrants(session, choice.only, log);
+        await this.#target.closeAll();
+        return compared;
+    }
+    /**
+     * Over a whole database with several jobs: into a new one that takes its place. Undefined where that cannot be or was
+     * not asked for; nothing was done then but the safety backup.
+     */
+    async #restoreBeside(source) {
+        const { clean, jobs, mode, target } = this.#config;
+        const { log } = this.#io;
+        if (!clean || !this.#isWhole || mode !== 'full' || jobs === 1)
+            return undefined;
+        const { session, choice } = await this.#look(source);
+        const toc = this.#targetToc;
+        if (!choice.occupied || toc === undefined) {
+            await this.#target.close(session);
+            return undefined;
+        }
+        const { sizeBytes: bytes } = this.#manifest.database;
+        const safe = this.#safety !== undefined;
+        const names = await planBeside(session, { target, toc, archive: source.archive, bytes, safe, log });
+        const { database } = await readServerFacts(session);
+        await this.#target.close(session);
+        if (names === undefined)
+            return undefined;
+        this.#choice = choice;
+        if (choice.redefined.length > 0)
+            log.warn(`changed since the backup, and put back to what it says: ${listed(choice.redefined)}`);
+        this.#replacement = new _a(this.#store, this.#manifest, { ...this.#config, clean: false, target: { ...target, database: names.fresh } }, this.#io, { source, like: { database: { ...database, serverVersion: this.#manifest.database.serverVersion }, toc } });
+        const restored = await this.#replacement.run();
+        await takePlace(this.#target, this.#replacement.#target.identity, { ...names, safe, log });
+        this.#state = 'equal';
+        const seconds = (Date.now() - this.#started) / 1000;
+        return { ...restored, seconds, createdDatabase: false, safetyBackup: this.#safety };
+    }
+    async #restoreData(source) {
+        const { database } = this.#manifest;
+        const open = async () => {
+            if (this.#opened)
+                return this.#target.reopen();
+            this.#opened = true;
+            const session = await this.#target.open(undefined, (each) => requireServer(each, database, []));
+            await requireAnother(session, database, {
+                name: this.#config.target.database,
+                confirmed: this.#config.confirmed,
+            });
+            return session;
+        };
+        const compared = await restoreData({
+            ...{ config: this.#config, source, open, log: this.#io.log, signal: this.#io.signal },
+            close: (session) => this.#target.close(session),
+            takeSafetyBackup: () => this.#takeSafetyBackup(),
+            began: (transaction) => {
+                this.#transaction = transaction;
+                this.#state = 'restoring';
+            },
+        });
+        this.#state = 'equal';
+        return compared;
+    }
+    /** Prepares the target and runs pg_restore, once more with one job when several got into each other's way. */
+    async #fill(source) {
+        try {
+            return await this.#fillOnce(source, this.#config.jobs);
+        }
+        catch (error) {
+            if (!(error instanceof JobsDeadlocked) || !this.#target.created)
+                throw error;
+            const left = await this.#leave();
+            if (!this.#target.restart())
+                throw error;
+            this.#io.signal.throwIfAborted();
+            this.#io.log.notice(`${error.message}: two of its jobs waited for each other; ${left.text}, once more with one job`);
+            this.#state = 'before';
+            return this.#fillOnce(source, 1);
+        }
+    }
+    async #fillOnce(source, jobs) {
+        const prepared = await this.#prepare(source);
+        this.#state = 'restoring';
+        await this.#restore(source, jobs, prepared);
+        return prepared;
+    }
+    /** What is there, and what is to be done with it: after the safety backup, where something is dropped. */
+    async #look(source) {
+        const { database } = this.#manifest;
+        const extensions = this.#isWhole ? source.census.extensions : [];
+        const like = this.#beside?.like.database ?? database;
+        const session = await this.#target.open(like, (each) => requireServer(each, database, extensions));
+        const choice = await this.#choose(session, source);
+        if (!choice.clean || this.#safety !== undefined || !this.#config.safetyBackup)
+            return { session, choice };
+        await this.#target.close(session);
+        await this.#takeSafetyBackup();
+        const again = await this.#target.reopen();
+        // A partition that somebody added meanwhile would go with its parent.
+        return { session: again, choice: await this.#choose(again, source) };
+    }
+    /** Everything that can be known to fail is found out here. No session of ours is left idle while pg_restore runs. */
+    async #prepare(source) {
+        const { session, choice } = await this.#look(source);
+        this.#choice = choice;
+        await restore_target_announce(session, this.#config.target.database, choice, this.#io.log);
+        const relations = (choice.only ?? []).filter((entry) => entry.kind === 'TABLE' || entry.kind === 'VIEW');
+        this.#relations = relations.map(({ schema, tag }) => ({ schema: schema ?? '', name: tag }));
+        this.#before = await readRelationIds(session, this.#relations);
+        const keepOwners = await this.#roles.prepare(session, choice.census, this.#config.owners, this.#io.log);
+        const { superuser } = await readServerFacts(session);
+        await this.#target.close(session);
+        return { choice, keepOwners, superuser };
+    }
+    async #choose(session, { folder, archive, census }) {
+        const config = this.#config;
+        const { database } = config.target;
+        if (!this.#target.created)
+            await requireAnother(session, this.#manifest.database, { name: database, confirmed: config.confirmed });
+        const objects = this.#target.created ? [] : await objectsOf(session);
+        const request = { ...config, database, mode: config.mode === 'schema-only' ? config.mode : 'full' };
+        return restore_choice_choose(request, { toc: archive.toc, census }, objects, async () => {
+            const environment = (programs) => this.#environment(programs, folder, 'pg_dump');
+            const { machine } = config;
+            this.#targetToc = await readTargetContents(session, database, {
+                ...{ choice: config, machine, environment, ...this.#io },
+            });
+            return this.#targetToc;
+        });
+    }
+    async #takeSafetyBackup() {
+        this.#safety = await takeSafetyBackup({ ...this.#config, name: this.#manifest.name }, this.#io);
+    }
+    async #restore({ programs, folder, archive }, jobs, { choice, keepOwners, superuser }) {
+        const { clean, census } = choice;
+        const only = superuser ? choice.only : withoutExtensionComments(choice.only ?? archive.toc.entries);
+        await restoreArchive({
+            programs,
+            environment: await this.#environment(programs, folder, 'pg_restore'),
+            database: this.#config.target.database,
+            archive,
+            jobs,
+            keepOwners,
+            oneTransaction: this.#atomic,
+            only: only && { list: only.map((entry) => entry.dumpId), folder, clean },
+            names: census.contents.flatMap((entry) => [entry.tag, entry.schema ?? '']),
+        }, this.#io);
+    }
+    #environment(programs, folder, purpose) {
+        return childEnvironment(this.#config.target, this.#target.server, folder, {
+            applicationName: `${this.#application} ${purpose}`,
+            ...(programs.libraryPath === undefined ? {} : { libraryPath: programs.libraryPath }),
+        });
+    }
+    get #isWhole() {
+        const { tables, schemas } = this.#config.wanted;
+        return tables.length === 0 && schemas.length === 0;
+    }
+    /** A database that was created here can be dropped, so its restore need not be one transaction. */
+    get #atomic() {
+        return this.#choice?.only !== undefined || (!this.#target.created && this.#config.jobs === 1);
+    }
+    /** Cleans up after a failure and says what the target holds now. */
+    async #leave() {
+        const { log, signal } = this.#io;
+        const name = displayWord(this.#config.target.database);
+        const kept = (text) => ({ text: `${name} is ${text}`, intact: false });
+        // Beside another database it is worth nothing until it has taken its place.
+        const keeps = this.#beside === undefined;
+        if (this.#state === 'equal' && keeps)
+            return kept('restored and every table compared');
+        if (this.#state === 'restored' && keeps)
+            this.#roles.remind(log);
+        if (this.#state === 'restored' && keeps)
+            return kept('kept: pg_restore was done, and the comparison was not');
+        const budget = signal.aborted ? undoMs.cancelled : undoMs.failed;
+        const replacement = this.#replacement === undefined ? undefined : this.#replacement.#target;
+        if (replacement !== undefined) {
+            const hasTakenPlace = (session) => swapped(session, { old: this.#target.identity, fresh: replacement.identity });
+            return leaveBeside(name, replacement, hasTakenPlace, budget);
+        }
+        const transaction = this.#transaction;
+        const application = `${this.#application} restore`;
+        if (transaction !== undefined)
+            return leaveTransaction(this.#target, { name, transaction, application, withinMs: budget });
+        const began = this.#state !== 'before';
+        if (!began && !this.#target.created && !this.#roles.hasTraces)
+            return this.#target.untouched();
+        let after;
+        const told = await this.#target.undo(budget, async (session) => {
+            // A pg_restore that had to be killed leaves its sessions behind until the server notices.
+            if (began)
+                await endSessions(session, `${this.#application} pg_restore`).catch(() => { });
+            if (began && !this.#target.created && this.#relations.length > 0)
+                after = await readRelationIds(session, this.#relations);
+            if (after === undefined || after === this.#before)
+                await this.#roles.drop(session, log);
+        });
+        if (told.text !== '')
+            return told;
+        if (!began)
+            return { text: 'nothing was restored', intact: true };
+        if (after !== undefined && after !== this.#before)
+            return kept('kept: pg_restore had committed, and the comparison was not made');
+        const unknown = after === undefined && this.#relations.length > 0;
+        if (this.#choice?.occupied === true)
+            return unknown
+                ? {
+                    text: `${name} could not be asked: it is as it was before, unless the transaction was committed in its last moment`,
+                    intact: false,
+                }
+                : { text: `it was rolled back, ${name} is as it was before`, intact: told.intact };
+        return this.#atomic
+            ? { text: `it was rolled back, ${name} is as empty as before`, intact: told.intact && !unknown }
+            : {
+                text: `${name} now holds part of the backup: empty it, or use another database, before trying again`,
+                intact: false,
+            };
+    }
+}
+_a = Restoration;
 
 ;// CONCATENATED MODULE: ./build/restore-record.js
 
@@ -86381,79 +88435,7 @@ function parseRecord(bytes) {
     return value;
 }
 
-;// CONCATENATED MODULE: ./build/safety-backup.js
-
-
-
-
-
-/** What protects the backup that is restored has to protect the one of what was there. Throws a `Failure` (exit 2). */
-function requireSafetyKeys({ manifest: { name, id, signing }, signedBy }, given) {
-    if ((signing === null && signedBy === undefined) || given.signing !== undefined)
-        return;
-    throw new Failure('input', 'badInput', `signing-key: ${name}/${id} is signed, and the safety backup beside it would not be: whoever asks for signatures could not restore it`, { hint: 'give signing-key here too, or say safety-backup: false to go on without a safety backup' });
-}
-/**
- * Takes a whole backup of a database that is about to be changed. Its label keeps it from being picked as the latest one,
- * and from telling the next backup of that name which database it should be of. Throws a `Failure`.
- */
-async function takeSafetyBackup(request, io) {
-    const { began, ...rest } = io;
-    try {
-        const result = await backup({
-            ...request,
-            label: safetyLabel,
-            scope: { mode: 'full', schemas: [], excludeSchemas: [], tables: [], excludeTables: [], excludeTableData: [] },
-            roles: true,
-            compression: 'auto',
-            census: 'rows',
-            // Whatever the target holds is to be kept, whichever database it is.
-            allowEmpty: true,
-            allowPooler: false,
-            acceptNewDatabase: true,
-            lockWaitMs: 60_000,
-            onBlockedDdl: 'warn',
-            maxReplicaLagMs: 60_000,
-            verifyUpload: 'checksum',
-            dryRun: false,
-            retention: undefined,
-            retries: 2,
-            version: release,
-        }, { ...rest, ...(began === undefined ? {} : { began }) });
-        if (result.kind !== 'stored')
-            throw new Error('a backup that is no dry run was not stored');
-        return result.manifest;
-    }
-    catch (error) {
-        if (!(error instanceof Failure) || error.exit === 'cancelled')
-            throw error;
-        const name = displayWord(request.target.database);
-        throw new Failure(error.stage, error.exit, `the safety backup of ${name} failed: ${error.message}`, {
-            hint: `${error.hint === undefined ? '' : `${error.hint}\n`}${name} was not changed; safety-backup: false goes on without one`,
-            cause: error,
-        });
-    }
-}
-
 ;// CONCATENATED MODULE: ./build/restore.js
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 
 
@@ -86464,44 +88446,55 @@ async function takeSafetyBackup(request, io) {
 const neverTargets = ['postgres', 'template0', 'template1'];
 /** A cancelled process has this long to say what it did. */
 const recordMs = 3000;
-/** A cancelled process is killed soon; an hour's work that failed may take its time to be cleaned up. */
-const undoMs = { cancelled: 2000, failed: 60_000 };
 /**
  * Restores a backup, or a part of it, into a database that does not exist yet and is created as the source was, is empty,
  * or, when its name was typed, holds something: then in one transaction, after a backup of what is there if any of it is
- * dropped. Checks every byte of the archive first, stops at the first error, and counts every table afterwards. Throws a
- * `Failure` that says what the target holds now; a database and roles that were created here are dropped again unless
- * pg_restore was done.
+ * dropped. Checks every byte of the archive first, stops at the first error, and counts every table afterwards. A fault
+ * that may pass is tried again as long as the target is as it was. Throws a `Failure` that says what the target holds
+ * now; a database and roles that were created here are dropped again unless pg_restore was done.
  */
 async function restore(store, backup, config, io) {
-    requireRestorable(backup.manifest, config.target.database, io.log);
+    requireRestorable(backup.manifest, config, io.log);
     if (config.clean && config.safetyBackup)
         requireSafetyKeys(backup, config);
     await requireYoung(store, backup.manifest, config.maxAgeMs);
-    const deadline = new AbortController();
-    const timer = setTimeout(() => {
-        deadline.abort(new Failure('restore', 'timeLimit', `the restore was not done within ${formatSeconds(config.timeoutMs / 1000)}`, {
-            hint: 'give it more with --timeout, or more --jobs',
-        }));
-    }, config.timeoutMs);
-    const signal = AbortSignal.any([io.signal, deadline.signal]);
     const startedAt = new Date();
-    const restoration = new Restoration(store, backup.manifest, config, { ...io, signal });
-    const record = (end) => recordRestore(backup.manifest, config, { ...end, startedAt, safetyBackupId: restoration.safetyBackupId }, io.log);
+    let began = false;
+    let safetyBackupId = null;
+    const attempt = async (signal) => {
+        const restoration = new Restoration(store, backup.manifest, config, { ...io, signal });
+        try {
+            return await restoration.run();
+        }
+        finally {
+            began ||= restoration.began;
+            safetyBackupId = restoration.safetyBackupId ?? safetyBackupId;
+        }
+    };
+    const record = (end) => recordRestore(backup.manifest, config, { ...end, startedAt, safetyBackupId }, io.log);
     try {
-        const { tables, rows, ...rest } = await restoration.run();
+        const restored = await withinLimits(limitsOf(config, io), attempt);
+        const { tables, rows } = restored;
         await record({ result: 'restored', exitCode: null, totals: { tables, rows } });
-        return { ...rest, tables, rows };
+        return restored;
     }
     catch (error) {
         // What was refused before it began changed nothing.
-        if (restoration.began)
+        if (began)
             await record({ result: 'failed', exitCode: error instanceof Failure ? error.exitCode : 1, totals: null });
         throw error;
     }
-    finally {
-        clearTimeout(timer);
-    }
+}
+function limitsOf({ timeoutMs, retries }, { log, signal }) {
+    return {
+        ...{ timeoutMs, retries, log, signal },
+        tooLong: () => new Failure('restore', 'timeLimit', `the restore was not done within ${formatSeconds(timeoutMs / 1000)}`, {
+            hint: 'give it more with --timeout, or more --jobs',
+        }),
+        cancelled: () => new Failure('restore', 'cancelled', cancelled('restore').message),
+        // Only the attempt knows what the target holds now.
+        ended: (reason, thrown) => (thrown instanceof Failure && thrown.exit === reason.exit ? thrown : reason),
+    };
 }
 /** Into the store, whatever became of the run's own connections to it. */
 async function recordRestore({ name, id }, config, { startedAt, ...end }, log) {
@@ -86516,16 +88509,20 @@ async function recordRestore({ name, id }, config, { startedAt, ...end }, log) {
     await writeRecord(store, record, log);
 }
 /** Before anybody connects. */
-function requireRestorable(manifest, database, log) {
-    if (neverTargets.includes(database))
-        throw new Failure('restore', 'badInput', `${database} is the server's own database and is never restored into`, {
-            hint: 'name another database in the target URL; one that does not exist is created',
+function requireRestorable(manifest, { target, mode }, log) {
+    const { name, id, scope, series, selfContained } = manifest;
+    if (neverTargets.includes(target.database))
+        throw new Failure('restore', 'badInput', `${target.database} is the server's own database and is never restored into`, { hint: 'name another database in the target URL; one that does not exist is created' });
+    const rowsOnly = series === 'data-only' || scope.mode === 'data-only';
+    if (rowsOnly && mode !== 'data-only')
+        throw new Failure('restore', 'badInput', `${name}/${id} holds rows only, and no definitions of the tables they belong to`, {
+            hint: 'restore a full or schema-only backup first, then this one with mode: data-only',
         });
-    if (manifest.series === 'data-only' || manifest.scope.mode === 'data-only')
-        throw new Failure('restore', 'badInput', `${manifest.name}/${manifest.id} holds rows only, and no definitions of the tables they belong to`, {
-            hint: 'restore a full or schema-only backup first, then load the rows with the stock pg_restore --data-only (pgassay fetch gives the archive)',
+    if (scope.mode === 'schema-only' && mode === 'data-only')
+        throw new Failure('restore', 'badInput', `${name}/${id} holds definitions only, and no rows`, {
+            hint: 'take a full or data-only backup (pgassay list shows the series of each)',
         });
-    if (!manifest.selfContained)
+    if (!selfContained && mode !== 'data-only')
         log.warn('this backup holds a part of its database: objects that need something outside of it cannot be restored alone');
 }
 async function requireYoung(store, { name, id, createdAt }, maxAgeMs) {
@@ -86533,356 +88530,6 @@ async function requireYoung(store, { name, id, createdAt }, maxAgeMs) {
     if (maxAgeMs === undefined || now.getTime() - Date.parse(createdAt) <= maxAgeMs)
         return;
     throw new Failure('locate', 'badInput', `${name}/${id} is of ${formatTime(createdAt)}, ${formatAge(createdAt, now)}; max-age allows ${formatSeconds(maxAgeMs / 1000)}`, { hint: 'take a newer backup (pgassay list), or allow an older one with max-age' });
-}
-class Restoration {
-    #store;
-    #manifest;
-    #config;
-    #io;
-    #target;
-    #roles = new TargetRoles();
-    #started = Date.now();
-    #application = `pgassay ${(0,external_node_crypto_.randomBytes)(3).toString('hex')}`;
-    #choice;
-    #safety;
-    /** What a transaction makes anew, and which relations had these names before it. */
-    #relations = [];
-    #before = '';
-    #state = 'before';
-    constructor(store, manifest, config, io) {
-        this.#store = store;
-        this.#manifest = manifest;
-        this.#config = config;
-        this.#io = io;
-        this.#target = new Target({
-            connection: config.target,
-            applicationName: `${this.#application} restore`,
-            onRunner: config.machine.onRunner,
-            log: io.log,
-            signal: io.signal,
-        });
-    }
-    /** Whether anything was, or may have been, done to the target. */
-    get began() {
-        return this.#safety !== undefined || this.#choice !== undefined;
-    }
-    get safetyBackupId() {
-        return this.#safety?.id ?? null;
-    }
-    async run() {
-        const { signal } = this.#io;
-        const closeSessions = () => void this.#target.closeAll();
-        signal.addEventListener('abort', closeSessions, { once: true });
-        try {
-            return await withPrivateFolder(this.#config.machine, (folder) => this.#run(folder));
-        }
-        catch (error) {
-            throw this.#withSafety(this.#told(error, await this.#leave()));
-        }
-        finally {
-            signal.removeEventListener('abort', closeSessions);
-            await this.#target.closeAll();
-        }
-    }
-    async #run(folder) {
-        const { log, signal } = this.#io;
-        const census = await readCensus(this.#store, this.#manifest);
-        const programs = await programsFor(this.#manifest, this.#config, this.#config.machine, this.#io);
-        const warning = restoreSecurityWarning(programs.version);
-        if (warning !== undefined && !this.#config.acceptClientRisk)
-            log.warn(`${warning}; accept-client-risk: true stops this warning`);
-        const archive = await checkedArchive(this.#store, this.#manifest, folder, signal);
-        try {
-            const { choice, keepOwners } = await this.#fill({ programs, folder, archive, census });
-            this.#state = 'restored';
-            const session = await this.#target.reopen();
-            await this.#roles.settle(session, log);
-            const { compared, unread } = await this.#compare(session, choice.census);
-            this.#state = 'equal';
-            if (this.#isWhole && !choice.occupied)
-                await this.#finishDatabase(session, archive, keepOwners);
-            if (choice.only !== undefined && keepOwners)
-                await this.#settleGrants(session, choice.only);
-            return {
-                manifest: this.#manifest,
-                tables: compared.length,
-                rows: compared.reduce((rows, table) => rows + (table.found ?? 0), 0),
-                compared,
-                uncounted: unread.filter((each) => each.kind === 'table').length,
-                seconds: (Date.now() - this.#started) / 1000,
-                createdDatabase: this.#target.created,
-                createdRoles: this.#roles.created,
-                safetyBackup: this.#safety,
-            };
-        }
-        finally {
-            await archive.file.close();
-        }
-    }
-    /** Prepares the target and runs pg_restore, once more with one job when several got into each other's way. */
-    async #fill(source) {
-        try {
-            return await this.#fillOnce(source, this.#config.jobs);
-        }
-        catch (error) {
-            if (!(error instanceof JobsDeadlocked) || !this.#target.created)
-                throw error;
-            const left = await this.#leave();
-            if (!this.#target.restart())
-                throw error;
-            this.#io.signal.throwIfAborted();
-            this.#io.log.notice(`${error.message}: two of its jobs waited for each other; ${left}, once more with one job`);
-            this.#state = 'before';
-            return this.#fillOnce(source, 1);
-        }
-    }
-    async #fillOnce(source, jobs) {
-        const prepared = await this.#prepare(source);
-        this.#state = 'restoring';
-        await this.#restore(source, jobs, prepared);
-        return prepared;
-    }
-    /** Everything that can be known to fail is found out here. No session of ours is left idle while pg_restore runs. */
-    async #prepare(source) {
-        const { database } = this.#manifest;
-        const extensions = this.#isWhole ? source.census.extensions : [];
-        let session = await this.#target.open(database, (each) => requireServer(each, database, extensions));
-        let choice = await this.#choose(session, source);
-        if (choice.clean && this.#safety === undefined && this.#config.safetyBackup) {
-            await this.#target.close(session);
-            await this.#takeSafetyBackup();
-            session = await this.#target.reopen();
-            // A partition that somebody added meanwhile would go with its parent.
-            choice = await this.#choose(session, source);
-        }
-        this.#choice = choice;
-        await this.#announce(session, choice);
-        const relations = (choice.only ?? []).filter((entry) => entry.kind === 'TABLE' || entry.kind === 'VIEW');
-        this.#relations = relations.map(({ schema, tag }) => ({ schema: schema ?? '', name: tag }));
-        this.#before = await readRelationIds(session, this.#relations);
-        const keepOwners = await this.#roles.prepare(session, choice.census, this.#config.owners, this.#io.log);
-        const { superuser } = await readServerFacts(session);
-        await this.#target.close(session);
-        return { choice, keepOwners, superuser };
-    }
-    async #choose(session, { folder, archive, census }) {
-        const config = this.#config;
-        const { database } = config.target;
-        if (!this.#target.created)
-            await requireAnother(session, this.#manifest.database, { name: database, confirmed: config.confirmed });
-        const objects = this.#target.created ? [] : await objectsOf(session);
-        return restore_choice_choose({ ...config, database }, { toc: archive.toc, census }, objects, async () => {
-            const { version } = await readServerFacts(session);
-            const programs = await programsOfMajor(version.major, false, config, config.machine, this.#io);
-            const environment = await this.#environment(programs, folder, 'pg_dump');
-            return readContents(programs, environment, database, this.#io.signal).catch((error) => {
-                if (!(error instanceof Failure))
-                    throw error;
-                throw new Failure('restore', 'privilege', error.message, {
-                    hint: `to see what stands in the way, this role has to be able to lock and read every table of ${displayWord(database)}; nothing was changed`,
-                    cause: error,
-                });
-            });
-        });
-    }
-    async #takeSafetyBackup() {
-        const config = this.#config;
-        const { log, signal, began, safe } = this.#io;
-        const { name } = this.#manifest;
-        log.info(`a safety backup of ${displayWord(config.target.database)} first, under ${name} with the label pre-restore`);
-        this.#safety = await takeSafetyBackup({ ...config, name }, { log, signal, began });
-        safe?.(this.#safety.id);
-        const { tables, rows } = this.#safety.totals;
-        log.notice(`safety backup ${name}/${this.#safety.id}: ${formatCount(tables, 'table')}, ${formatCount(rows, 'row')}; what is written from now on is not in it`);
-    }
-    /** Which way it goes, said before it does. */
-    async #announce(session, { only, clean, occupied, leftOut, redefined }) {
-        const { log } = this.#io;
-        if (redefined.length > 0)
-            log.warn(`changed since the backup, and put back to what it says, without what was added: ${listed(redefined)}`);
-        if (leftOut.length > 0) {
-            const lines = leftOut.slice(0, 20).map((entry) => `  ${describeContent(entry)}`);
-            if (leftOut.length > 20)
-                lines.push(`  and ${leftOut.length - 20} more`);
-            log.warn(`left out, because the target lacks something that they need:\n${lines.join('\n')}`);
-        }
-        if (only === undefined || !occupied)
-            return;
-        const others = await countOthers(session);
-        const name = displayWord(this.#config.target.database);
-        log.notice(`${formatCount(only.length, 'item')} of the archive ${clean ? 'replace what is there of them' : 'are added'}, with one job in one transaction: until it ends, and if it fails, ${name} is as it was${others === 0 ? '' : `; it waits for ${formatCount(others, 'other session')} that may hold locks there`}`);
-    }
-    async #restore({ programs, folder, archive }, jobs, { choice, keepOwners, superuser }) {
-        const { clean, census } = choice;
-        const only = superuser ? choice.only : withoutExtensionComments(choice.only ?? archive.toc.entries);
-        await restoreArchive({
-            programs,
-            environment: await this.#environment(programs, folder, 'pg_restore'),
-            database: this.#config.target.database,
-            archive,
-            jobs,
-            keepOwners,
-            oneTransaction: this.#atomic,
-            only: only && { list: only.map((entry) => entry.dumpId), folder, clean },
-            names: census.contents.flatMap((entry) => [entry.tag, entry.schema ?? '']),
-        }, this.#io);
-    }
-    #environment(programs, folder, purpose) {
-        return childEnvironment(this.#config.target, this.#target.server, folder, {
-            applicationName: `${this.#application} ${purpose}`,
-            ...(programs.libraryPath === undefined ? {} : { libraryPath: programs.libraryPath }),
-        });
-    }
-    get #isWhole() {
-        const { tables, schemas } = this.#config.wanted;
-        return tables.length === 0 && schemas.length === 0;
-    }
-    /** A database that was created here can be dropped, so its restore need not be one transaction. */
-    get #atomic() {
-        return this.#choice?.only !== undefined || (!this.#target.created && this.#config.jobs === 1);
-    }
-    async #compare(session, census) {
-        const { state, unread } = await readRestored(session, census, { harmless: false });
-        const without = new Set(unread.map((each) => `${each.kind} ${nameKey(each)}`));
-        const { compared, findings } = compareRestored({
-            ...census,
-            tables: census.tables.filter((table) => !without.has(`table ${nameKey(table)}`)),
-            sequences: census.sequences.filter((sequence) => !without.has(`sequence ${nameKey(sequence)}`)),
-        }, state);
-        if (findings.length > 0)
-            throw new Failure('restore', 'restore', `the restored database is not what was backed up\n${describeFindings(findings)}`, {
-                hint: `${displayWord(this.#config.target.database)} is kept: do not use it before you have looked at it; verify the backup (pgassay verify) and look for triggers or rules that change rows`,
-            });
-        if (unread.length > 0) {
-            const lines = unread.slice(0, 10).map((each) => `  ${each.kind} ${displayName(each)}: ${each.reason}`);
-            if (unread.length > 10)
-                lines.push(`  and ${unread.length - 10} more`);
-            this.#io.log.warn(`restored, but this role may not read them to compare:\n${lines.join('\n')}`);
-        }
-        const uncounted = census.tables
-            .filter((table) => without.has(`table ${nameKey(table)}`))
-            .map(({ schema, name, rows }) => {
-            return { schema, name, object: displayName({ schema, name }), recorded: rows, found: undefined };
-        });
-        return { compared: [...compared, ...uncounted], unread };
-    }
-    /** Settings, grants and comment of the database itself: applied to one created here, told for one that was there. */
-    async #finishDatabase(session, { toc }, keepOwners) {
-        const statements = databaseStatements(toc);
-        const wanted = statements.filter((each) => keepOwners || !each.grants);
-        const left = this.#target.created
-            ? await applyToDatabase(session, this.#config.target.database, wanted)
-            : statements.map((each) => each.title);
-        if (left.length === 0)
-            return;
-        const why = this.#target.created
-            ? 'this role may not set them'
-            : 'the database was there before, and these belong to whoever made it';
-        this.#io.log.warn(`of the database itself, these are not as in the backup: ${[...new Set(left)].join(', ')} (${why})`);
-    }
-    /** Grants as in the backup, whatever this database's default privileges made of them. */
-    async #settleGrants(session, only) {
-        const { changed, left } = await settleDefaultGrants(session, only);
-        const lines = (grants) => [...grants.slice(0, 10), ...(grants.length > 10 ? [`and ${grants.length - 10} more`] : [])]
-            .map((each) => `\n  ${each}`)
-            .join('');
-        const what = "this database's default privileges give new objects other grants than the backup has";
-        if (changed.length > 0)
-            this.#io.log.notice(`${what}; set as they were:${lines(changed)}`);
-        if (left.length > 0)
-            this.#io.log.warn(`${what}, and this role may not set them as they were:${lines(left)}`);
-    }
-    /** Cleans up after a failure and says, in half a sentence, what the target holds now. */
-    async #leave() {
-        const { log, signal } = this.#io;
-        const name = displayWord(this.#config.target.database);
-        if (this.#state === 'equal')
-            return `${name} is restored and every table compared`;
-        if (this.#state === 'restored')
-            this.#roles.remind(log);
-        if (this.#state === 'restored')
-            return `${name} is kept: pg_restore was done, and the comparison was not`;
-        const budget = signal.aborted ? undoMs.cancelled : undoMs.failed;
-        const began = this.#state === 'restoring';
-        if (!began && !this.#target.created && !this.#roles.hasTraces)
-            return this.#target.untouched();
-        let after;
-        const told = await this.#target.undo(budget, async (session) => {
-            // A pg_restore that had to be killed leaves its sessions behind until the server notices.
-            if (began)
-                await endSessions(session, `${this.#application} pg_restore`).catch(() => { });
-            if (began && !this.#target.created && this.#relations.length > 0)
-                after = await readRelationIds(session, this.#relations);
-            if (after === undefined || after === this.#before)
-                await this.#roles.drop(session, log);
-        });
-        if (told !== '')
-            return told;
-        if (!began)
-            return 'nothing was restored';
-        if (after !== undefined && after !== this.#before)
-            return `${name} is kept: pg_restore had committed, and the comparison was not made`;
-        if (this.#choice?.occupied === true)
-            return after === undefined && this.#relations.length > 0
-                ? `${name} could not be asked: it is as it was before, unless the transaction was committed in its last moment`
-                : `it was rolled back, ${name} is as it was before`;
-        return this.#atomic
-            ? `it was rolled back, ${name} is as empty as before`
-            : `${name} now holds part of the backup: empty it, or use another database, before trying again`;
-    }
-    /** Whatever became of the target, what it held before is somewhere. */
-    #withSafety(failure) {
-        if (this.#safety === undefined)
-            return failure;
-        const { stage, exit, message, hint, cause } = failure;
-        const before = `what it held before is in the safety backup ${this.#safety.name}/${this.#safety.id}`;
-        return new Failure(stage, exit, message, { hint: hint === undefined ? before : `${hint}\n${before}`, cause });
-    }
-    /** The error with what is left of the restore; row values are in none of them. */
-    #told(error, left) {
-        const { signal } = this.#io;
-        if (signal.aborted) {
-            const reason = signal.reason instanceof Failure ? signal.reason : cancelled('restore');
-            const message = reason.exit === 'cancelled' ? 'cancelled' : reason.message;
-            const hint = reason.exit === 'cancelled' ? 'run it again when you are ready' : reason.hint;
-            return new Failure('restore', reason.exit, `${message}; ${left}`, { hint, cause: error });
-        }
-        if (this.#state === 'restored' && !(error instanceof Failure && error.exit === 'restore'))
-            return new Failure('restore', 'restore', `the restored database could not be compared: ${restore_said(error)}`, {
-                hint: `${left}; do not use it before you have counted its tables, or restore again into another database`,
-                cause: error,
-            });
-        if (error instanceof Failure) {
-            if (error.hint !== undefined || error.stage !== 'restore') {
-                if (this.#target.created)
-                    this.#io.log.info(left);
-                return error;
-            }
-            const next = error instanceof JobsDeadlocked ? 'run it again with --jobs 1' : 'correct the cause and run it again';
-            return new Failure('restore', error.exit, error.message, {
-                hint: `${left}; ${next}`,
-                cause: error.cause,
-            });
-        }
-        if (!isDatabaseError(error))
-            throw error;
-        return new Failure('restore', 'restore', `the target server refused a statement: ${restore_said(error)}`, {
-            hint: left,
-            cause: error,
-        });
-    }
-}
-/**
- * Where a provider has created the extensions, they are his, and only he may comment on them; their comments are the
- * same everywhere.
- */
-function withoutExtensionComments(entries) {
-    return entries.filter(({ kind, tag }) => kind !== 'COMMENT' || !tag.startsWith('EXTENSION '));
-}
-function restore_said(error) {
-    if (error instanceof Failure)
-        return error.message;
-    return isDatabaseError(error) ? reduceMessage(error.message) : 'the connection broke';
 }
 
 ;// CONCATENATED MODULE: ./build/restore-inputs.js
@@ -86913,6 +88560,7 @@ const restoreInputs = [
     'client-bin',
     'install-client',
     'timeout',
+    'retries',
     'stall-timeout',
     'tls-ca',
     'tls-client-cert',
@@ -86925,7 +88573,6 @@ const laterRestoreInputs = [
     'decrypt-passphrase',
     'encrypt-to',
     'encrypt-passphrase',
-    'retries',
 ];
 /** Inputs to one readonly request. Throws a `Failure` that lists every problem of every input. */
 function readRestore(read, { machine, source, actor, identity }, known = []) {
@@ -86946,7 +88593,7 @@ function readRestore(read, { machine, source, actor, identity }, known = []) {
     const config = {
         maxAgeMs: inputs.optional('max-age') === undefined ? undefined : inputs.duration('max-age', '1d', '36500d'),
         wanted: { tables: inputs.patterns('tables'), schemas: inputs.patterns('schemas') },
-        mode: readMode(inputs),
+        mode: inputs.choice('mode', ['full', 'schema-only', 'data-only'], 'full'),
         clean: inputs.flag('clean', false),
         safetyBackup: inputs.flag('safety-backup', true),
         store,
@@ -86961,6 +88608,7 @@ function readRestore(read, { machine, source, actor, identity }, known = []) {
         clientBin: inputs.optional('client-bin'),
         installClient: inputs.flag('install-client', true),
         timeoutMs: inputs.duration('timeout', '5h', '120h'),
+        retries: inputs.integer('retries', 2, 0, 10),
         machine,
     };
     const stallMs = inputs.duration('stall-timeout', '5m', '24h');
@@ -86977,13 +88625,6 @@ function readRestore(read, { machine, source, actor, identity }, known = []) {
         name: inputs.optional('name'),
         selector: parsed.selector,
     };
-}
-function readMode(inputs) {
-    const mode = inputs.choice('mode', ['full', 'schema-only', 'data-only'], 'full');
-    if (mode !== 'data-only')
-        return mode;
-    inputs.problem('mode', 'data-only is not part of this release', 'rows of tables that are there: pg_restore --data-only');
-    return 'full';
 }
 
 ;// CONCATENATED MODULE: ./build/action/restore.js
@@ -87192,12 +88833,12 @@ function checksOfLines(lines) {
     return lines.filter((line) => !line.startsWith('--')).flatMap((line) => checkOf(line.replace(/;\s*$/, '')));
 }
 /** A dollar quote begins where no word goes on; block comments are read without nesting. */
-const token = /--[^\n]*|\/\*[\s\S]*?\*\/|[eE]'(?:[^'\\]|\\[\s\S]|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|(?<![\w$])\$(\w*)\$[\s\S]*?\$\1\$|;/g;
+const checks_token = /--[^\n]*|\/\*[\s\S]*?\*\/|[eE]'(?:[^'\\]|\\[\s\S]|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|(?<![\w$])\$(\w*)\$[\s\S]*?\$\1\$|;/g;
 /** Queries separated by `;`, outside of quotes and comments. */
 function checksOfText(sql) {
     const checks = [];
     let from = 0;
-    for (const match of sql.matchAll(token)) {
+    for (const match of sql.matchAll(checks_token)) {
         if (match[0] !== ';')
             continue;
         checks.push(...checkOf(sql.slice(from, match.index)));
@@ -88210,204 +89851,6 @@ async function servesFrom(pid, folder) {
     return isAlive(pid) && words.split('\0').includes((0,external_node_path_.join)(folder, 'data'));
 }
 
-;// CONCATENATED MODULE: ./build/postgres/sql-script.js
-/**
- * Reads a plain dump as psql would, without psql: whoever wrote the script could have psql run programs of this machine.
- * It is split into statements, rows and comments here, and nothing of it is carried out.
- */
-/** The script ends in the middle of something. */
-class ScriptCutOff extends Error {
-}
-/** Latin-1 stands for bytes here; the pieces are decoded when they are whole. Block comments are read without nesting. */
-const sql_script_token = /\s+|--[^\n]*(?:\n|$)|\/\*[\s\S]*?\*\/|[eE]'(?:[^'\\]|\\[\s\S]|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|\$(?:[A-Za-z_\x80-\xff][\w\x80-\xff]*)?\$|[A-Za-z_\x80-\xff][\w$\x80-\xff]*|\d[\w.]*|[\s\S]/y;
-const mostStatement = 1024 * 1024 * 1024;
-const endOfRows = Buffer.from('\n\\.\n');
-/** Throws {@link ScriptCutOff}. */
-async function* scriptParts(stream) {
-    const source = new Source(stream);
-    for (;;) {
-        const part = await nextPart(source);
-        if (part === undefined)
-            return;
-        yield part;
-        if (part.kind === 'statement' && isCopy(part.text)) {
-            await source.skipLine();
-            const rows = rowsOf(source);
-            yield { kind: 'rows', copy: part.text, rows };
-            // Whoever does not want them has not read them.
-            for await (const _ of rows)
-                ;
-        }
-    }
-}
-/** `COPY shop.orders (id, total) FROM stdin` */
-function isCopy(statement) {
-    return /^COPY\s[\s\S]*\sFROM\s+stdin\b/i.test(statement);
-}
-async function nextPart(source) {
-    for (let wanted = 64 * 1024;; wanted *= 2) {
-        await source.fill(wanted);
-        const found = scan(source.text, source.ended);
-        if (found === 'more') {
-            if (source.ended)
-                throw new ScriptCutOff('it ends in the middle of a statement');
-            if (wanted > mostStatement)
-                throw new ScriptCutOff('a statement has no end');
-            continue;
-        }
-        if (found === 'end')
-            return undefined;
-        const bytes = source.take(found.end);
-        if (found.kind === 'space') {
-            wanted = 32 * 1024;
-            continue;
-        }
-        return { kind: found.kind, text: bytes.subarray(found.begin).toString('utf8').trim() };
-    }
-}
-/** What `text` begins with. `last`: nothing comes after it. */
-function scan(text, last) {
-    if (text === '')
-        return last ? 'end' : 'more';
-    let begin = -1;
-    let parentheses = 0;
-    /** Of a function's `BEGIN ATOMIC … END`, whose statements end with semicolons too. */
-    let blocks = 0;
-    const head = [];
-    sql_script_token.lastIndex = 0;
-    for (let at = 0; at < text.length;) {
-        const [word = ''] = sql_script_token.exec(text) ?? [];
-        const end = at + word.length;
-        // It may go on in what has not been read yet.
-        if (end === text.length && !last)
-            return 'more';
-        if (begin === -1) {
-            if (/^\s/.test(word))
-                return { kind: 'space', begin: at, end };
-            if (word.startsWith('--') || word.startsWith('/*'))
-                return { kind: 'comment', begin: at, end };
-            if (word === '\\') {
-                const line = text.indexOf('\n', at);
-                if (line === -1 && !last)
-                    return 'more';
-                return { kind: 'command', begin: at, end: line === -1 ? text.length : line + 1 };
-            }
-            begin = at;
-        }
-        if (word === "'" || word === '"')
-            return 'more';
-        if (/^\$.*\$$/s.test(word)) {
-            const close = text.indexOf(word, end);
-            if (close === -1)
-                return 'more';
-            sql_script_token.lastIndex = close + word.length;
-            at = sql_script_token.lastIndex;
-            continue;
-        }
-        if (word === ';' && parentheses === 0 && blocks === 0)
-            return { kind: 'statement', begin, end };
-        if (word === '(')
-            parentheses++;
-        else if (word === ')')
-            parentheses--;
-        else if (/^[a-z]/i.test(word)) {
-            const lower = word.toLowerCase();
-            if (head.length < 4)
-                head.push(lower);
-            if (/^create (?:or replace )?(?:function|procedure)/.test(head.join(' '))) {
-                if (lower === 'begin' || (lower === 'case' && blocks > 0))
-                    blocks++;
-                else if (lower === 'end' && blocks > 0)
-                    blocks--;
-            }
-        }
-        at = end;
-    }
-    return begin === -1 && last ? 'end' : 'more';
-}
-/** Up to the line `\.`, which is not among them; whole lines at the end, pieces of any size before. */
-async function* rowsOf(source) {
-    let lineBegins = true;
-    for (;;) {
-        if (!(await source.fill(endOfRows.length - 1)))
-            throw new ScriptCutOff('it ends among the rows of a table');
-        const bytes = source.peek();
-        if (lineBegins && bytes.subarray(0, 3).equals(endOfRows.subarray(1))) {
-            source.take(3);
-            return;
-        }
-        const close = bytes.indexOf(endOfRows);
-        if (close !== -1) {
-            yield source.take(close + 1);
-            source.take(3);
-            return;
-        }
-        // The end marker may have begun in the last bytes.
-        const sure = source.ended ? bytes.length : bytes.length - endOfRows.length + 1;
-        if (sure <= 0) {
-            await source.fill(bytes.length + 1);
-            continue;
-        }
-        if (source.ended)
-            throw new ScriptCutOff('it ends among the rows of a table');
-        const piece = source.take(sure);
-        lineBegins = piece.at(-1) === 0x0a;
-        yield piece;
-    }
-}
-/** Bytes that have been read and not yet taken. */
-class Source {
-    ended = false;
-    #chunks;
-    #bytes = Buffer.alloc(0);
-    #text;
-    constructor(stream) {
-        this.#chunks = stream[Symbol.asyncIterator]();
-    }
-    /** Reads on until there are so many, or no more; false when there are fewer. */
-    async fill(wanted) {
-        const pieces = [this.#bytes];
-        let length = this.#bytes.length;
-        while (length < wanted && !this.ended) {
-            const { value, done } = await this.#chunks.next();
-            if (done === true)
-                this.ended = true;
-            else {
-                pieces.push(value);
-                length += value.length;
-            }
-        }
-        if (pieces.length > 1) {
-            this.#bytes = Buffer.concat(pieces);
-            this.#text = undefined;
-        }
-        return length >= wanted;
-    }
-    get text() {
-        this.#text ??= this.#bytes.toString('latin1');
-        return this.#text;
-    }
-    peek() {
-        return this.#bytes;
-    }
-    take(bytes) {
-        const taken = this.#bytes.subarray(0, bytes);
-        this.#bytes = this.#bytes.subarray(bytes);
-        this.#text = this.#text?.slice(bytes);
-        return taken;
-    }
-    async skipLine() {
-        for (let wanted = 1024;; wanted *= 2) {
-            const enough = await this.fill(wanted);
-            const end = this.#bytes.indexOf(0x0a);
-            if (end !== -1)
-                return void this.take(end + 1);
-            if (!enough)
-                throw new ScriptCutOff('it ends in the line of a COPY');
-        }
-    }
-}
-
 ;// CONCATENATED MODULE: ./build/postgres/script-restore.js
 
 
@@ -88440,13 +89883,15 @@ async function readScript(path, compressed, signal) {
     let server;
     let dumpedBy;
     let complete = false;
-    const count = (text, rows) => {
+    const count = (text, rows, skips = false) => {
         const [, schema = '', name = ''] = patterns.rows.exec(text) ?? patterns.table.exec(text) ?? [];
         if (name === '')
             return;
         const known = tables.get(`${schema}.${name}`);
-        const total = rows === undefined ? undefined : (known?.rows ?? 0) + rows;
-        tables.set(`${schema}.${name}`, { schema: unquoted(schema), name: unquoted(name), rows: total });
+        const before = known === undefined ? 0 : known.rows;
+        const total = rows === undefined || before === undefined ? undefined : before + rows;
+        const either = skips || known?.skips === true;
+        tables.set(`${schema}.${name}`, { schema: unquoted(schema), name: unquoted(name), rows: total, skips: either });
     };
     try {
         for await (const part of scriptParts(bytesOf(path, compressed, signal))) {
@@ -88472,7 +89917,7 @@ async function readScript(path, compressed, signal) {
                 if (text.startsWith('CREATE ') && patterns.table.test(text))
                     count(text, 0);
                 else if (text.startsWith('INSERT '))
-                    count(text, undefined);
+                    count(text, part.inserts?.rows, part.inserts?.skips);
                 const [, schema] = patterns.schema.exec(text) ?? [];
                 if (schema !== undefined)
                     schemas.push(unquoted(schema));
@@ -88604,6 +90049,7 @@ function headOf(text) {
 }
 
 ;// CONCATENATED MODULE: ./build/restore-test.js
+
 
 
 
@@ -88904,7 +90350,10 @@ class RestoreTest {
             readRestored(session, wanted, { harmless: own }),
             readContents(programs, readerEnvironment, database.name, this.#io.signal),
         ]);
-        const { compared, findings: differences } = compareRestored(wanted, read.state);
+        const { compared, findings } = compareRestored(wanted, read.state);
+        const fewer = compared.filter((each) => archive.mayLack?.has(nameKey(each)) && each.found !== undefined && each.found < each.recorded);
+        const skipped = new Set(fewer.map((each) => each.object));
+        const differences = findings.filter((each) => !skipped.has(each.object));
         const unread = read.unread.map(({ kind, schema, name, reason }) => {
             return { object: `${kind} ${displayWord(schema)}.${displayWord(name)}`, expected: 'readable', found: reason };
         });
@@ -88912,10 +90361,11 @@ class RestoreTest {
         const unsound = await readUnsound(session, archive.toc.entries, database.entries);
         const contents = archive.script === undefined
             ? [
-                ...compareContents(census.contents.filter(isObject), archive.toc.entries.filter(isObject)),
-                ...compareContents(database.expected, database.comparable(restored.entries)),
+                ...restored_objects_compareContents(census.contents.filter(isObject), archive.toc.entries.filter(isObject)),
+                ...restored_objects_compareContents(database.expected, database.comparable(restored.entries)),
             ]
             : [];
+        const largeObjects = archive.script === undefined ? await this.#compareLargeObjects(folder, archive, place) : [];
         this.#timings.verify = restore_test_seconds(verifying);
         const checks = await this.#check(archive, place);
         const failed = refusals(refused, archive);
@@ -88924,10 +90374,11 @@ class RestoreTest {
             ...failed.map((each) => each.object),
             ...differences.filter((each) => each.found === 'no such table').map((each) => `TABLE ${each.object}`),
         ]);
-        const findings = [
+        const all = [
             ...database.skipped,
             ...failed,
             ...differences,
+            ...largeObjects,
             ...unread,
             ...extensions.findings,
             ...contents.filter((each) => each.found !== 'missing' || !told.has(each.object)),
@@ -88939,13 +90390,25 @@ class RestoreTest {
             ...this.#slowness(),
         ];
         return {
-            findings,
+            findings: all,
             leftOut: [...database.leftOut, ...ofTheDatabase(archive), ...(archive.script?.leftOut ?? [])],
-            notes: [...database.notes, ...extensions.versions],
+            notes: [...database.notes, ...extensions.versions, ...fewer.map(describeFewer)],
             tables: compared.length,
             rows: compared.reduce((rows, table) => rows + (table.found ?? 0), 0),
-            hint: this.#config.superuser || !findings.some(needsSuperuser) ? undefined : superuserHint,
+            hint: this.#config.superuser || !all.some(needsSuperuser) ? undefined : superuserHint,
         };
+    }
+    /** A census says how many there are; what is in them, to whom they belong and who may read them, the archive says. */
+    async #compareLargeObjects(folder, archive, place) {
+        const { server, programs, database } = place;
+        const { replaced, tester, entries } = database;
+        const session = await server.connect({ database: database.name });
+        try {
+            return await compareLargeObjects(session, { programs, folder, archive, entries }, (owner) => owner === '' || replaced.has(owner) ? { owner: tester.user, grants: false } : { owner, grants: true }, this.#io.signal);
+        }
+        finally {
+            await server.close(session);
+        }
     }
     /** The database's own settings, as its owner may set them: a materialized view may ask for one. */
     async #applySettings({ toc }, { server, database }) {
@@ -89039,6 +90502,9 @@ function displayNames(names) {
 function ofTheDatabase({ toc }) {
     const titles = databaseStatements(toc).flatMap(({ title }) => (title.startsWith('the setting ') ? [] : [title]));
     return titles.length === 0 ? [] : [`of the database itself: ${[...new Set(titles)].join(', ')}`];
+}
+function describeFewer({ object, recorded, found }) {
+    return `${object} has ${found} of ${formatCount(recorded, 'row')}: the dump's own INSERTs leave out what is there already (ON CONFLICT)`;
 }
 function withoutDigest({ digest: _, ...table }) {
     return table;
@@ -89518,6 +90984,7 @@ function toc_facts_localeOf(toc) {
 
 
 
+
 /**
  * A dump that somebody has, as something to be tested: an archive of the custom, directory or tar format, or a
  * plain script, gzipped or not; read to its last byte where it lies, its rows counted. What the database held when it was dumped nobody can say any more. Throws a
@@ -89535,12 +91002,17 @@ async function foreignDump(path, name, choice, machine, io) {
     const { toc } = archive;
     const census = foreign_dump_censusOf(archive);
     const definitions = toc.entries.some((entry) => entry.kind === 'TABLE');
-    const mode = archive.tables.size === 0 ? 'schema-only' : definitions ? 'full' : 'data-only';
+    const mode = archive.tables.size + archive.inserted.size === 0 ? 'schema-only' : definitions ? 'full' : 'data-only';
     const database = { name: toc.databaseName, encoding: toc.encoding, ...toc_facts_localeOf(toc) };
     const versions = { server: foreign_dump_versionIn(toc.serverVersion, path), dumpedBy: foreign_dump_versionIn(toc.dumpVersion, path) };
     return {
         ...subjectOf(foreign_dump_manifestOf({ name, mode, database, versions, census, found }), census),
-        archive: async () => ({ file: undefined, path, toc, parallel: toc.format !== 'tar' }),
+        archive: async () => ({
+            ...{ file: undefined, path, toc, parallel: toc.format !== 'tar' },
+            mayLack: new Set(toc.entries
+                .filter(({ kind, oid }) => kind === 'TABLE DATA' && archive.inserted.get(oid)?.skips === true)
+                .map(({ schema, tag }) => nameKey({ schema: schema ?? '', name: tag }))),
+        }),
     };
 }
 /** A plain dump. Encoding and locale of its database are not in it; it is restored as UTF-8. */
@@ -89575,7 +91047,10 @@ function scriptSubject(script, name, found) {
     };
     return {
         ...subjectOf(foreign_dump_manifestOf({ name, mode, database, versions: script, census, found }), census),
-        archive: async () => ({ file: undefined, path: script.path, toc, parallel: false, script }),
+        archive: async () => ({
+            ...{ file: undefined, path: script.path, toc, parallel: false, script },
+            mayLack: new Set(script.tables.filter((table) => table.skips).map(nameKey)),
+        }),
     };
 }
 function schemaEntry({ name, owner }, at) {
@@ -89680,7 +91155,7 @@ function foreign_dump_censusOf(archive) {
     const tables = toc.entries
         .filter(({ kind, oid }) => kind === 'TABLE' || (kind === 'TABLE DATA' && !archive.defined.has(oid)))
         .map(({ oid, schema, tag }) => {
-        const rows = archive.tables.get(oid)?.rows;
+        const rows = archive.tables.get(oid)?.rows ?? archive.inserted.get(oid)?.rows;
         const counted = rows ?? 0;
         return { schema: schema ?? '', name: tag, rows: counted, archiveRows: counted, data: rows !== undefined };
     });
@@ -90745,7 +92220,7 @@ const restore_restoreCommand = {
         { name: 'max-age', value: 'TIME', help: 'refuse a backup that is older' },
         { name: 'tables', value: 'PATTERN', many: true, help: 'only these tables, with all that belongs to them' },
         { name: 'schemas', value: 'PATTERN', many: true, help: 'only what is in these schemas' },
-        { name: 'mode', value: 'MODE', help: 'full (default) or schema-only' },
+        { name: 'mode', value: 'MODE', help: 'full (default), schema-only, or data-only: rows into tables that are there' },
         { name: 'clean', help: 'what the target has of it is dropped first; needs --confirm' },
         {
             name: 'safety-backup',
@@ -90757,7 +92232,12 @@ const restore_restoreCommand = {
         { name: 'jobs', value: 'N', help: 'parallel connections (default: processors; 1 restores in one transaction)' },
         { name: 'owners', value: 'WHAT', help: 'auto (default: kept where this role may), keep or drop' },
         { name: 'accept-client-risk', help: 'no warning of a pg_restore that a crafted archive could take over' },
-        { name: 'timeout', value: 'TIME', help: 'give up after this long (default 5h)' },
+        { name: 'timeout', value: 'TIME', help: 'for everything, retries included (default 5h)' },
+        {
+            name: 'retries',
+            value: 'N',
+            help: 'tries again after a passing fault, while the target is as it was (default 2)',
+        },
         { name: 'stall-timeout', value: 'TIME', help: 'without a byte from the store (default 5m)' },
         ...programFlags,
         ...tlsFlags,
@@ -90938,133 +92418,6 @@ function endOfComment(text, from) {
         }
     }
     return -1;
-}
-
-;// CONCATENATED MODULE: ./build/postgres/archive-rows.js
-
-
-
-
-
-
-
-
-const archive_rows_word = String.raw `(?:"(?:[^"]|"")*"|[^\s"(),.]+)`;
-const copyPattern = new RegExp(String.raw `^COPY ${archive_rows_word}(?:\.${archive_rows_word})? \((.*)\) FROM stdin;\s*$`, 's');
-/** The columns of an entry's rows, in their order there. Undefined where the rows are not a COPY's. */
-function columnsOfRows({ copyStatement }) {
-    const list = copyPattern.exec(copyStatement)?.[1];
-    const words = list?.match(new RegExp(archive_rows_word, 'g'));
-    return words?.map((each) => (each.startsWith('"') ? each.slice(1, -1).replaceAll('""', '"') : each));
-}
-/**
- * Hands over every row of some entries, in pieces of about `pieceBytes`; memory holds one piece, or one row where it is
- * longer. Returns how many rows each entry had. Throws a `Failure` (exit 40) when the archive cannot be read, and what
- * `take` throws.
- */
-async function readArchiveRows(source, pieceBytes, take, signal) {
-    signal.throwIfAborted();
-    const list = (0,external_node_path_.join)(source.folder, `rows-${process.hrtime.bigint()}.list`);
-    await (0,promises_.writeFile)(list, source.entries.map((entry) => `${entry};\n`).join(''), { mode: 0o600, flag: 'wx' });
-    const output = await OutputPipe.open(source.folder);
-    const program = start({
-        path: source.programs.pgRestore,
-        args: [
-            ...['--data-only', '--verbose', '--file=-', `--use-list=${list}`],
-            process.platform === 'linux' ? '/proc/self/fd/3' : (source.archive.path ?? '/dev/fd/3'),
-        ],
-        env: bareEnvironment(source.programs.libraryPath),
-        inherit: [source.archive.file.fd],
-        stdout: output.stdout,
-    });
-    output.started();
-    program.stdin.end();
-    const stop = () => void program.stop().catch(() => undefined);
-    signal.addEventListener('abort', stop, { once: true });
-    const pieces = new Pieces(pieceBytes);
-    const text = new ArchiveTextReader((entry, rows) => pieces.add(entry, rows));
-    const drain = async () => {
-        for (let piece = pieces.next(); piece !== undefined; piece = pieces.next())
-            await take(piece.entry, piece.lines);
-    };
-    try {
-        await output.read(program.stdout, (chunk) => {
-            text.push(chunk);
-            return pieces.ready ? drain() : undefined;
-        });
-        pieces.finish();
-        await drain();
-        const exit = await program.exited.catch((error) => {
-            throw new Failure('restore', 'restore', `pg_restore could not be started: ${error.code}`, { cause: error });
-        });
-        signal.throwIfAborted();
-        if (exit.code !== 0 || exit.signal !== null) {
-            const said = readReports(exit.stderr).find((report) => report.severity === 'error')?.message;
-            throw unreadable(said === undefined ? `pg_restore ended with ${exit.signal ?? exit.code}` : `pg_restore: ${said}`);
-        }
-        const { rows, complete } = text.end();
-        if (!complete)
-            throw unreadable('pg_restore exited 0 without having read to the end');
-        return rows;
-    }
-    catch (error) {
-        if (error instanceof UnreadableArchiveText)
-            throw unreadable(error.message, error);
-        throw error;
-    }
-    finally {
-        signal.removeEventListener('abort', stop);
-        output.close();
-        await program.stop().catch(() => undefined);
-    }
-}
-function unreadable(what, cause) {
-    return new Failure('verify', 'verification', `the rows of the archive cannot be read: ${what}`, { cause });
-}
-const archive_rows_newline = 0x0a;
-/** Gathers lines that come cut anywhere. */
-class Pieces {
-    #least;
-    #ready = [];
-    #entry = 0;
-    /** Copies of what came since the last piece, and how much of it is whole lines. */
-    #parts = [];
-    #bytes = 0;
-    #whole = 0;
-    constructor(least) {
-        this.#least = least;
-    }
-    get ready() {
-        return this.#ready.length > 0;
-    }
-    add(entry, rows) {
-        if (entry !== this.#entry)
-            this.finish();
-        this.#entry = entry;
-        const end = rows.lastIndexOf(archive_rows_newline) + 1;
-        if (end > 0)
-            this.#whole = this.#bytes + end;
-        this.#parts.push(Buffer.from(rows));
-        this.#bytes += rows.length;
-        if (this.#whole >= this.#least)
-            this.#cut();
-    }
-    /** What is left belongs to no later line. */
-    finish() {
-        if (this.#whole > 0)
-            this.#cut();
-    }
-    next() {
-        return this.#ready.shift();
-    }
-    #cut() {
-        const all = Buffer.concat(this.#parts);
-        const rest = all.subarray(this.#whole);
-        this.#ready.push({ entry: this.#entry, lines: all.subarray(0, this.#whole) });
-        this.#parts = rest.length === 0 ? [] : [Buffer.from(rest)];
-        this.#bytes = rest.length;
-        this.#whole = 0;
-    }
 }
 
 ;// CONCATENATED MODULE: ./build/postgres/rows-session.js
@@ -91347,7 +92700,7 @@ async function copyIn(session, statement, lines) {
 
 /** Looks at the tables and throws one `Failure` with everything that would keep rows from being written. */
 async function readTargetTables(session, names, plan) {
-    const obstacles = await judgeSession(session);
+    const obstacles = await rows_target_judgeSession(session);
     const tables = [];
     for (const name of names) {
         const relation = await findRelation(session, name);
@@ -91355,7 +92708,7 @@ async function readTargetTables(session, names, plan) {
         if (relation === undefined || !['r', 'p'].includes(relation.kind))
             continue;
         const table = await readTable(session, name, relation, plan);
-        obstacles.push(...judgeTable(table, plan), ...(await judgeOwnership(session, table, plan)));
+        obstacles.push(...rows_target_judgeTable(table, plan), ...(await judgeOwnership(session, table, plan)));
         tables.push(table);
     }
     const [first] = obstacles;
@@ -91366,7 +92719,7 @@ async function readTargetTables(session, names, plan) {
         ? first.message
         : `rows cannot be brought back\n${obstacles.map((each) => `  ${each.message}`).join('\n')}`, { hint: [...new Set(obstacles.map((each) => each.hint))].join('\n') });
 }
-async function judgeSession(session) {
+async function rows_target_judgeSession(session) {
     const [state] = await session.query(`SELECT pg_is_in_recovery() AS standby, current_setting('session_replication_role') = 'replica' AS replica,
             has_database_privilege(current_database(), 'TEMP') AS temporary, current_user::text AS role,
             current_database()::text AS name`);
@@ -91449,7 +92802,7 @@ function judgeRelation(name, relation, plan) {
         });
     return obstacles;
 }
-function judgeTable(table, { onConflict, triggers }) {
+function rows_target_judgeTable(table, { onConflict, triggers }) {
     const name = displayName(table);
     const obstacles = [];
     if (onConflict === 'update' && (table.key.length === 0 || table.keyDeferrable))
@@ -91533,7 +92886,7 @@ async function readTable(session, name, { oid }, { onConflict }) {
         partitioned: tree.length > 1 || (await isPartitioned(session, oid)),
         key: ownKey?.columns ?? [],
         keyDeferrable: ownKey?.immediate === false,
-        triggers: await readTriggers(session, oid, tree, onConflict === 'update'),
+        triggers: await rows_target_readTriggers(session, oid, tree, onConflict === 'update'),
         rules: rules.map((row) => row.name),
         references: await readReferences(session, tree),
         sequences: await readSequences(session, family),
@@ -91546,7 +92899,7 @@ async function isPartitioned(session, oid) {
     return rows.length > 0;
 }
 /** Triggers of partitions fire for rows only; parents come first, as their clones follow them. */
-async function readTriggers(session, oid, tree, updates) {
+async function rows_target_readTriggers(session, oid, tree, updates) {
     const rows = await session.query(`SELECT t.tgname::text AS trigger, n.nspname::text AS schema, c.relname::text AS name, t.tgenabled = 'A' AS always
      FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
      JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -91635,8 +92988,8 @@ function sorted(tables, counts) {
  * sessions of this role, not our empty search path. Statements that run meanwhile name everything in full.
  */
 const rows_writing_reset = ['search_path', 'row_security', ...outputSettings.map((each) => /^SET (\w+)/.exec(each)?.[1] ?? '')];
-const theirs = rows_writing_reset.map((name) => `SET LOCAL ${name} TO DEFAULT`).join('; ');
-const ours = [`SET search_path = ''`, 'SET row_security = off', ...outputSettings]
+const rows_writing_theirs = rows_writing_reset.map((name) => `SET LOCAL ${name} TO DEFAULT`).join('; ');
+const rows_writing_ours = [`SET search_path = ''`, 'SET row_security = off', ...outputSettings]
     .map((each) => each.replace(/^SET/, 'SET LOCAL'))
     .join('; ');
 /**
@@ -91665,7 +93018,7 @@ class RowsTransaction {
         const states = await this.#switchTriggersOff(order.tables);
         if (order.deferred)
             await session.query('SET CONSTRAINTS ALL DEFERRED');
-        await session.query(theirs);
+        await session.query(rows_writing_theirs);
         const outcome = new Map();
         for (const target of order.tables) {
             const at = this.#found.findIndex((each) => each.target.oid === target.oid);
@@ -91675,7 +93028,7 @@ class RowsTransaction {
             outcome.set(found, await this.#refusals(order.tables, () => this.#insert(found, at), target));
         }
         await this.#refusals(order.tables, () => session.query('SET CONSTRAINTS ALL IMMEDIATE'));
-        await session.query(ours);
+        await session.query(rows_writing_ours);
         await this.#switchTriggersBack(order.tables, states);
         for (const [at, found] of this.#found.entries())
             await this.#compare(found, at, outcome.get(found));

@@ -8,13 +8,15 @@ export interface Limits {
   readonly retries: number;
   /** What it means that somebody cancelled. */
   readonly cancelled: () => Failure;
+  /** What is thrown when an attempt was ended early and has thrown something itself; the reason where nobody says. */
+  readonly ended?: (reason: Failure, thrown: unknown) => Failure;
   readonly log: Log;
   readonly signal: AbortSignal;
 }
 
 /**
  * Runs `attempt` again after transient failures, all within the time limit. Its signal is aborted when the time is up or
- * when ours is; whatever it throws then, the reason is what is thrown.
+ * when ours is; whatever it throws then, the reason is what is thrown, unless `ended` says otherwise.
  */
 export async function withinLimits<T>(limits: Limits, attempt: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const { timeoutMs, tooLong, cancelled, retries, log } = limits;
@@ -30,7 +32,7 @@ export async function withinLimits<T>(limits: Limits, attempt: (signal: AbortSig
       try {
         return await attempt(signal);
       } catch (error) {
-        if (signal.aborted) throw reason();
+        if (signal.aborted) throw limits.ended?.(reason(), error) ?? reason();
         if (!(error instanceof Failure) || !error.transient || failed >= retries) throw error;
         const seconds = 2 ** failed * 2;
         log.warn(`${error.stage}: ${error.message}; trying again in ${seconds} s (${failed + 1} of ${retries})`);

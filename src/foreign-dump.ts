@@ -9,6 +9,7 @@ import { type Census, fileNames, type Manifest } from './manifest.ts';
 import { type Archive, readArchiveAt } from './postgres/archive.ts';
 import { NotAnArchive, type Toc, type TocEntry, TocReader } from './postgres/archive-toc.ts';
 import { describeDump } from './postgres/dump-kinds.ts';
+import { nameKey } from './postgres/names.ts';
 import { readScript, type Script } from './postgres/script-restore.ts';
 import { requireWholeTar, tocOfTar } from './postgres/tar-archive.ts';
 import { extensionsOf, localeOf, rolesNamedIn } from './postgres/toc-facts.ts';
@@ -39,12 +40,19 @@ export async function foreignDump(
   const { toc } = archive;
   const census = censusOf(archive);
   const definitions = toc.entries.some((entry) => entry.kind === 'TABLE');
-  const mode = archive.tables.size === 0 ? 'schema-only' : definitions ? 'full' : 'data-only';
+  const mode = archive.tables.size + archive.inserted.size === 0 ? 'schema-only' : definitions ? 'full' : 'data-only';
   const database = { name: toc.databaseName, encoding: toc.encoding, ...localeOf(toc) };
   const versions = { server: versionIn(toc.serverVersion, path), dumpedBy: versionIn(toc.dumpVersion, path) };
   return {
     ...subjectOf(manifestOf({ name, mode, database, versions, census, found }), census),
-    archive: async () => ({ file: undefined, path, toc, parallel: toc.format !== 'tar' }),
+    archive: async () => ({
+      ...{ file: undefined, path, toc, parallel: toc.format !== 'tar' },
+      mayLack: new Set(
+        toc.entries
+          .filter(({ kind, oid }) => kind === 'TABLE DATA' && archive.inserted.get(oid)?.skips === true)
+          .map(({ schema, tag }) => nameKey({ schema: schema ?? '', name: tag })),
+      ),
+    }),
   };
 }
 
@@ -80,7 +88,10 @@ function scriptSubject(script: Script, name: string, found: Written): TestSubjec
   };
   return {
     ...subjectOf(manifestOf({ name, mode, database, versions: script, census, found }), census),
-    archive: async () => ({ file: undefined, path: script.path, toc, parallel: false, script }),
+    archive: async () => ({
+      ...{ file: undefined, path: script.path, toc, parallel: false, script },
+      mayLack: new Set(script.tables.filter((table) => table.skips).map(nameKey)),
+    }),
   };
 }
 
@@ -190,7 +201,7 @@ function censusOf(archive: Archive): Census {
   const tables = toc.entries
     .filter(({ kind, oid }) => kind === 'TABLE' || (kind === 'TABLE DATA' && !archive.defined.has(oid)))
     .map(({ oid, schema, tag }) => {
-      const rows = archive.tables.get(oid)?.rows;
+      const rows = archive.tables.get(oid)?.rows ?? archive.inserted.get(oid)?.rows;
       const counted = rows ?? 0;
       return { schema: schema ?? '', name: tag, rows: counted, archiveRows: counted, data: rows !== undefined };
     });

@@ -206,3 +206,11 @@ function detaching(subscription: string): string[] {
 function refused(message: string, hint: string): Failure {
   return new Failure('restore', 'badInput', `${message}; nothing was changed`, { hint });
 }
+
+/**
+ * Where a provider has created the extensions, they are his, and only he may comment on them; their comments are the
+ * same everywhere.
+ */
+export function withoutExtensionComments(entries: readonly TocEntry[]): TocEntry[] {
+  return entries.filter(({ kind, tag }) => kind !== 'COMMENT' || !tag.startsWith('EXTENSION '));
+}

@@ -5,7 +5,7 @@ import type { Problem } from './failure.ts';
 import { Inputs, type ReadInput } from './inputs.ts';
 import type { Machine } from './machine.ts';
 import type { Source } from './manifest.ts';
-import type { RestoreConfig } from './restore.ts';
+import type { RestoreConfig } from './restore-config.ts';
 import { readSigningKey, readTrust } from './signing-inputs.ts';
 import type { IdentityService } from './store/s3-address.ts';
 import { readStore, storeInputs } from './store-inputs.ts';
@@ -31,6 +31,7 @@ export const restoreInputs: readonly string[] = [
   'client-bin',
   'install-client',
   'timeout',
+  'retries',
   'stall-timeout',
   'tls-ca',
   'tls-client-cert',
@@ -44,7 +45,6 @@ export const laterRestoreInputs: readonly string[] = [
   'decrypt-passphrase',
   'encrypt-to',
   'encrypt-passphrase',
-  'retries',
 ];
 
 export interface RestoreRequest {
@@ -94,7 +94,7 @@ export function readRestore(
   const config = {
     maxAgeMs: inputs.optional('max-age') === undefined ? undefined : inputs.duration('max-age', '1d', '36500d'),
     wanted: { tables: inputs.patterns('tables'), schemas: inputs.patterns('schemas') },
-    mode: readMode(inputs),
+    mode: inputs.choice('mode', ['full', 'schema-only', 'data-only'], 'full'),
     clean: inputs.flag('clean', false),
     safetyBackup: inputs.flag('safety-backup', true),
     store,
@@ -109,6 +109,7 @@ export function readRestore(
     clientBin: inputs.optional('client-bin'),
     installClient: inputs.flag('install-client', true),
     timeoutMs: inputs.duration('timeout', '5h', '120h'),
+    retries: inputs.integer('retries', 2, 0, 10),
     machine,
   };
   const stallMs = inputs.duration('stall-timeout', '5m', '24h');
@@ -128,15 +129,4 @@ export function readRestore(
     name: inputs.optional('name'),
     selector: parsed.selector,
   };
-}
-
-function readMode(inputs: Inputs): RestoreConfig['mode'] {
-  const mode = inputs.choice('mode', ['full', 'schema-only', 'data-only'], 'full');
-  if (mode !== 'data-only') return mode;
-  inputs.problem(
-    'mode',
-    'data-only is not part of this release',
-    'rows of tables that are there: pg_restore --data-only',
-  );
-  return 'full';
 }

@@ -5,6 +5,7 @@ import { Failure } from './failure.ts';
 import type { Log } from './log.ts';
 import type { Machine, ProgramChoice } from './machine.ts';
 import type { Manifest, Source } from './manifest.ts';
+import { formatCount } from './numbers.ts';
 import { displayWord } from './postgres/names.ts';
 import type { ConnectionTarget } from './postgres/url.ts';
 import { release } from './release.ts';
@@ -45,9 +46,17 @@ export function requireSafetyKeys(
  */
 export async function takeSafetyBackup(
   request: SafetyRequest,
-  io: { readonly log: Log; readonly signal: AbortSignal; readonly began?: ((id: string) => void) | undefined },
+  io: {
+    readonly log: Log;
+    readonly signal: AbortSignal;
+    /** Called with its id before anything is written under it, and when it is stored. */
+    readonly began?: ((id: string) => void) | undefined;
+    readonly safe?: ((id: string) => void) | undefined;
+  },
 ): Promise<Manifest> {
-  const { began, ...rest } = io;
+  const { began, safe, ...rest } = io;
+  const { name, target } = request;
+  io.log.info(`a safety backup of ${displayWord(target.database)} first, under ${name} with the label ${safetyLabel}`);
   try {
     const result = await backup(
       {
@@ -73,12 +82,17 @@ export async function takeSafetyBackup(
       { ...rest, ...(began === undefined ? {} : { began }) },
     );
     if (result.kind !== 'stored') throw new Error('a backup that is no dry run was not stored');
+    const { id, totals } = result.manifest;
+    safe?.(id);
+    io.log.notice(
+      `safety backup ${name}/${id}: ${formatCount(totals.tables, 'table')}, ${formatCount(totals.rows, 'row')}; what is written from now on is not in it`,
+    );
     return result.manifest;
   } catch (error) {
     if (!(error instanceof Failure) || error.exit === 'cancelled') throw error;
-    const name = displayWord(request.target.database);
-    throw new Failure(error.stage, error.exit, `the safety backup of ${name} failed: ${error.message}`, {
-      hint: `${error.hint === undefined ? '' : `${error.hint}\n`}${name} was not changed; safety-backup: false goes on without one`,
+    const database = displayWord(target.database);
+    throw new Failure(error.stage, error.exit, `the safety backup of ${database} failed: ${error.message}`, {
+      hint: `${error.hint === undefined ? '' : `${error.hint}\n`}${database} was not changed; safety-backup: false goes on without one`,
       cause: error,
     });
   }

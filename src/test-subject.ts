@@ -32,6 +32,8 @@ export interface TestArchive {
   readonly toc: Toc;
   /** False for an archive of one file whose parts cannot be read side by side. */
   readonly parallel: boolean;
+  /** Tables (`nameKey`) that may come to hold fewer rows than were counted: their INSERTs say ON CONFLICT. */
+  readonly mayLack?: ReadonlySet<string>;
   /** It is no archive at all: statements, and no table of contents to compare. */
   readonly script?: Script;
 }

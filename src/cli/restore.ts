@@ -35,7 +35,7 @@ export const restoreCommand: Command = {
     { name: 'max-age', value: 'TIME', help: 'refuse a backup that is older' },
     { name: 'tables', value: 'PATTERN', many: true, help: 'only these tables, with all that belongs to them' },
     { name: 'schemas', value: 'PATTERN', many: true, help: 'only what is in these schemas' },
-    { name: 'mode', value: 'MODE', help: 'full (default) or schema-only' },
+    { name: 'mode', value: 'MODE', help: 'full (default), schema-only, or data-only: rows into tables that are there' },
     { name: 'clean', help: 'what the target has of it is dropped first; needs --confirm' },
     {
       name: 'safety-backup',
@@ -47,7 +47,12 @@ export const restoreCommand: Command = {
     { name: 'jobs', value: 'N', help: 'parallel connections (default: processors; 1 restores in one transaction)' },
     { name: 'owners', value: 'WHAT', help: 'auto (default: kept where this role may), keep or drop' },
     { name: 'accept-client-risk', help: 'no warning of a pg_restore that a crafted archive could take over' },
-    { name: 'timeout', value: 'TIME', help: 'give up after this long (default 5h)' },
+    { name: 'timeout', value: 'TIME', help: 'for everything, retries included (default 5h)' },
+    {
+      name: 'retries',
+      value: 'N',
+      help: 'tries again after a passing fault, while the target is as it was (default 2)',
+    },
     { name: 'stall-timeout', value: 'TIME', help: 'without a byte from the store (default 5m)' },
     ...programFlags,
     ...tlsFlags,

@@ -13,9 +13,9 @@ export interface RowsSource {
   readonly programs: Programs;
   /** A private one. */
   readonly folder: string;
-  /** A custom-format archive, seekable and checked. */
-  readonly archive: { readonly file: { readonly fd: number }; readonly path: string | undefined };
-  /** The numbers of `TABLE DATA` entries. */
+  /** An archive that can be read at any place, or the path of one. */
+  readonly archive: { readonly file: { readonly fd: number } | undefined; readonly path: string | undefined };
+  /** The numbers of entries with data. */
   readonly entries: readonly number[];
 }
 
@@ -43,36 +43,51 @@ export async function readArchiveRows(
   take: TakeRows,
   signal: AbortSignal,
 ): Promise<ReadonlyMap<number, number>> {
+  const pieces = new Pieces(pieceBytes);
+  const text = new ArchiveTextReader((entry, rows) => pieces.add(entry, rows));
+  const drain = async (): Promise<void> => {
+    for (let piece = pieces.next(); piece !== undefined; piece = pieces.next()) await take(piece.entry, piece.lines);
+  };
+  await decodeEntries(source, text, () => (pieces.ready ? drain() : undefined), signal);
+  pieces.finish();
+  await drain();
+  return text.end().rows;
+}
+
+/**
+ * Has pg_restore decode the data of some entries into `text`; after each chunk `more` is awaited, if it returns something.
+ * Throws a `Failure` (exit 40) when the archive cannot be read to its end, and what `more` throws.
+ */
+export async function decodeEntries(
+  source: RowsSource,
+  text: ArchiveTextReader,
+  more: () => Promise<void> | undefined,
+  signal: AbortSignal,
+): Promise<void> {
   signal.throwIfAborted();
   const list = join(source.folder, `rows-${process.hrtime.bigint()}.list`);
   await writeFile(list, source.entries.map((entry) => `${entry};\n`).join(''), { mode: 0o600, flag: 'wx' });
   const output = await OutputPipe.open(source.folder);
+  const { file, path } = source.archive;
   const program = start({
     path: source.programs.pgRestore,
     args: [
       ...['--data-only', '--verbose', '--file=-', `--use-list=${list}`],
-      process.platform === 'linux' ? '/proc/self/fd/3' : (source.archive.path ?? '/dev/fd/3'),
+      file !== undefined && process.platform === 'linux' ? '/proc/self/fd/3' : (path ?? '/dev/fd/3'),
     ],
     env: bareEnvironment(source.programs.libraryPath),
-    inherit: [source.archive.file.fd],
+    ...(file === undefined ? {} : { inherit: [file.fd] }),
     stdout: output.stdout,
   });
   output.started();
   program.stdin.end();
   const stop = (): void => void program.stop().catch(() => undefined);
   signal.addEventListener('abort', stop, { once: true });
-  const pieces = new Pieces(pieceBytes);
-  const text = new ArchiveTextReader((entry, rows) => pieces.add(entry, rows));
-  const drain = async (): Promise<void> => {
-    for (let piece = pieces.next(); piece !== undefined; piece = pieces.next()) await take(piece.entry, piece.lines);
-  };
   try {
     await output.read(program.stdout, (chunk) => {
       text.push(chunk);
-      return pieces.ready ? drain() : undefined;
+      return more();
     });
-    pieces.finish();
-    await drain();
     const exit = await program.exited.catch((error: NodeJS.ErrnoException) => {
       throw new Failure('restore', 'restore', `pg_restore could not be started: ${error.code}`, { cause: error });
     });
@@ -83,9 +98,7 @@ export async function readArchiveRows(
         said === undefined ? `pg_restore ended with ${exit.signal ?? exit.code}` : `pg_restore: ${said}`,
       );
     }
-    const { rows, complete } = text.end();
-    if (!complete) throw unreadable('pg_restore exited 0 without having read to the end');
-    return rows;
+    if (!text.end().complete) throw unreadable('pg_restore exited 0 without having read to the end');
   } catch (error) {
     if (error instanceof UnreadableArchiveText) throw unreadable(error.message, error);
     throw error;

@@ -316,7 +316,8 @@ function seedSchemas(archive: readonly TocEntry[], patterns: readonly string[]):
   return [...seeds];
 }
 
-function expression(text: string, pattern: string): RegExp {
+/** Throws {@link BadSelection}. */
+export function expression(text: string, pattern: string): RegExp {
   try {
     return new RegExp(pattern, 'su');
   } catch {

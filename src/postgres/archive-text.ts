@@ -4,6 +4,8 @@
  * no function body can imitate a COPY; names with newlines stand inside quotes, which the reader follows.
  */
 
+import { type Inserted, insertedBy } from './sql-script.ts';
+
 /** Where a `SEQUENCE SET` puts a sequence. The value is text: a bigint does not fit a JavaScript number. */
 export interface SequencePosition {
   readonly value: string;
@@ -13,12 +15,20 @@ export interface SequencePosition {
 export interface ArchiveText {
   /** Rows of every `TABLE DATA` entry, by its number in the table of contents. */
   readonly rows: ReadonlyMap<number, number>;
+  /** The same where they are not a COPY but INSERTs; `undefined` when one of them holds no values. */
+  readonly inserted: ReadonlyMap<number, Inserted | undefined>;
   /** Positions by the `SEQUENCE SET` entry's number in the table of contents. */
   readonly sequences: ReadonlyMap<number, SequencePosition>;
   readonly largeObjects: number;
   /** The last line of a whole text was seen. */
   readonly complete: boolean;
 }
+
+/** What the text says about one large object: it begins, so many bytes of it as hexadecimal digits, it ends. */
+export type LargeObjectPart =
+  | { readonly kind: 'begin'; readonly oid: string }
+  | { readonly kind: 'bytes'; readonly hex: Buffer }
+  | { readonly kind: 'end' };
 
 /** The text is not what pg_restore writes, or ends in the middle. */
 export class UnreadableArchiveText extends Error {}
@@ -37,6 +47,7 @@ const longestStatement = 16 * 1024 * 1024;
 export class ArchiveTextReader {
   readonly #rows = new Map<number, number>();
   readonly #sequences = new Map<number, SequencePosition>();
+  readonly #inserted = new Map<number, Inserted | undefined>();
   #largeObjects = 0;
   #complete = false;
 
@@ -48,10 +59,15 @@ export class ArchiveTextReader {
   #midRow = false;
   #carry: Buffer = Buffer.alloc(0);
   readonly #onRows: ((entry: number, rows: Buffer) => void) | undefined;
+  readonly #onLargeObject: ((part: LargeObjectPart) => void) | undefined;
 
-  /** `onRows` is handed the lines of every COPY as they come, cut anywhere; their memory is the chunk's. */
-  constructor(onRows?: (entry: number, rows: Buffer) => void) {
+  /**
+   * `onRows` is handed the lines of every COPY as they come, cut anywhere, `onLargeObject` large objects piece by piece;
+   * their memory is the chunk's.
+   */
+  constructor(onRows?: (entry: number, rows: Buffer) => void, onLargeObject?: (part: LargeObjectPart) => void) {
     this.#onRows = onRows;
+    this.#onLargeObject = onLargeObject;
   }
 
   /** Keeps no part of the chunk. Throws {@link UnreadableArchiveText}. */
@@ -76,6 +92,7 @@ export class ArchiveTextReader {
     return {
       rows: this.#rows,
       sequences: this.#sequences,
+      inserted: this.#inserted,
       largeObjects: this.#largeObjects,
       complete: this.#complete,
     };
@@ -139,10 +156,35 @@ export class ArchiveTextReader {
       const set = /, (-?\d+), (true|false)\);$/.exec(bytes.toString('latin1', 0, end));
       if (set?.[1] === undefined) throw new UnreadableArchiveText('a sequence is set to something unreadable');
       this.#sequences.set(this.#entry, { value: set[1], called: set[2] === 'true' });
-    } else if (head.startsWith('SELECT pg_catalog.lo_open(')) {
-      this.#largeObjects++;
-    }
+    } else if (head.startsWith('INSERT INTO ')) this.#insert(bytes.toString('latin1', 0, end));
+    else if (head.startsWith('SELECT pg_catalog.lo')) this.#largeObject(head, bytes, end);
     return 0;
+  }
+
+  #insert(statement: string): void {
+    const more = insertedBy(statement);
+    const known = this.#inserted.has(this.#entry);
+    const before = this.#inserted.get(this.#entry);
+    const total =
+      more === undefined || (known && before === undefined)
+        ? undefined
+        : { rows: more.rows + (before?.rows ?? 0), skips: more.skips || before?.skips === true };
+    this.#inserted.set(this.#entry, total);
+  }
+
+  #largeObject(head: string, bytes: Buffer, end: number): void {
+    const oid = /^SELECT pg_catalog\.lo_open\('(\d+)'/.exec(head)?.[1];
+    if (head.startsWith('SELECT pg_catalog.lo_open(')) this.#largeObjects++;
+    if (this.#onLargeObject === undefined) return;
+    if (oid !== undefined) this.#onLargeObject({ kind: 'begin', oid });
+    else if (head.startsWith('SELECT pg_catalog.lo_close(')) this.#onLargeObject({ kind: 'end' });
+    else if (head.startsWith('SELECT pg_catalog.lowrite(')) {
+      const start = /^SELECT pg_catalog\.lowrite\(0, E?'\\{1,2}x/.exec(head)?.[0].length;
+      const close = bytes.lastIndexOf(quote, end - 1);
+      if (start === undefined || close < start)
+        throw new UnreadableArchiveText('a large object is written in an unknown form');
+      this.#onLargeObject({ kind: 'bytes', hex: bytes.subarray(start, close) });
+    }
   }
 }
 

@@ -6,12 +6,15 @@ import { NotAnArchive, type Toc, type TocEntry, TocReader } from './archive-toc.
 import { readReports } from './messages.ts';
 import type { QualifiedName } from './names.ts';
 import { bareEnvironment, type Programs } from './programs.ts';
+import type { Inserted } from './sql-script.ts';
 
 /** What a whole archive was found to hold, once every byte of it has been read. */
 export interface Archive {
   readonly toc: Toc;
   /** Tables with data, by catalog id. */
   readonly tables: ReadonlyMap<number, ArchivedTable>;
+  /** Those whose rows are INSERTs, by catalog id; undefined when one of them holds no values. A backup has none. */
+  readonly inserted: ReadonlyMap<number, Inserted | undefined>;
   /** Catalog ids of the tables whose definition is there. */
   readonly defined: ReadonlySet<number>;
   readonly sequences: readonly (QualifiedName & SequencePosition)[];
@@ -220,6 +223,7 @@ function damaged(what: string, cause?: unknown): Failure {
 
 function assemble(toc: Toc, text: ReturnType<ArchiveTextReader['end']>): Archive {
   const tables = new Map<number, ArchivedTable>();
+  const inserted = new Map<number, Inserted | undefined>();
   const defined = new Set<number>();
   const sequences: (QualifiedName & SequencePosition)[] = [];
   for (const entry of toc.entries) {
@@ -227,8 +231,12 @@ function assemble(toc: Toc, text: ReturnType<ArchiveTextReader['end']>): Archive
     if (entry.kind === 'TABLE') defined.add(entry.oid);
     else if (entry.kind === 'TABLE DATA') {
       const rows = text.rows.get(entry.dumpId);
-      // Rows as INSERTs are not counted; who has a census misses them.
-      if (rows === undefined && entry.copyStatement === '') continue;
+      // Whoever has a census misses them among the tables: a backup is never written so.
+      if (rows === undefined && entry.copyStatement === '') {
+        const has = text.inserted.has(entry.dumpId);
+        inserted.set(entry.oid, has ? text.inserted.get(entry.dumpId) : { rows: 0, skips: false });
+        continue;
+      }
       if (rows === undefined) throw damaged('a table of its table of contents has no rows section');
       tables.set(entry.oid, { ...name, rows });
     } else if (entry.kind === 'SEQUENCE SET') {
@@ -241,6 +249,7 @@ function assemble(toc: Toc, text: ReturnType<ArchiveTextReader['end']>): Archive
   return {
     toc,
     tables,
+    inserted,
     defined,
     sequences,
     contents: toc.entries

@@ -56,8 +56,14 @@ export async function restoreArchive(plan: RecoveryPlan, io: Io): Promise<void> 
   const where = error?.entry === undefined ? '' : ` at ${error.entry}`;
   const what = exit.signal === null ? (error?.message ?? `exit ${exit.code}`) : `killed by ${exit.signal}`;
   const own = plan.jobs > 1 && !plan.oneTransaction && isDeadlock(error);
-  throw new (own ? JobsDeadlocked : Failure)('restore', 'restore', `pg_restore stopped${where}: ${what}`);
+  throw new (own ? JobsDeadlocked : Failure)('restore', 'restore', `pg_restore stopped${where}: ${what}`, {
+    transient: exit.stderr.split('\n').some((line) => line.startsWith('pg_restore: error: ') && broken.test(line)),
+  });
 }
+
+/** What pg_restore says when its connection ends, or cannot be made again. */
+const broken =
+  /server closed the connection|terminating connection|could not (?:receive|send) data|connection to server|SSL (?:SYSCALL|error)|no connection to the server/;
 
 /** What did not go well in a restore that went on all the same. */
 export interface Refused {

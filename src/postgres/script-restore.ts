@@ -10,14 +10,20 @@ import type { Refused } from './restore.ts';
 import { isCopy, ScriptCutOff, scriptParts } from './sql-script.ts';
 import { type PgVersion, parseVersion } from './version.ts';
 
+export interface ScriptTable extends QualifiedName {
+  /** Of each COPY and INSERT; undefined where they come from a query. */
+  readonly rows: number | undefined;
+  /** Rows that are there already are not put in once more (ON CONFLICT). */
+  readonly skips: boolean;
+}
+
 /** What a plain dump of pg_dump's was found to hold, once all of it has been read. */
 export interface Script {
   readonly path: string;
   readonly compressed: boolean;
   readonly server: PgVersion;
   readonly dumpedBy: PgVersion;
-  /** Rows of each COPY; undefined where rows are INSERTs, which are not counted. */
-  readonly tables: readonly (QualifiedName & { readonly rows: number | undefined })[];
+  readonly tables: readonly ScriptTable[];
   readonly schemas: readonly { readonly name: string; readonly owner: string }[];
   readonly extensions: readonly { readonly name: string; readonly schema: string }[];
   readonly roles: readonly string[];
@@ -41,7 +47,7 @@ const patterns = {
 
 /** Reads all of it. Throws a `Failure`: exit 40 when it was cut off, exit 2 when pg_dump did not write it. */
 export async function readScript(path: string, compressed: boolean, signal: AbortSignal): Promise<Script> {
-  const tables = new Map<string, QualifiedName & { rows: number | undefined }>();
+  const tables = new Map<string, ScriptTable>();
   const owners = new Map<string, string>();
   const schemas: string[] = [];
   const extensions: { name: string; schema: string }[] = [];
@@ -50,12 +56,14 @@ export async function readScript(path: string, compressed: boolean, signal: Abor
   let server: PgVersion | undefined;
   let dumpedBy: PgVersion | undefined;
   let complete = false;
-  const count = (text: string, rows: number | undefined): void => {
+  const count = (text: string, rows: number | undefined, skips = false): void => {
     const [, schema = '', name = ''] = patterns.rows.exec(text) ?? patterns.table.exec(text) ?? [];
     if (name === '') return;
     const known = tables.get(`${schema}.${name}`);
-    const total = rows === undefined ? undefined : (known?.rows ?? 0) + rows;
-    tables.set(`${schema}.${name}`, { schema: unquoted(schema), name: unquoted(name), rows: total });
+    const before = known === undefined ? 0 : known.rows;
+    const total = rows === undefined || before === undefined ? undefined : before + rows;
+    const either = skips || known?.skips === true;
+    tables.set(`${schema}.${name}`, { schema: unquoted(schema), name: unquoted(name), rows: total, skips: either });
   };
   try {
     for await (const part of scriptParts(bytesOf(path, compressed, signal))) {
@@ -73,7 +81,7 @@ export async function readScript(path: string, compressed: boolean, signal: Abor
         if (dangerous.test(part.text)) leftOut.push(headOf(part.text));
         const text = part.text.replace(/;$/, '');
         if (text.startsWith('CREATE ') && patterns.table.test(text)) count(text, 0);
-        else if (text.startsWith('INSERT ')) count(text, undefined);
+        else if (text.startsWith('INSERT ')) count(text, part.inserts?.rows, part.inserts?.skips);
         const [, schema] = patterns.schema.exec(text) ?? [];
         if (schema !== undefined) schemas.push(unquoted(schema));
         const [, owned = '', owner] = patterns.schemaOwner.exec(text) ?? [];

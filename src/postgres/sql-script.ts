@@ -4,12 +4,19 @@
  */
 
 export type ScriptPart =
-  | { readonly kind: 'statement'; readonly text: string }
+  | { readonly kind: 'statement'; readonly text: string; readonly inserts: Inserted | undefined }
   /** The rows that follow a COPY; they have to be read to their end before the next part. */
   | { readonly kind: 'rows'; readonly copy: string; readonly rows: AsyncIterable<Buffer> }
   /** A command of psql's, `\connect shop`. */
   | { readonly kind: 'command'; readonly text: string }
   | { readonly kind: 'comment'; readonly text: string };
+
+/** What an `INSERT … VALUES` puts in. */
+export interface Inserted {
+  readonly rows: number;
+  /** It says ON CONFLICT: rows that are there already are not put in. */
+  readonly skips: boolean;
+}
 
 /** The script ends in the middle of something. */
 export class ScriptCutOff extends Error {}
@@ -57,14 +64,55 @@ async function nextPart(source: Source): Promise<ScriptPart | undefined> {
       wanted = 32 * 1024;
       continue;
     }
-    return { kind: found.kind, text: bytes.subarray(found.begin).toString('utf8').trim() };
+    const text = bytes.subarray(found.begin).toString('utf8').trim();
+    return found.kind === 'statement'
+      ? { kind: 'statement', text, inserts: found.inserts }
+      : { kind: found.kind, text };
   }
 }
 
 type Scanned =
-  | { readonly kind: 'statement' | 'command' | 'comment' | 'space'; readonly begin: number; readonly end: number }
+  | {
+      readonly kind: 'statement';
+      readonly begin: number;
+      readonly end: number;
+      readonly inserts: Inserted | undefined;
+    }
+  | { readonly kind: 'command' | 'comment' | 'space'; readonly begin: number; readonly end: number }
   | 'more'
   | 'end';
+
+/** What an INSERT puts in; undefined where the text is none, or its rows come from a query. `text`: one statement. */
+export function insertedBy(text: string): Inserted | undefined {
+  const found = scan(text, true);
+  return found !== 'more' && found !== 'end' && found.kind === 'statement' ? found.inserts : undefined;
+}
+
+/** Counts the rows of one INSERT, word by word. */
+class TupleCounter {
+  #inserts: boolean | undefined;
+  #values = false;
+  #defaults = false;
+  #rows = 0;
+  #behind = false;
+
+  /** A word outside of parentheses, in lower case, or the parenthesis that opens. */
+  add(word: string): void {
+    this.#inserts ??= word === 'insert';
+    if (!this.#inserts || this.#behind) return;
+    if (word === '(') {
+      if (this.#values) this.#rows++;
+    } else if (!this.#values) {
+      this.#values = word === 'values';
+      if (!this.#values) this.#defaults = word === 'default';
+    } else if (word === 'on') this.#behind = true;
+  }
+
+  get result(): Inserted | undefined {
+    if (this.#inserts !== true || !this.#values) return undefined;
+    return { rows: this.#defaults ? 1 : this.#rows, skips: this.#behind };
+  }
+}
 
 /** What `text` begins with. `last`: nothing comes after it. */
 function scan(text: string, last: boolean): Scanned {
@@ -74,6 +122,7 @@ function scan(text: string, last: boolean): Scanned {
   /** Of a function's `BEGIN ATOMIC … END`, whose statements end with semicolons too. */
   let blocks = 0;
   const head: string[] = [];
+  const tuples = new TupleCounter();
   token.lastIndex = 0;
   for (let at = 0; at < text.length; ) {
     const [word = ''] = token.exec(text) ?? [];
@@ -98,11 +147,14 @@ function scan(text: string, last: boolean): Scanned {
       at = token.lastIndex;
       continue;
     }
-    if (word === ';' && parentheses === 0 && blocks === 0) return { kind: 'statement', begin, end };
+    if (word === ';' && parentheses === 0 && blocks === 0)
+      return { kind: 'statement', begin, end, inserts: tuples.result };
+    if (word === '(' && parentheses === 0) tuples.add(word);
     if (word === '(') parentheses++;
     else if (word === ')') parentheses--;
     else if (/^[a-z]/i.test(word)) {
       const lower = word.toLowerCase();
+      if (parentheses === 0) tuples.add(lower);
       if (head.length < 4) head.push(lower);
       if (/^create (?:or replace )?(?:function|procedure)/.test(head.join(' '))) {
         if (lower === 'begin' || (lower === 'case' && blocks > 0)) blocks++;

@@ -147,3 +147,14 @@ export async function countOthers(session: Session): Promise<number> {
   );
   return Number(row?.count ?? 0);
 }
+
+/** What became of a transaction of that number; undefined while it goes on, or when the server does not know any more. */
+export async function readTransactionEnd(
+  session: Session,
+  transaction: string,
+): Promise<'committed' | 'aborted' | undefined> {
+  const [row] = await session.query<{ status: string | null }>('SELECT pg_catalog.pg_xact_status($1::xid8) AS status', [
+    transaction,
+  ]);
+  return row?.status === 'committed' || row?.status === 'aborted' ? row.status : undefined;
+}

@@ -27,6 +27,13 @@ export interface TargetOptions {
   readonly signal: AbortSignal;
 }
 
+/** What is left of a database after a restore that failed, in half a sentence (empty: nothing was to be undone). */
+export interface Undone {
+  readonly text: string;
+  /** It is known to be as it was, as far as the database itself goes. */
+  readonly intact: boolean;
+}
+
 /** The database that is restored into, on the one server that the first session reached. */
 export class Target {
   readonly #options: TargetOptions;
@@ -50,11 +57,22 @@ export class Target {
     return this.#server;
   }
 
+  /** Of the database that was opened. */
+  get identity(): DatabaseIdentity {
+    if (this.#database === undefined) throw new Error('the target was not opened');
+    return this.#database;
+  }
+
+  /** A session beside the database, from which it can be renamed. */
+  maintenance(): Promise<Session> {
+    return this.#connect(maintenanceDatabase, this.#options.signal);
+  }
+
   /**
-   * A session in the database, which is created as `source` was when the server does not have it; `judge` is asked about
-   * the server first. Throws a `Failure`.
+   * A session in the database, which is created as `source` was when the server does not have it (undefined: it has to
+   * be there); `judge` is asked about the server first. Throws a `Failure`.
    */
-  async open(source: Manifest['database'], judge: (session: Session) => Promise<void>): Promise<Session> {
+  async open(source: Manifest['database'] | undefined, judge: (session: Session) => Promise<void>): Promise<Session> {
     const { connection, log } = this.#options;
     const name = connection.database;
     try {
@@ -64,12 +82,17 @@ export class Target {
       return session;
     } catch (error) {
       if (!isMissingDatabase(error)) throw error;
+      if (source === undefined)
+        throw new Failure('restore', 'badInput', `the server has no database ${displayWord(name)}`, {
+          hint: 'rows alone need the tables they belong to: restore without mode: data-only, and the database is created',
+          cause: error,
+        });
     }
     const maintenance = await this.#connect(maintenanceDatabase, this.#options.signal);
     await judge(maintenance);
     // Of several hosts this may be another one than said that it has no such database.
     this.#database = await identify(maintenance, name);
-    if (this.#database === undefined) {
+    if (this.#database === undefined && source !== undefined) {
       try {
         this.#database = await createDatabase(maintenance, name, source);
       } catch (error) {
@@ -115,41 +138,50 @@ export class Target {
   }
 
   /** What to say when there is nothing to undo. */
-  untouched(): string {
-    if (!this.#creationUnknown) return 'nothing was changed';
+  untouched(): Undone {
+    if (!this.#creationUnknown) return { text: 'nothing was changed', intact: true };
     const name = displayWord(this.#options.connection.database);
-    return `the database ${name} may be there now, empty: its creation had been asked for`;
+    return { text: `the database ${name} may be there now, empty: its creation had been asked for`, intact: false };
   }
 
   /**
    * Drops the database if it was created here and is still that very one, and tells what is left of it. `onServer` gets
    * a session on the server afterwards: in the maintenance database, or in the target when that was there before.
    */
-  async undo(withinMs: number, onServer: (session: Session) => Promise<void>): Promise<string> {
+  async undo(withinMs: number, onServer: (session: Session) => Promise<void>): Promise<Undone> {
     const name = displayWord(this.#options.connection.database);
     const limit = AbortSignal.timeout(withinMs);
     const late = new Promise<never>((_resolve, reject) => {
       limit.addEventListener('abort', () => reject(new Error('too late')), { once: true });
     });
     late.catch(() => {});
-    const work = async (): Promise<string> => {
+    const work = async (): Promise<Undone> => {
       if (!this.#created || this.#database === undefined) {
         await onServer(await this.reopen(limit));
-        return '';
+        return { text: '', intact: true };
       }
       const session = await this.#connect(maintenanceDatabase, limit);
       const outcome = await dropDatabase(session, this.#database);
       this.#dropped = outcome !== 'another';
       await onServer(session);
       if (outcome === 'another')
-        return `another database is called ${name} now than the one created here; nothing was dropped`;
-      return `the database ${name}, created here, ${outcome === 'gone' ? 'is gone' : 'was dropped again'}`;
+        return {
+          text: `another database is called ${name} now than the one created here; nothing was dropped`,
+          intact: false,
+        };
+      return {
+        text: `the database ${name}, created here, ${outcome === 'gone' ? 'is gone' : 'was dropped again'}`,
+        intact: true,
+      };
     };
     try {
       return await Promise.race([work(), late]);
     } catch {
-      if (!this.#created) return '';
-      return `the database ${name}, created here, could not be dropped again; it is not complete, do not use it`;
+      if (!this.#created) return { text: '', intact: false };
+      return {
+        text: `the database ${name}, created here, could not be dropped again; it is not complete, do not use it`,
+        intact: false,
+      };
     } finally {
       await this.closeAll();
     }

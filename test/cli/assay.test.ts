@@ -112,11 +112,42 @@ describe('pgassay assay', () => {
     }
   });
 
-  test('an archive whose rows are INSERTs restores; its rows are not counted', async () => {
-    const path = join(folder, 'inserts.dump');
-    await program(cluster, 'pg_dump', ['-Fc', '--inserts', '-t', 'public.t', '-f', path, '-d', cluster.url('shop')]);
-    const result = await assay([path, '--checks', 'SELECT count(*) = 33 FROM public.t']);
-    assert.equal(result.exitCode, 0, said(result));
+  for (const [what, flags] of [
+    ['--inserts', ['--inserts']],
+    ['--column-inserts', ['--column-inserts']],
+    ['--rows-per-insert', ['--rows-per-insert=7', '--on-conflict-do-nothing']],
+  ] as const)
+    test(`rows that are INSERTs (${what}) are counted too, in an archive and in a plain dump`, async () => {
+      for (const format of ['c', 'p']) {
+        const path = join(folder, `inserts${what}.${format}`);
+        await program(cluster, 'pg_dump', [
+          ...[`-F${format}`, ...flags, '-t', 'public.t', '-f', path, '-d', cluster.url('shop')],
+        ]);
+        const result = await assay([path, '--checks', 'SELECT count(*) = 33 FROM public.t', '--json']);
+        assert.deepEqual((result.json as TestReport)?.findings, [], said(result));
+        assert.match(result.stderr, /; 1 table, 33 rows, /);
+      }
+    });
+
+  test('an INSERT that puts in less than it says is a finding; with ON CONFLICT DO NOTHING a note', async () => {
+    const plain = await program(cluster, 'pg_dump', ['--inserts', '-t', 'public.t', '-d', cluster.url('shop')]);
+    const file = join(folder, 'fewer.sql');
+    const rule = 'CREATE RULE none AS ON INSERT TO public.t DO INSTEAD NOTHING;\n';
+    await writeFile(file, plain.replace('INSERT INTO', `${rule}INSERT INTO`));
+    const fewer = await assay([file, '--json']);
+    assert.equal(fewer.exitCode, 51, said(fewer));
+    assert.deepEqual((fewer.json as TestReport).findings, [
+      { object: 'public.t', expected: '33 rows', found: '0 rows' },
+    ]);
+    const twice = join(folder, 'twice.sql');
+    const key = 'CREATE UNIQUE INDEX one ON public.t ((true));\n';
+    await writeFile(
+      twice,
+      plain.replace('INSERT INTO', `${key}INSERT INTO`).replace(/^(INSERT .*);$/gm, '$1 ON CONFLICT DO NOTHING;'),
+    );
+    const noted = await assay([twice, '--json']);
+    assert.deepEqual((noted.json as TestReport)?.findings, [], said(noted));
+    assert.match((noted.json as TestReport).notes.join(), /public\.t has 1 of 33 rows: .*ON CONFLICT/);
   });
 
   test('a plain dump that attacks who reads it: commands of psql are not run, and are findings', async () => {

@@ -6,6 +6,7 @@ import { type ArchiveText, ArchiveTextReader, UnreadableArchiveText } from '../.
 interface Part {
   readonly text: (id: number) => string;
   readonly rows?: number;
+  readonly inserted?: { readonly rows: number; readonly skips: boolean };
   readonly sequence?: { readonly value: string; readonly called: boolean };
   readonly largeObjects?: number;
 }
@@ -71,6 +72,20 @@ const tablePart: fc.Arbitrary<Part> = fc
       return entry(id, name, `COPY public.${quoted(name)} ${list} FROM stdin;\n${lines}\\.\n`);
     },
   }));
+const insertsPart: fc.Arbitrary<Part> = fc
+  .record({ name, inserts: fc.array(fc.array(value, { minLength: 1, maxLength: 3 }), { minLength: 1, maxLength: 4 }) })
+  .map(({ name, inserts }) => ({
+    inserted: { rows: inserts.flat().length, skips: false },
+    text: (id) => {
+      const literal = (text: string): string => `'${text.replaceAll("'", "''")}'`;
+      const tuples = (values: readonly string[]): string => values.map((each) => `\n\t(1, ${literal(each)})`).join(',');
+      return entry(
+        id,
+        name,
+        inserts.map((rows) => `INSERT INTO public.${quoted(name)} VALUES${tuples(rows)};\n`).join(''),
+      );
+    },
+  }));
 const sequencePart: fc.Arbitrary<Part> = fc
   .record({ name, value: fc.bigInt({ min: -(2n ** 63n), max: 2n ** 63n - 1n }).map(String), called: fc.boolean() })
   .map(({ name, ...sequence }) => ({
@@ -90,7 +105,7 @@ const objectPart: fc.Arbitrary<Part> = fc
       entry(id, String(id), `COMMENT ON LARGE OBJECT 5 IS '${comment.replaceAll("'", "''")}';\n`) +
       `BEGIN;\n\nSELECT pg_catalog.lo_open('${id}', 131072);\nSELECT pg_catalog.lowrite(0, '\\x${Buffer.from(bytes).toString('hex')}');\nSELECT pg_catalog.lowrite(0, E'\\\\000\\'\\\\;');\nSELECT pg_catalog.lo_close(0);\n\nCOMMIT;\n\n`,
   }));
-const parts = fc.array(fc.oneof(tablePart, sequencePart, objectPart), { maxLength: 8 });
+const parts = fc.array(fc.oneof(tablePart, insertsPart, sequencePart, objectPart), { maxLength: 8 });
 
 /** In the same memory again and again, as a pipe is read. */
 function read(text: Buffer, sizes: readonly number[]): ArchiveText {
@@ -115,6 +130,7 @@ function build(list: readonly Part[]): { readonly text: Buffer; readonly expecte
     text: Buffer.from(header + list.map((part, at) => part.text(ids[at] ?? 0)).join('') + trailer),
     expected: {
       rows: of((part) => part.rows),
+      inserted: of((part) => part.inserted),
       sequences: of((part) => part.sequence),
       largeObjects: list.filter((part) => part.largeObjects !== undefined).length,
       complete: true,

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
-import { ScriptCutOff, scriptParts } from '../../src/postgres/sql-script.ts';
+import { insertedBy, ScriptCutOff, scriptParts } from '../../src/postgres/sql-script.ts';
 
 async function read(text: string, sizes: readonly number[] = [1 << 20]): Promise<string[]> {
   const bytes = Buffer.from(text);
@@ -89,4 +89,22 @@ describe('a plain dump is split as psql would', () => {
       assert.notEqual(found.at(-1), parts.at(-1), `at ${end}`);
     }
   });
+});
+
+describe('the rows of an INSERT', () => {
+  for (const [statement, inserted] of [
+    ["INSERT INTO public.t VALUES (1, 'a), (b; ''', ARRAY[(1)]);", { rows: 1, skips: false }],
+    [
+      'INSERT INTO public.t (a, "values (") OVERRIDING SYSTEM VALUE VALUES (1, 2), (3, (4));',
+      { rows: 2, skips: false },
+    ],
+    ["INSERT INTO public.t VALUES\n\t(1, E'\\'(;'),\n\t(2, NULL)\nON CONFLICT DO NOTHING;", { rows: 2, skips: true }],
+    ['INSERT INTO t VALUES (1) ON CONFLICT (a) DO NOTHING;', { rows: 1, skips: true }],
+    ['INSERT INTO public.none DEFAULT VALUES;', { rows: 1, skips: false }],
+    ['INSERT INTO public.t SELECT * FROM u;', undefined],
+    ['SELECT (1) FROM (VALUES (1), (2)) v;', undefined],
+  ] as const)
+    test(statement.replace(/\s+/g, ' '), () => {
+      assert.deepEqual(insertedBy(statement), inserted);
+    });
 });

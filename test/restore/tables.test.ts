@@ -195,7 +195,6 @@ for (const major of majorsAvailable())
         [['--tables', 'nothing'], /the backup has no table nothing; nothing was changed/],
         [['--schemas', 'nothing'], /the backup has no schema nothing/],
         [['--tables', 'x', '--schemas', 'y'], /tables: and schemas are both given/],
-        [['--mode', 'data-only'], /data-only is not part of this release/],
         [['--tables', 'sales.open'], /untouched has VIEW sales\.open already/],
       ] as const) {
         const result = await bring('untouched', flags);

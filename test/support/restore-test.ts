@@ -69,7 +69,7 @@ export function tryRestoreTest(
   return cli(
     [
       ...['restore-test', backup.id, '--store', backup.store, '--name', backup.name, '--json'],
-      ...(bin === undefined ? [] : ['--client-bin', bin]),
+      ...(bin === undefined || flags.includes('--client-bin') ? [] : ['--client-bin', bin]),
       ...flags,
     ],
     env,
