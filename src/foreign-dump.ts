@@ -44,7 +44,7 @@ export async function foreignDump(
   const versions = { server: versionIn(toc.serverVersion, path), dumpedBy: versionIn(toc.dumpVersion, path) };
   return {
     ...subjectOf(manifestOf({ name, mode, database, versions, census, found }), census),
-    archive: async () => ({ file: undefined, path, toc, parallel: toc.format !== 'tar' }),
+    archive: async () => ({ file: undefined, path, toc, recipient: null, parallel: toc.format !== 'tar' }),
   };
 }
 
@@ -80,7 +80,7 @@ function scriptSubject(script: Script, name: string, found: Written): TestSubjec
   };
   return {
     ...subjectOf(manifestOf({ name, mode, database, versions: script, census, found }), census),
-    archive: async () => ({ file: undefined, path: script.path, toc, parallel: false, script }),
+    archive: async () => ({ file: undefined, path: script.path, toc, recipient: null, parallel: false, script }),
   };
 }
 

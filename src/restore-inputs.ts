@@ -1,6 +1,7 @@
 import { availableParallelism } from 'node:os';
 import { readTarget } from './backup-inputs.ts';
 import { parseSelector, type Selector } from './catalog.ts';
+import { decryptInputs, encryptInputs, readEncryption, readKeys } from './encryption-inputs.ts';
 import type { Problem } from './failure.ts';
 import { Inputs, type ReadInput } from './inputs.ts';
 import type { Machine } from './machine.ts';
@@ -22,6 +23,8 @@ export const restoreInputs: readonly string[] = [
   'clean',
   'confirm',
   'safety-backup',
+  ...encryptInputs,
+  ...decryptInputs,
   'jobs',
   'owners',
   'accept-client-risk',
@@ -39,10 +42,6 @@ export const laterRestoreInputs: readonly string[] = [
   'allow-plaintext-artifact',
   'verify-key',
   'accept-moved',
-  'decrypt-identity',
-  'decrypt-passphrase',
-  'encrypt-to',
-  'encrypt-passphrase',
   'signing-key',
   'retries',
 ];
@@ -96,6 +95,8 @@ export function readRestore(
     mode: readMode(inputs),
     clean: inputs.flag('clean', false),
     safetyBackup: inputs.flag('safety-backup', true),
+    encryption: readEncryption(inputs),
+    keys: readKeys(inputs),
     store,
     source,
     actor,

@@ -1,10 +1,11 @@
 import { randomBytes } from 'node:crypto';
+import type { Encryption, Keys } from './age.ts';
 import type { Backup } from './catalog.ts';
 import { type CheckedArchive, checkedArchive } from './checked-archive.ts';
 import { cancelled, Failure } from './failure.ts';
 import type { Log } from './log.ts';
 import { type Machine, type ProgramChoice, programsFor, programsOfMajor, withPrivateFolder } from './machine.ts';
-import type { Census, Manifest, Source as RunSource } from './manifest.ts';
+import { type Census, encryptionOf, type Manifest, type Source as RunSource } from './manifest.ts';
 import { formatAge, formatCount, formatSeconds, formatTime } from './numbers.ts';
 import type { Wanted } from './postgres/archive-selection.ts';
 import type { TocEntry } from './postgres/archive-toc.ts';
@@ -26,10 +27,11 @@ import type { ConnectionTarget } from './postgres/url.ts';
 import { restoreSecurityWarning } from './postgres/version.ts';
 import { endSessions } from './postgres/watch.ts';
 import { type Choice, choose, listed } from './restore-choice.ts';
-import { type RestoreRecord, writeRecord } from './restore-record.ts';
+import { type RestoreRecord, withoutPatterns, writeRecord } from './restore-record.ts';
 import { takeSafetyBackup } from './safety-backup.ts';
 import { openStore, type StoreChoice } from './store/open.ts';
 import type { Store } from './store/store.ts';
+import { requireKeys, warnUnneeded } from './stored-files.ts';
 import { compareRestored, describeFindings, type Recorded } from './verdict.ts';
 import { readCensus } from './verify.ts';
 
@@ -46,6 +48,10 @@ export interface RestoreConfig extends ProgramChoice {
   readonly confirmed: boolean;
   /** Of a target that loses something, before it does. */
   readonly safetyBackup: boolean;
+  /** To whom that backup is encrypted. */
+  readonly encryption: Encryption | undefined;
+  /** What there is to open the restored one with. */
+  readonly keys: Keys;
   /** Where that backup goes: the store that is restored from. */
   readonly store: StoreChoice;
   readonly stallMs: number;
@@ -117,6 +123,9 @@ const undoMs = { cancelled: 2000, failed: 60_000 };
  */
 export async function restore(store: Store, backup: Backup, config: RestoreConfig, io: RestoreIo): Promise<Restored> {
   requireRestorable(backup.manifest, config.target.database, io.log);
+  requireKeys(backup.manifest, config.keys);
+  warnUnneeded(backup.manifest, config.keys, io.log);
+  requireSafeSafety(backup.manifest, config);
   await requireYoung(store, backup.manifest, config.maxAgeMs);
   const deadline = new AbortController();
   const timer = setTimeout(() => {
@@ -147,7 +156,7 @@ export async function restore(store: Store, backup: Backup, config: RestoreConfi
 
 /** Into the store, whatever became of the run's own connections to it. */
 async function recordRestore(
-  { name, id }: Manifest,
+  manifest: Manifest,
   config: RestoreConfig,
   {
     startedAt,
@@ -155,9 +164,14 @@ async function recordRestore(
   }: Pick<RestoreRecord, 'result' | 'exitCode' | 'totals' | 'safetyBackupId'> & { readonly startedAt: Date },
   log: Log,
 ): Promise<void> {
-  const { target, wanted, mode, clean, actor, source } = config;
+  const { name, id } = manifest;
+  const { target, mode, clean, actor, source } = config;
   const store = openStore(config.store, { signal: AbortSignal.timeout(recordMs), idleMs: recordMs });
   const times = { startedAt: startedAt.toISOString(), finishedAt: new Date().toISOString() };
+  const wanted =
+    encryptionOf(manifest) === null
+      ? config.wanted
+      : withoutPatterns<Record<'tables' | 'schemas', readonly string[]>>({ ...config.wanted });
   const scope = { mode, ...wanted, clean };
   const record: RestoreRecord = {
     ...{ format: 'pgassay-restore/1', name, backupId: id, ...times, database: target.database, scope, ...end },
@@ -185,6 +199,19 @@ function requireRestorable(manifest: Manifest, database: string, log: Log): void
     log.warn(
       'this backup holds a part of its database: objects that need something outside of it cannot be restored alone',
     );
+}
+
+/** A safety backup of what was encrypted would be the one copy that anybody can read. */
+function requireSafeSafety(manifest: Manifest, { clean, safetyBackup, encryption }: RestoreConfig): void {
+  if (!clean || !safetyBackup || encryption !== undefined || encryptionOf(manifest) === null) return;
+  throw new Failure(
+    'input',
+    'badInput',
+    `${manifest.name}/${manifest.id} is encrypted, and the safety backup of the target would not be`,
+    {
+      hint: 'give encrypt-to (or encrypt-passphrase), as the backup job does; safety-backup: false goes on without one',
+    },
+  );
 }
 
 async function requireYoung(
@@ -257,12 +284,13 @@ class Restoration {
 
   async #run(folder: string): Promise<Restored> {
     const { log, signal } = this.#io;
-    const census = await readCensus(this.#store, this.#manifest);
+    const from = { store: this.#store, manifest: this.#manifest, keys: this.#config.keys };
+    const census = await readCensus(from);
     const programs = await programsFor(this.#manifest, this.#config, this.#config.machine, this.#io);
     const warning = restoreSecurityWarning(programs.version);
     if (warning !== undefined && !this.#config.acceptClientRisk)
       log.warn(`${warning}; accept-client-risk: true stops this warning`);
-    const archive = await checkedArchive(this.#store, this.#manifest, folder, signal);
+    const archive = await checkedArchive(from, folder, signal);
     try {
       const { choice, keepOwners } = await this.#fill({ programs, folder, archive, census });
       this.#state = 'restored';

@@ -1,3 +1,4 @@
+import type { Encryption } from './age.ts';
 import { backup } from './backup.ts';
 import { safetyLabel } from './backup-id.ts';
 import { Failure } from './failure.ts';
@@ -14,6 +15,7 @@ export interface SafetyRequest extends ProgramChoice {
   readonly store: StoreChoice;
   /** The name under which it is kept, that of the backup that is restored. */
   readonly name: string;
+  readonly encryption: Encryption | undefined;
   readonly timeoutMs: number;
   readonly stallMs: number;
   readonly source: Source | null;

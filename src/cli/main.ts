@@ -9,6 +9,7 @@ import { backupCommand } from './backup.ts';
 import type { Command, Terminal } from './command.ts';
 import { fetchCommand } from './fetch.ts';
 import { commandHelp, generalHelp, parseFlags } from './flags.ts';
+import { keygenCommand } from './keygen.ts';
 import { listCommand, showCommand } from './list.ts';
 import { restoreCommand } from './restore.ts';
 import { restoreTestCommand } from './restore-test.ts';
@@ -26,6 +27,7 @@ const commands: readonly Command[] = [
   restoreTestCommand,
   restoreCommand,
   rowsCommand,
+  keygenCommand,
 ];
 
 /** The command line: `pgassay <command> …`. Results go to stdout, everything else to stderr; sets the exit status. */

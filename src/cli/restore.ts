@@ -8,7 +8,16 @@ import { restore } from '../restore.ts';
 import { readRestore } from '../restore-inputs.ts';
 import { openStore } from '../store/open.ts';
 import { answer, type Command } from './command.ts';
-import { backupArgument, hideStoreSecrets, programFlags, storeFlags, tlsFlags, writeFlags } from './shared-flags.ts';
+import {
+  backupArgument,
+  decryptFlags,
+  encryptFlags,
+  hideStoreSecrets,
+  programFlags,
+  storeFlags,
+  tlsFlags,
+  writeFlags,
+} from './shared-flags.ts';
 
 export const restoreCommand: Command = {
   name: 'restore',
@@ -38,6 +47,8 @@ export const restoreCommand: Command = {
     { name: 'accept-client-risk', help: 'no warning of a pg_restore that a crafted archive could take over' },
     { name: 'timeout', value: 'TIME', help: 'give up after this long (default 5h)' },
     { name: 'stall-timeout', value: 'TIME', help: 'without a byte from the store (default 5m)' },
+    ...encryptFlags,
+    ...decryptFlags,
     ...programFlags,
     ...tlsFlags,
   ],

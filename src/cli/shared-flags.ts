@@ -1,4 +1,6 @@
+import type { Keys } from '../age.ts';
 import { type Backup, type Catalog, parseSelector, readCatalog, requireName } from '../catalog.ts';
+import { encryptionSecrets, readKeys } from '../encryption-inputs.ts';
 import { identityOf } from '../environment.ts';
 import { Failure } from '../failure.ts';
 import { Inputs } from '../inputs.ts';
@@ -40,6 +42,30 @@ export const writeFlags: readonly Flag[] = [
   },
 ];
 
+/** To whom a backup is encrypted. */
+export const encryptFlags: readonly Flag[] = [
+  { name: 'encrypt-to', value: 'RECIPIENT', many: true, help: 'an age recipient, age1… (repeat the flag for more)' },
+  {
+    name: 'encrypt-passphrase',
+    help: 'instead of recipients: a passphrase, 16 characters or more',
+    secret: { variable: 'PGASSAY_ENCRYPT_PASSPHRASE' },
+  },
+];
+
+/** What opens an encrypted backup. */
+export const decryptFlags: readonly Flag[] = [
+  {
+    name: 'decrypt-identity',
+    help: 'secret keys of age that open an encrypted backup, AGE-SECRET-KEY-…, one a line',
+    secret: { variable: 'PGASSAY_DECRYPT_IDENTITY' },
+  },
+  {
+    name: 'decrypt-passphrase',
+    help: 'the passphrase that it was encrypted with',
+    secret: { variable: 'PGASSAY_DECRYPT_PASSPHRASE' },
+  },
+];
+
 export const programFlags: readonly Flag[] = [
   { name: 'client-bin', value: 'FOLDER', help: "PostgreSQL's programs, and no others" },
   { name: 'install-client', value: 'true|false', help: 'install missing programs in the cache (default true)' },
@@ -67,6 +93,16 @@ export function hideStoreSecrets({ flags, secrets }: Terminal): void {
     const value = flags.read(name)?.trim();
     if (value) secrets.add(value);
   }
+  for (const secret of encryptionSecrets(flags.read)) secrets.add(secret);
+}
+
+/** What opens the backup, where the command has the flags for it. Hides it before anything is printed. */
+export function readKeyFlags(terminal: Terminal): Keys {
+  hideStoreSecrets(terminal);
+  const inputs = new Inputs(terminal.flags.read);
+  const keys = readKeys(inputs);
+  inputs.finish();
+  return keys;
 }
 
 /** The store the flags name, and the name they give, whether it is there or not. */
