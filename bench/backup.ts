@@ -7,6 +7,7 @@ import { type AddressInfo, connect, createServer } from 'node:net';
 import { cpus, tmpdir, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { generateKeyPair } from '../src/age.ts';
 import { table } from '../src/report/table.ts';
 import { Cluster, majorsAvailable } from '../test/support/postgres.ts';
 import { S3Server } from '../test/support/s3.ts';
@@ -28,6 +29,7 @@ const root = join(import.meta.dirname, '..');
 const cli = `'${process.execPath}' '${join(root, 'dist', 'cli.js')}'`;
 const bare = { PATH: process.env.PATH ?? '/usr/bin:/bin', HOME: process.env.HOME ?? '/nonexistent' };
 const folder = await mkdtemp(join(tmpdir(), 'pgassay-bench-'));
+const { recipient } = await generateKeyPair('x25519');
 
 interface Way {
   readonly name: string;
@@ -60,6 +62,7 @@ async function compare(cluster: Cluster): Promise<void> {
   const aws = 'aws --endpoint-url "$S3" s3 cp --only-show-errors';
   const pgassay = (census: string): string =>
     `${cli} backup --store s3://bench/p --s3-endpoint "$S3" --name shop --census ${census} --client-bin '${cluster.bin}'`;
+  const encrypted = `${pgassay('rows')} --encrypt-to ${recipient}`;
   const ways: Way[] = [
     {
       name: 'pg_dump | gzip > file, then aws s3 cp',
@@ -71,6 +74,7 @@ async function compare(cluster: Cluster): Promise<void> {
     },
     { name: 'pgassay backup (rows)', command: pgassay('rows'), of: 'dist/cli.js' },
     { name: 'pgassay backup (stream)', command: pgassay('stream'), of: 'dist/cli.js' },
+    { name: 'pgassay backup (rows, encrypted)', command: encrypted, of: 'dist/cli.js' },
   ].filter((way) => way.name.includes(values.only));
   const runs = new Map<Way, Measured[]>(ways.map((way) => [way, []]));
   for (let round = 0; round <= rounds; round++)

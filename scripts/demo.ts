@@ -1,10 +1,12 @@
-// node scripts/demo.ts
+// node scripts/demo.ts [--encrypt]
 // A real database is backed up while it is written to, by the committed launcher, restored equal, and proven once more
 // by a restore test into a throw-away server of its own.
 import { spawn } from 'node:child_process';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { generateKeyPair } from '../src/age.ts';
 import { formatNumber } from '../src/numbers.ts';
 import { displayName } from '../src/postgres/names.ts';
 import { table } from '../src/report/table.ts';
@@ -18,6 +20,11 @@ const started = Date.now();
 const folder = await mkdtemp(join(tmpdir(), 'pgassay-demo-'));
 const store = `file://${folder}`;
 const major = majorsAvailable().at(-1);
+const { values } = parseArgs({ options: { encrypt: { type: 'boolean', default: false } } });
+const [drill, recovery] = await Promise.all([generateKeyPair('x25519'), generateKeyPair('x25519')]);
+/** What opens the backup: the restore test has one key, whoever recovers the other. */
+const opens = (identity: string): Record<string, string> =>
+  values.encrypt ? { PGASSAY_DECRYPT_IDENTITY: identity } : {};
 
 say(`PostgreSQL ${major}: a throw-away server, socket and loopback only`);
 const cluster = await Cluster.start(major === undefined ? {} : { major });
@@ -29,7 +36,10 @@ try {
   const writers = await startWriters(cluster.url('shop'), 3);
   say('three writers insert, update and delete, and go on while the backup runs');
   const step = await runAction(root, {
-    inputs: { store, name: 'shop', 'database-url': cluster.url('shop'), 'client-bin': cluster.bin, census: 'content' },
+    inputs: {
+      ...{ store, name: 'shop', 'database-url': cluster.url('shop'), 'client-bin': cluster.bin, census: 'content' },
+      ...(values.encrypt ? { 'encrypt-to': `${drill.recipient}\n${recovery.recipient}` } : {}),
+    },
     onLine: (line) => console.log(`    ${line}`),
   });
   if (step.exitCode !== 0) throw new Error(`the backup step failed with ${step.exitCode}`);
@@ -38,12 +48,14 @@ try {
   const { statements } = await writers.stop();
   say(`the writers stopped after ${formatNumber(statements)} statements`);
 
-  await pgassay(['verify', 'latest', '--store', store, '--client-bin', cluster.bin]);
+  await pgassay(['verify', 'latest', '--store', store, '--client-bin', cluster.bin], opens(recovery.identity));
   const restored = await pgassay(['restore', 'latest', '--store', store, '--client-bin', cluster.bin, '--json'], {
+    ...opens(recovery.identity),
     TARGET_URL: cluster.url('shop_restored'),
   });
   await compare(restored);
-  await pgassay(['restore-test', 'latest', '--store', store, '--client-bin', cluster.bin, '--max-restore-time', '5m']);
+  const test = ['restore-test', 'latest', '--store', store, '--client-bin', cluster.bin, '--max-restore-time', '5m'];
+  await pgassay(test, opens(drill.identity));
   await pgassay(['list', '--store', store]);
   say(`done in ${Math.round((Date.now() - started) / 1000)} s. Yours to paste:`);
   console.log(`\n${await workflow()}`);

@@ -1,5 +1,6 @@
 import type { BackupConfig } from './backup.ts';
 import { namePattern, safetyLabel } from './backup-id.ts';
+import { encryptInputs, readEncryption, refuseKeys } from './encryption-inputs.ts';
 import type { Problem } from './failure.ts';
 import { Inputs, type ReadInput } from './inputs.ts';
 import type { Machine } from './machine.ts';
@@ -42,6 +43,7 @@ export const backupInputs: readonly string[] = [
   'allow-pooler',
   'accept-new-database',
   'allow-events',
+  ...encryptInputs,
   'lock-wait-timeout',
   'on-blocked-ddl',
   'max-replica-lag',
@@ -62,8 +64,6 @@ export const backupInputs: readonly string[] = [
 /** Inputs of the contract that belong to later releases. Giving one is an error: a key that is ignored encrypts nothing. */
 export const laterInputs: readonly string[] = [
   'allow-plaintext-artifact',
-  'encrypt-to',
-  'encrypt-passphrase',
   'slack-webhook-url',
   'webhook-url',
   'webhook-secret',
@@ -106,6 +106,7 @@ export function readBackupConfig(
         'is not part of this release',
         'take it out; nothing is ever taken for granted that was not done',
       );
+  refuseKeys(inputs);
   const allowed = inputs.lines('allow-events');
   if (event !== undefined && strangersEvents.includes(event) && !allowed.includes(event))
     inputs.problem(
@@ -154,6 +155,7 @@ export function readBackupConfig(
       'a letter or digit, then up to 63 letters, digits, dots, underscores or hyphens',
     ),
     scope,
+    encryption: readEncryption(inputs),
     roles: inputs.flag('roles', true),
     compression: readCompression(inputs),
     census: inputs.choice('census', ['rows', 'content', 'stream'], 'rows'),

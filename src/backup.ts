@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { Encryption } from './age.ts';
 import { withinLimits } from './attempts.ts';
 import { newId, safetyLabel } from './backup-id.ts';
 import { readRecent } from './catalog.ts';
@@ -9,6 +10,7 @@ import type { Log } from './log.ts';
 import type { Machine } from './machine.ts';
 import { fileNames, type Manifest, type Source } from './manifest.ts';
 import { formatBytes, formatCount, formatSeconds } from './numbers.ts';
+import type { Outgoing } from './outgoing.ts';
 import { type Captured, captureSnapshot } from './postgres/capture.ts';
 import { childEnvironment } from './postgres/child-environment.ts';
 import { findPrograms, type Programs } from './postgres/client.ts';
@@ -36,7 +38,7 @@ import { censusDocument, manifestOf, Publisher, requireEqual, restoreCommand, sh
 import type { Pruned, RetentionPolicy } from './retention.ts';
 import type { SigningKey } from './signing.ts';
 import { openStore, type StoreChoice } from './store/open.ts';
-import type { Store, Upload } from './store/store.ts';
+import type { Store } from './store/store.ts';
 import type { Trust } from './trust.ts';
 
 /** Everything one backup needs to know, read and judged by an edge. Durations are milliseconds. */
@@ -50,6 +52,8 @@ export interface BackupConfig {
   /** Which earlier backups count. */
   readonly trust: Trust;
   readonly scope: ScopeRequest;
+  /** To whom everything but the manifest is encrypted; undefined: nothing is. */
+  readonly encryption: Encryption | undefined;
   readonly roles: boolean;
   /** `auto`, `zstd:N`, `gzip:N`, `lz4`, `none` */
   readonly compression: string;
@@ -82,6 +86,8 @@ export type BackupResult =
       /** The same as a shell names it. */
       readonly folder: string;
       readonly restoreCommand: string;
+      /** All of them, pg_dump's own too. */
+      readonly warnings: readonly string[];
       /** This backup and those before it of its name and series, oldest first, 30 at most. */
       readonly history: readonly Manifest[];
       /** The newest passed restore test among them; undefined when there is none. */
@@ -215,12 +221,12 @@ class Attempt {
     });
     // Text without compression can take more room than the tables: a bytea doubles.
     const expected = facts.database.sizeBytes * (compression.name === 'none' ? 2.5 : 1);
-    let upload: Upload | undefined;
+    const publisher = new Publisher(this.#store, folder, config.encryption, this.#signal);
+    let outgoing: Outgoing | undefined;
     const begin = async (): Promise<Sink> => {
-      await upload?.abort();
-      const begun = await this.#store.begin(`${folder}/${fileNames.dump}`, expected);
-      upload = begun;
-      this.#cleanups.push(() => begun.abort());
+      await outgoing?.upload.abort();
+      const begun = await publisher.beginDump(expected, (upload) => this.#cleanups.push(() => upload.abort()));
+      outgoing = begun;
       return (chunk) => begun.write(chunk);
     };
     const captured = await this.#log.group('Dump', () =>
@@ -241,10 +247,9 @@ class Attempt {
     );
     this.#lap('dump');
     requireEqual(captured);
-    const publisher = new Publisher(this.#store, folder, this.#signal);
-    await publisher.completeDump(upload, captured, compression.name, config.verifyUpload);
+    await publisher.completeDump(outgoing, compression.name, config.verifyUpload);
     if (roles !== undefined) await publisher.put(fileNames.roles, roles);
-    await publisher.put(fileNames.census, censusDocument(captured));
+    await publisher.put(fileNames.census, censusDocument(captured, config));
     this.#lap('publish');
     const manifest = manifestOf({
       id,
@@ -269,6 +274,7 @@ class Attempt {
       location,
       folder: shellWord(this.#store.pathFor(folder)),
       restoreCommand: restoreCommand(this.#store, manifest),
+      warnings: [...warnings, ...captured.warnings],
       history,
       proven,
       pruned,

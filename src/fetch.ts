@@ -1,29 +1,29 @@
 import { randomBytes } from 'node:crypto';
 import { link, open, unlink } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import type { Backup } from './catalog.ts';
 import { Failure } from './failure.ts';
 import { fileNames } from './manifest.ts';
-import type { Store } from './store/store.ts';
-import { fileOf, readWhole } from './verify.ts';
+import { readSmall, readWhole, type StoredBackup } from './stored-files.ts';
 
 /**
  * Writes a backup's plain archive to `path`, for stock tools. The file appears whole and checked, or not at all, and
  * never replaces one.
  */
 export async function fetchArchive(
-  store: Store,
-  { manifest }: Backup,
+  from: StoredBackup,
   path: string,
   signal: AbortSignal,
 ): Promise<{ readonly bytes: number }> {
+  // A wrong key is found out before gigabytes are fetched.
+  await readSmall(from, fileNames.census);
   const temporary = join(dirname(path), `.${basename(path)}.partial-${randomBytes(4).toString('hex')}`);
   try {
     const file = await open(temporary, 'wx', 0o600);
-    let bytes: number;
+    let bytes = 0;
     try {
-      bytes = await readWhole(store, manifest, fileOf(manifest, fileNames.dump), signal, async (chunk) => {
+      await readWhole(from, fileNames.dump, signal, async (chunk) => {
         for (let at = 0; at < chunk.length; ) at += (await file.write(chunk, at)).bytesWritten;
+        bytes += chunk.length;
       });
       await file.sync();
     } finally {

@@ -46,7 +46,7 @@ export async function foreignDump(
   return {
     ...subjectOf(manifestOf({ name, mode, database, versions, census, found }), census),
     archive: async () => ({
-      ...{ file: undefined, path, toc, parallel: toc.format !== 'tar' },
+      ...{ file: undefined, path, toc, recipient: null, parallel: toc.format !== 'tar' },
       mayLack: new Set(
         toc.entries
           .filter(({ kind, oid }) => kind === 'TABLE DATA' && archive.inserted.get(oid)?.skips === true)
@@ -89,7 +89,7 @@ function scriptSubject(script: Script, name: string, found: Written): TestSubjec
   return {
     ...subjectOf(manifestOf({ name, mode, database, versions: script, census, found }), census),
     archive: async () => ({
-      ...{ file: undefined, path: script.path, toc, parallel: false, script },
+      ...{ file: undefined, path: script.path, toc, recipient: null, parallel: false, script },
       mayLack: new Set(script.tables.filter((table) => table.skips).map(nameKey)),
     }),
   };

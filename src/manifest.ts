@@ -28,13 +28,14 @@ export interface Manifest {
   readonly tools: { readonly pgDump: string; readonly pgassay: string };
   /** The run on GitHub that took it; null elsewhere. */
   readonly source: Source | null;
+  /** What was asked for. Patterns name tables: those of an encrypted backup are null here and in its census instead. */
   readonly scope: {
     readonly mode: string;
-    readonly schemas: readonly string[];
-    readonly excludeSchemas: readonly string[];
-    readonly tables: readonly string[];
-    readonly excludeTables: readonly string[];
-    readonly excludeTableData: readonly string[];
+    readonly schemas: readonly string[] | null;
+    readonly excludeSchemas: readonly string[] | null;
+    readonly tables: readonly string[] | null;
+    readonly excludeTables: readonly string[] | null;
+    readonly excludeTableData: readonly string[] | null;
   };
   /** The canonical address of the store it was written to. */
   readonly store: string;
@@ -43,7 +44,10 @@ export interface Manifest {
   readonly files: readonly ManifestFile[];
   readonly totals: { readonly tables: number; readonly rows: number; readonly largeObjects: number | null };
   readonly selfContained: boolean;
-  /** What pg_dump warned about though it exited 0, and what the user opted into. */
+  /**
+   * What pg_dump warned about though it exited 0, and what the user opted into. pg_dump names tables: of an encrypted
+   * backup its words are in the census.
+   */
   readonly warnings: readonly string[];
   /** Seconds, by stage. */
   readonly timings: Readonly<Record<string, number>>;
@@ -61,11 +65,14 @@ export interface Source {
 export interface ManifestFile {
   readonly name: string;
   readonly bytes: number;
+  /** Of the bytes as they are stored. */
   readonly sha256: string;
+  /** Absent when encrypted: it would tell whoever has a guess that it is right. */
   readonly plainSha256?: string;
   /** `zstd:3`, `gzip:1`, `none`: how the content is compressed. */
   readonly compression: string;
-  readonly encryption: { readonly type: string; readonly recipients: readonly string[] } | null;
+  /** `recipients` are age's public keys; with a passphrase there are none. */
+  readonly encryption: { readonly type: 'age' | 'age-passphrase'; readonly recipients: readonly string[] } | null;
 }
 
 /** What `census.json` says: the snapshot's tables as the server counted them and as the archive holds them. */
@@ -90,6 +97,9 @@ export interface Census {
   /** Null when large objects are out of scope. */
   readonly largeObjects: number | null;
   readonly migrations: { readonly tool: string; readonly latest: string | null; readonly failed: number } | null;
+  /** What the manifest of an encrypted backup must not tell; absent where it does. */
+  readonly scope?: Manifest['scope'];
+  readonly warnings?: readonly string[];
 }
 
 export interface CensusTable {
@@ -104,7 +114,7 @@ export interface CensusTable {
   readonly digest?: string;
 }
 
-/** The names of a backup's files; a later suffix tells that they are encrypted. */
+/** The names of a backup's files; those of an encrypted one end in `.age`, but for the manifest's. */
 export const fileNames = {
   dump: 'database.dump',
   roles: 'roles.sql',
@@ -112,6 +122,26 @@ export const fileNames = {
   manifest: 'manifest.json',
   signature: 'manifest.sig',
 } as const;
+
+/** What stands for a recipient where a passphrase was used. */
+export const byPassphrase = 'passphrase';
+
+const encryptedSuffix = '.age';
+
+/** What a file is called in the store. */
+export function storedName(name: string, encrypted: boolean): string {
+  return encrypted ? `${name}${encryptedSuffix}` : name;
+}
+
+/** What a file is called once it is decrypted: one of {@link fileNames}. */
+export function plainName({ name }: ManifestFile): string {
+  return name.endsWith(encryptedSuffix) ? name.slice(0, -encryptedSuffix.length) : name;
+}
+
+/** To whom a backup is encrypted; null when it is not. One kind holds for all of its files. */
+export function encryptionOf({ files }: Manifest): ManifestFile['encryption'] {
+  return files[0]?.encryption ?? null;
+}
 
 const sha256Pattern = /^[0-9a-f]{64}$/;
 
@@ -155,7 +185,6 @@ export function parseManifest(bytes: Buffer, expected?: { readonly name: string;
   for (const key of ['repository', 'workflow', 'runId', 'runAttempt', 'runUrl', 'sha']) source?.text(key);
   const scope = check.object('scope');
   scope.text('mode');
-  for (const key of ['schemas', 'excludeSchemas', 'tables', 'excludeTables', 'excludeTableData']) scope.texts(key);
   const previous = check.isNull('previous') ? undefined : check.object('previous');
   previous?.text('id', idPattern);
   previous?.text('manifestSha256', sha256Pattern);
@@ -169,7 +198,7 @@ export function parseManifest(bytes: Buffer, expected?: { readonly name: string;
     if (file.has('plainSha256')) file.text('plainSha256', sha256Pattern);
     file.text('compression');
     const encryption = file.isNull('encryption') ? undefined : file.object('encryption');
-    encryption?.text('type');
+    encryption?.text('type', /^age(?:-passphrase)?$/);
     encryption?.texts('recipients');
   }
   const totals = check.object('totals');
@@ -180,11 +209,28 @@ export function parseManifest(bytes: Buffer, expected?: { readonly name: string;
   check.texts('warnings');
   check.numbers('timings');
   const manifest = value as unknown as Manifest;
-  if (!manifest.files.some((file) => file.name === fileNames.dump))
+  if (!manifest.files.some((file) => plainName(file) === fileNames.dump))
     throw new UnreadableDocument(`manifest.json names no ${fileNames.dump}`);
+  requireOneEncryption(manifest);
+  for (const key of ['schemas', 'excludeSchemas', 'tables', 'excludeTables', 'excludeTableData'])
+    if (encryptionOf(manifest) === null || !scope.isNull(key)) scope.texts(key);
   if (expected !== undefined && (manifest.id !== expected.id || manifest.name !== expected.name))
     throw new MisplacedManifest(`it belongs to ${manifest.name}/${manifest.id}, not to the folder it is in`);
   return manifest;
+}
+
+/** A dump in plain text beside an encrypted census is what nobody asked for. */
+function requireOneEncryption(manifest: Manifest): void {
+  const first = JSON.stringify(encryptionOf(manifest));
+  for (const file of manifest.files) {
+    const encrypted = file.encryption !== null;
+    if (encrypted !== file.name.endsWith(encryptedSuffix))
+      throw new UnreadableDocument(`manifest.json: the name of ${file.name} does not go with its encryption`);
+    if (JSON.stringify(file.encryption) !== first)
+      throw new UnreadableDocument('manifest.json: its files are not all encrypted in the same way');
+    if (encrypted && file.plainSha256 !== undefined)
+      throw new UnreadableDocument(`manifest.json: ${file.name} is encrypted, and a digest of its content is told`);
+  }
 }
 
 /** Parses and checks `census.json`. Throws {@link UnreadableDocument}. */
@@ -223,6 +269,7 @@ export function parseCensus(bytes: Buffer): Census {
   migrations?.text('tool');
   if (migrations?.isNull('latest') === false) migrations.text('latest');
   migrations?.count('failed');
+  if (check.has('warnings')) check.texts('warnings');
   return value as unknown as Census;
 }
 

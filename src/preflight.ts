@@ -3,6 +3,7 @@ import { safetyLabel, timeOfId } from './backup-id.ts';
 import { type Backup, describeDamaged, futureMs, readBackup } from './catalog.ts';
 import { Failure } from './failure.ts';
 import type { Log } from './log.ts';
+import { encryptionOf } from './manifest.ts';
 import { formatBytes, formatSeconds } from './numbers.ts';
 import { type Scope, seriesOf } from './postgres/scope.ts';
 import type { Pooling, ServerFacts } from './postgres/server.ts';
@@ -69,8 +70,22 @@ export async function requirePrevious(
       `${config.name} holds backups of another database (${newest.manifest.database.name}, last on ${newest.manifest.createdAt}) than the one this URL leads to`,
       { hint: 'give this database a name of its own, or say accept-new-database: true if it really moved' },
     );
+  requireStillEncrypted(newest, config);
   if (newest.manifest.series === seriesOf(config.scope)) await requireSpace(store, newest);
   return newest;
+}
+
+/** A secret that was renamed or emptied reads as no encryption at all. Throws a `Failure`. */
+function requireStillEncrypted({ manifest }: Backup, { name, encryption }: BackupConfig): void {
+  if (encryption !== undefined || encryptionOf(manifest) === null) return;
+  throw new Failure(
+    'preflight',
+    'badInput',
+    `the backups of ${name} are encrypted, and this one would not be: encrypt-to and encrypt-passphrase are empty`,
+    {
+      hint: 'look whether the variable or secret that encrypt-to comes from is still there; plain backups need another name',
+    },
+  );
 }
 
 /** The last backup tells what the next one needs; without one nobody knows. */

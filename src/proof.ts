@@ -14,7 +14,7 @@ export interface Proof {
   /** How much was compared: `content` every value by digest, `rows` every table's rows, `schema` definitions only. */
   readonly level: Level;
   readonly findings: readonly Finding[];
-  /** Findings that were too many to be kept. */
+  /** Findings that were too many to be kept, or that name what an encrypted backup keeps secret. */
   readonly findingsLeftOut: number;
   /** What was not restored, because it would have reached out of the scratch server. */
   readonly leftOut: readonly string[];
@@ -25,7 +25,7 @@ export interface Proof {
   readonly maxRestoreSeconds: number | null;
   /** The PostgreSQL version that it was restored into. */
   readonly server: string;
-  /** Which key opened it; null where it is not encrypted. */
+  /** Whose identity opened it, or `passphrase`; null where it is not encrypted, or where none did. */
   readonly recipient: string | null;
   readonly tools: { readonly pgRestore: string; readonly pgassay: string };
   /** The run on GitHub that tested it; null elsewhere. */
@@ -55,12 +55,23 @@ export function isProofOf(file: string, { testedAt }: Proof): boolean {
   return file.replace(/-\d+\.json$/, '.json') === proofName(new Date(testedAt));
 }
 
+/** What may lie in plain text beside an encrypted backup: the verdict, and no name of anything in it. */
+export function withoutNames(proof: Proof): Proof {
+  const findingsLeftOut = proof.findingsLeftOut + proof.findings.length;
+  return { ...proof, findings: [], findingsLeftOut, leftOut: [], notes: [] };
+}
+
+/** How many there were, kept or not. */
+export function countFindings({ findings, findingsLeftOut }: Proof): number {
+  return findings.length + findingsLeftOut;
+}
+
 const mostFindings = 1000;
 
 /** The bytes to store. */
 export function serializeProof(proof: Proof): Buffer {
   const findings = proof.findings.slice(0, mostFindings);
-  const findingsLeftOut = proof.findings.length - findings.length;
+  const findingsLeftOut = proof.findingsLeftOut + proof.findings.length - findings.length;
   return Buffer.from(`${JSON.stringify({ ...proof, findings, findingsLeftOut }, null, 2)}\n`);
 }
 

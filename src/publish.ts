@@ -1,13 +1,16 @@
 import { createHash } from 'node:crypto';
+import { type Encryption, encrypt } from './age.ts';
 import type { BackupConfig } from './backup.ts';
 import type { Backup } from './catalog.ts';
 import { Failure } from './failure.ts';
-import { fileNames, type Manifest, type ManifestFile, serialize } from './manifest.ts';
+import { encryptionOf, fileNames, type Manifest, type ManifestFile, serialize, storedName } from './manifest.ts';
 import { formatCount } from './numbers.ts';
+import { Outgoing, type Sent } from './outgoing.ts';
 import type { Captured } from './postgres/capture.ts';
 import { displayName } from './postgres/names.ts';
 import type { ServerFacts } from './postgres/server.ts';
 import { formatVersion } from './postgres/version.ts';
+import { withoutPatterns } from './restore-record.ts';
 import { type SigningKey, signatureOf } from './signing.ts';
 import { put, type Store, type Upload } from './store/store.ts';
 import { type Counted, censusTables, compareCensus, describeFindings } from './verdict.ts';
@@ -44,24 +47,33 @@ export class Publisher {
   readonly files: ManifestFile[] = [];
   readonly #store: Store;
   readonly #folder: string;
+  readonly #encryption: Encryption | undefined;
   readonly #signal: AbortSignal;
 
-  constructor(store: Store, folder: string, signal: AbortSignal) {
+  constructor(store: Store, folder: string, encryption: Encryption | undefined, signal: AbortSignal) {
     this.#store = store;
     this.#folder = folder;
+    this.#encryption = encryption;
     this.#signal = signal;
+  }
+
+  /** Begins the upload of the archive; `expected` is a guess of its size in bytes. */
+  async beginDump(expected: number, begun: (upload: Upload) => void): Promise<Outgoing> {
+    const upload = await this.#store.begin(this.#path(fileNames.dump), expected);
+    begun(upload);
+    return Outgoing.begin(upload, this.#encryption);
   }
 
   /** Completes the archive's upload and asks the store what it has; `read-back` hashes the stored bytes again. */
   async completeDump(
-    upload: Upload | undefined,
-    { bytes, sha256 }: Pick<Captured, 'bytes' | 'sha256'>,
+    outgoing: Outgoing | undefined,
     compression: string,
     verifyUpload: BackupConfig['verifyUpload'],
   ): Promise<void> {
-    if (upload === undefined) throw new Failure('upload', 'store', 'no upload was begun');
+    if (outgoing === undefined) throw new Failure('upload', 'store', 'no upload was begun');
     this.#signal.throwIfAborted();
-    const stored = await upload.complete();
+    const { bytes, sha256 } = await outgoing.end();
+    const stored = await outgoing.upload.complete();
     if (stored.bytes !== bytes)
       throw new Failure(
         'upload',
@@ -70,21 +82,15 @@ export class Publisher {
         { hint: 'the store lost data; nothing was published', transient: true },
       );
     if (verifyUpload === 'read-back') await this.#readBack(sha256);
-    this.files.push({ name: fileNames.dump, bytes, sha256, plainSha256: sha256, compression, encryption: null });
+    this.#add(fileNames.dump, { bytes, sha256 }, compression);
   }
 
   async put(name: string, content: Buffer): Promise<void> {
     this.#signal.throwIfAborted();
-    await put(this.#store, `${this.#folder}/${name}`, content);
-    const sha256 = createHash('sha256').update(content).digest('hex');
-    this.files.push({
-      name,
-      bytes: content.length,
-      sha256,
-      plainSha256: sha256,
-      compression: 'none',
-      encryption: null,
-    });
+    const stored = this.#encryption === undefined ? content : await encrypt(content, this.#encryption);
+    await put(this.#store, this.#path(name), stored);
+    const sha256 = createHash('sha256').update(stored).digest('hex');
+    this.#add(name, { bytes: stored.length, sha256 }, 'none');
   }
 
   /** From here on it is a backup. A signature is there before it, or there would be a moment without one. */
@@ -96,8 +102,18 @@ export class Publisher {
     await put(this.#store, `${this.#folder}/${fileNames.manifest}`, bytes);
   }
 
+  #path(name: string): string {
+    return `${this.#folder}/${storedName(name, this.#encryption !== undefined)}`;
+  }
+
+  #add(name: string, { bytes, sha256 }: Sent, compression: string): void {
+    const encryption = encryptionEntry(this.#encryption);
+    const plain = encryption === null ? { plainSha256: sha256 } : {};
+    this.files.push({ name: storedName(name, encryption !== null), bytes, sha256, ...plain, compression, encryption });
+  }
+
   async #readBack(sha256: string): Promise<void> {
-    const file = await this.#store.open(`${this.#folder}/${fileNames.dump}`);
+    const file = await this.#store.open(this.#path(fileNames.dump));
     if (file === undefined) throw new Failure('upload', 'store', 'the dump is not in the store after its upload');
     const hash = createHash('sha256');
     for await (const chunk of file.stream as AsyncIterable<Buffer>) {
@@ -112,8 +128,15 @@ export class Publisher {
   }
 }
 
+function encryptionEntry(encryption: Encryption | undefined): ManifestFile['encryption'] {
+  if (encryption === undefined) return null;
+  return encryption.to === 'passphrase'
+    ? { type: 'age-passphrase', recipients: [] }
+    : { type: 'age', recipients: encryption.recipients };
+}
+
 /** `census.json`, ready to be stored. */
-export function censusDocument(captured: Captured): Buffer {
+export function censusDocument(captured: Captured, config: BackupConfig): Buffer {
   const { archive, surroundings, scope } = captured;
   return serialize({
     tables: censusTables(countedTables(captured), archive),
@@ -125,6 +148,7 @@ export function censusDocument(captured: Captured): Buffer {
     memberships: surroundings.roles.memberships,
     largeObjects: scope.largeObjects ? archive.largeObjects : null,
     migrations: null,
+    ...(config.encryption === undefined ? {} : { scope: config.scope, warnings: captured.warnings }),
   });
 }
 
@@ -141,6 +165,7 @@ export function manifestOf(parts: {
   readonly timings: Readonly<Record<string, number>>;
 }): Manifest {
   const { config, facts, captured, previous } = parts;
+  const { mode, ...patterns } = config.scope;
   const tables = censusTables(countedTables(captured), captured.archive);
   return {
     format: 'pgassay/1',
@@ -154,7 +179,7 @@ export function manifestOf(parts: {
     database: { ...facts.database, serverVersion: formatVersion(facts.version) },
     tools: { pgDump: parts.pgDump, pgassay: config.version },
     source: config.source,
-    scope: config.scope,
+    scope: config.encryption === undefined ? config.scope : { mode, ...withoutPatterns(patterns) },
     store: parts.store.uri,
     previous: previous === undefined ? null : { id: previous.manifest.id, manifestSha256: previous.manifestSha256 },
     signing: config.signing === undefined ? null : { keyId: config.signing.id },
@@ -165,9 +190,18 @@ export function manifestOf(parts: {
       largeObjects: captured.scope.largeObjects ? captured.archive.largeObjects : null,
     },
     selfContained: captured.scope.selfContained,
-    warnings: [...parts.warnings, ...captured.warnings],
+    warnings: [
+      ...parts.warnings,
+      ...(config.encryption === undefined ? captured.warnings : countOnly(captured.warnings)),
+    ],
     timings: parts.timings,
   };
+}
+
+/** pg_dump's warnings name tables. */
+function countOnly(warnings: readonly string[]): string[] {
+  if (warnings.length === 0) return [];
+  return [`${formatCount(warnings.length, 'warning')} of pg_dump, told in the encrypted census`];
 }
 
 /** With `census: stream` the archive's own count is all there is. */
@@ -184,13 +218,17 @@ function countedTables({ scope, counts, countedOnServer, archive }: Captured): C
   }));
 }
 
-/** One line that needs nothing but PostgreSQL's own programs. */
+/** One line that needs nothing but PostgreSQL's own programs, and age where it is encrypted. */
 export function restoreCommand(store: Store, manifest: Manifest): string {
-  const file = `${manifest.name}/${manifest.id}/${fileNames.dump}`;
+  const encryption = encryptionOf(manifest);
+  const file = `${manifest.name}/${manifest.id}/${storedName(fileNames.dump, encryption !== null)}`;
   const restore = 'pg_restore -1 --exit-on-error -d "$TARGET_URL"';
-  const read = store.commandToRead(file);
-  if (read === undefined) return `${restore} ${shellWord(store.pathFor(file))}`;
-  return `set -o pipefail; ${read.map(shellWord).join(' ')} | ${restore}`;
+  const read = store.commandToRead(file)?.map(shellWord).join(' ');
+  const local = shellWord(store.pathFor(file));
+  if (encryption === null) return read === undefined ? `${restore} ${local}` : `set -o pipefail; ${read} | ${restore}`;
+  // Where it is a passphrase, age asks for it on the terminal.
+  const age = encryption.type === 'age' ? 'age -d -i key.txt' : 'age -d';
+  return `set -o pipefail; ${read === undefined ? `${age} ${local}` : `${read} | ${age}`} | ${restore}`;
 }
 
 /** Fit to be pasted into a shell. */

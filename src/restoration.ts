@@ -123,12 +123,13 @@ export class Restoration {
   async #run(folder: string): Promise<Restored> {
     if (this.#beside !== undefined) return this.#resultOf(await this.#restoreObjects(this.#beside.source));
     const { log, signal } = this.#io;
-    const census = await readCensus(this.#store, this.#manifest);
+    const from = { store: this.#store, manifest: this.#manifest, keys: this.#config.keys };
+    const census = await readCensus(from);
     const programs = await programsFor(this.#manifest, this.#config, this.#config.machine, this.#io);
     const warning = restoreSecurityWarning(programs.version);
     if (warning !== undefined && !this.#config.acceptClientRisk)
       log.warn(`${warning}; accept-client-risk: true stops this warning`);
-    const archive = await checkedArchive(this.#store, this.#manifest, folder, signal);
+    const archive = await checkedArchive(from, folder, signal);
     try {
       const source = { programs, folder, archive, census };
       if (this.#config.mode === 'data-only') return this.#resultOf(await this.#restoreData(source));

@@ -1,3 +1,4 @@
+import type { Encryption, Keys } from './age.ts';
 import type { Log } from './log.ts';
 import type { Machine, ProgramChoice } from './machine.ts';
 import type { Manifest, Source as RunSource } from './manifest.ts';
@@ -22,6 +23,10 @@ export interface RestoreConfig extends ProgramChoice {
   readonly confirmed: boolean;
   /** Of a target that loses something, before it does. */
   readonly safetyBackup: boolean;
+  /** To whom that backup is encrypted. */
+  readonly encryption: Encryption | undefined;
+  /** What there is to open the restored one with. */
+  readonly keys: Keys;
   /** Where that backup goes: the store that is restored from. */
   readonly store: StoreChoice;
   /** Signs it. */

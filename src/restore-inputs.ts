@@ -1,6 +1,7 @@
 import { availableParallelism } from 'node:os';
 import { readTarget } from './backup-inputs.ts';
 import { parseSelector, type Selector } from './catalog.ts';
+import { decryptInputs, encryptInputs, readEncryption, readKeys } from './encryption-inputs.ts';
 import type { Problem } from './failure.ts';
 import { Inputs, type ReadInput } from './inputs.ts';
 import type { Machine } from './machine.ts';
@@ -23,6 +24,8 @@ export const restoreInputs: readonly string[] = [
   'clean',
   'confirm',
   'safety-backup',
+  ...encryptInputs,
+  ...decryptInputs,
   'jobs',
   'owners',
   'accept-client-risk',
@@ -39,13 +42,7 @@ export const restoreInputs: readonly string[] = [
 ];
 
 /** Inputs of the contract that belong to later releases. */
-export const laterRestoreInputs: readonly string[] = [
-  'allow-plaintext-artifact',
-  'decrypt-identity',
-  'decrypt-passphrase',
-  'encrypt-to',
-  'encrypt-passphrase',
-];
+export const laterRestoreInputs: readonly string[] = ['allow-plaintext-artifact'];
 
 export interface RestoreRequest {
   readonly config: RestoreConfig;
@@ -97,6 +94,8 @@ export function readRestore(
     mode: inputs.choice('mode', ['full', 'schema-only', 'data-only'], 'full'),
     clean: inputs.flag('clean', false),
     safetyBackup: inputs.flag('safety-backup', true),
+    encryption: readEncryption(inputs),
+    keys: readKeys(inputs),
     store,
     trust,
     signing: readSigningKey(inputs, trust),

@@ -14,10 +14,11 @@ export interface RestoreRecord {
   readonly finishedAt: string;
   /** The target database's name; no host, no user of the server. */
   readonly database: string;
+  /** Null are patterns that name what an encrypted backup keeps secret. */
   readonly scope: {
     readonly mode: string;
-    readonly tables: readonly string[];
-    readonly schemas: readonly string[];
+    readonly tables: readonly string[] | null;
+    readonly schemas: readonly string[] | null;
     readonly clean: boolean;
   };
   readonly result: 'restored' | 'failed';
@@ -29,6 +30,14 @@ export interface RestoreRecord {
   /** The person on GitHub, or the user of the machine. */
   readonly by: string;
   readonly source: Source | null;
+}
+
+/** Each list of patterns, unless it says something: then null. */
+export function withoutPatterns<T extends Readonly<Record<string, readonly string[]>>>(
+  lists: T,
+): { readonly [Key in keyof T]: T[Key] | null } {
+  const kept = Object.entries(lists).map(([key, patterns]) => [key, patterns.length === 0 ? patterns : null]);
+  return Object.fromEntries(kept) as { readonly [Key in keyof T]: T[Key] | null };
 }
 
 const recordPattern = /^\d{8}T\d{6}Z(?:-\d+)?\.json$/;
@@ -76,8 +85,7 @@ export function parseRecord(bytes: Buffer): RestoreRecord {
   for (const key of ['database', 'by']) check.text(key);
   const scope = check.object('scope');
   scope.text('mode');
-  scope.texts('tables');
-  scope.texts('schemas');
+  for (const key of ['tables', 'schemas']) if (!scope.isNull(key)) scope.texts(key);
   scope.flag('clean');
   check.text('result', /^(?:restored|failed)$/);
   if (!check.isNull('exitCode')) check.count('exitCode');

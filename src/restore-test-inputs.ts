@@ -1,8 +1,10 @@
 import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
+import type { Keys } from './age.ts';
 import { readTarget } from './backup-inputs.ts';
 import { parseSelector, type Selector } from './catalog.ts';
 import { type Check, checksOfLines, checksOfText } from './checks.ts';
+import { decryptInputs, readKeys } from './encryption-inputs.ts';
 import type { Problem } from './failure.ts';
 import { Inputs, type ReadInput } from './inputs.ts';
 import type { Machine } from './machine.ts';
@@ -30,6 +32,7 @@ export const restoreTestInputs: readonly string[] = [
   'max-restore-time',
   'skip-extensions',
   'proof-key',
+  ...decryptInputs,
   'client-bin',
   'install-client',
   'timeout',
@@ -41,15 +44,12 @@ export const restoreTestInputs: readonly string[] = [
 ];
 
 /** Inputs of the contract that belong to later releases. */
-export const laterRestoreTestInputs: readonly string[] = [
-  'allow-plaintext-artifact',
-  'decrypt-identity',
-  'decrypt-passphrase',
-];
+export const laterRestoreTestInputs: readonly string[] = ['allow-plaintext-artifact'];
 
 export interface RestoreTestRequest {
   readonly config: RestoreTestConfig;
   readonly store: StoreChoice;
+  readonly keys: Keys;
   /** How long the store may be silent, milliseconds. */
   readonly idleMs: number;
   /** Undefined: the only one in the store. */
@@ -105,10 +105,11 @@ export function readRestoreTest(
     source,
     machine,
   };
+  const keys = readKeys(inputs);
   const idleMs = Math.min(inputs.duration('stall-timeout', '5m', '24h'), 60_000);
   inputs.finish();
   if ('problem' in parsed) throw new Error('a selector with a problem that nobody told');
-  return { config, store, idleMs, name: inputs.optional('name'), selector: parsed.selector, trust };
+  return { config, store, keys, idleMs, name: inputs.optional('name'), selector: parsed.selector, trust };
 }
 
 function readChecks(inputs: Inputs): Check[] {

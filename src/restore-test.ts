@@ -33,6 +33,7 @@ import type { ConnectionTarget } from './postgres/url.ts';
 import { formatVersion, parseVersion, restoreSecurityWarning } from './postgres/version.ts';
 import { type Level, type Proof, restoreSeconds } from './proof.ts';
 import { shellWord } from './publish.ts';
+import { keyFlag } from './report/encryption.ts';
 import type { RestoreTestReport } from './report/restore-test.ts';
 import type { SigningKey } from './signing.ts';
 import type { TestArchive, TestSubject } from './test-subject.ts';
@@ -128,6 +129,7 @@ class RestoreTest {
   #rolesSql: string | undefined;
   #server = '';
   #pgRestore = '';
+  #recipient: string | null = null;
 
   constructor(subject: TestSubject, config: RestoreTestConfig, io: Io) {
     this.#subject = subject;
@@ -144,7 +146,8 @@ class RestoreTest {
       verdict = await this.#judge(census);
     } catch (error) {
       if (!(error instanceof Failure) || (error.exit !== 'verification' && error.exit !== 'wrongKey')) throw error;
-      const finding = { object: 'the stored backup', expected: 'as it was written', found: error.message };
+      const expected = error.exit === 'wrongKey' ? 'to be opened with the key that was given' : 'as it was written';
+      const finding = { object: 'the stored backup', expected, found: error.message };
       verdict = { findings: [finding], hint: error.hint, failure: error };
     }
     this.#io.signal.throwIfAborted();
@@ -216,6 +219,7 @@ class RestoreTest {
     const began = Date.now();
     this.#rolesSql = await this.#subject.roles();
     const archive = await this.#subject.archive(folder, signal);
+    this.#recipient = archive.recipient;
     this.#timings.download = seconds(began);
     return archive;
   }
@@ -536,7 +540,7 @@ class RestoreTest {
       timings: this.#timings,
       maxRestoreSeconds: maxRestoreMs === undefined ? null : maxRestoreMs / 1000,
       server: this.#server,
-      recipient: null,
+      recipient: this.#recipient,
       tools: { pgRestore: this.#pgRestore, pgassay: version },
       runUrl: source?.runUrl ?? null,
     };
@@ -650,7 +654,8 @@ export function reportOf({ failure: _, ...tested }: RestoreTested, store: string
   return {
     ...tested,
     restoreSeconds: restoreSeconds(proof.timings),
-    command: (at) => `pgassay restore-test ${manifest.id} --store ${at} --name ${shellWord(manifest.name)}`,
+    command: (at) =>
+      `pgassay restore-test ${manifest.id} --store ${at} --name ${shellWord(manifest.name)}${keyFlag(manifest)}`,
     store: shellWord(store),
   };
 }

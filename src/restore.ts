@@ -2,14 +2,15 @@ import { withinLimits } from './attempts.ts';
 import type { Backup } from './catalog.ts';
 import { cancelled, Failure } from './failure.ts';
 import type { Log } from './log.ts';
-import type { Manifest } from './manifest.ts';
+import { encryptionOf, type Manifest } from './manifest.ts';
 import { formatAge, formatSeconds, formatTime } from './numbers.ts';
 import { Restoration } from './restoration.ts';
 import type { RestoreConfig, Restored, RestoreIo } from './restore-config.ts';
-import { type RestoreRecord, writeRecord } from './restore-record.ts';
+import { type RestoreRecord, withoutPatterns, writeRecord } from './restore-record.ts';
 import { requireSafetyKeys } from './safety-backup.ts';
 import { openStore } from './store/open.ts';
 import type { Store } from './store/store.ts';
+import { requireKeys, warnUnneeded } from './stored-files.ts';
 
 const neverTargets = ['postgres', 'template0', 'template1'];
 
@@ -25,6 +26,8 @@ const recordMs = 3000;
  */
 export async function restore(store: Store, backup: Backup, config: RestoreConfig, io: RestoreIo): Promise<Restored> {
   requireRestorable(backup.manifest, config, io.log);
+  requireKeys(backup.manifest, config.keys);
+  warnUnneeded(backup.manifest, config.keys, io.log);
   if (config.clean && config.safetyBackup) requireSafetyKeys(backup, config);
   await requireYoung(store, backup.manifest, config.maxAgeMs);
   const startedAt = new Date();
@@ -72,7 +75,7 @@ function limitsOf(
 
 /** Into the store, whatever became of the run's own connections to it. */
 async function recordRestore(
-  { name, id }: Manifest,
+  manifest: Manifest,
   config: RestoreConfig,
   {
     startedAt,
@@ -80,9 +83,14 @@ async function recordRestore(
   }: Pick<RestoreRecord, 'result' | 'exitCode' | 'totals' | 'safetyBackupId'> & { readonly startedAt: Date },
   log: Log,
 ): Promise<void> {
-  const { target, wanted, mode, clean, actor, source } = config;
+  const { name, id } = manifest;
+  const { target, mode, clean, actor, source } = config;
   const store = openStore(config.store, { signal: AbortSignal.timeout(recordMs), idleMs: recordMs });
   const times = { startedAt: startedAt.toISOString(), finishedAt: new Date().toISOString() };
+  const wanted =
+    encryptionOf(manifest) === null
+      ? config.wanted
+      : withoutPatterns<Record<'tables' | 'schemas', readonly string[]>>({ ...config.wanted });
   const scope = { mode, ...wanted, clean };
   const record: RestoreRecord = {
     ...{ format: 'pgassay-restore/1', name, backupId: id, ...times, database: target.database, scope, ...end },

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import type { Keys } from './age.ts';
 import type { Backup } from './catalog.ts';
 import { type CheckedArchive, checkedArchive } from './checked-archive.ts';
 import { cancelled, Failure } from './failure.ts';
@@ -27,6 +28,7 @@ import { RowsTransaction, type WrittenRows } from './postgres/rows-writing.ts';
 import type { ConnectionTarget } from './postgres/url.ts';
 import { restoreSecurityWarning } from './postgres/version.ts';
 import type { Store } from './store/store.ts';
+import { requireKeys, warnUnneeded } from './stored-files.ts';
 import { readCensus } from './verify.ts';
 
 /** One `--table` with its `--where`. */
@@ -38,6 +40,8 @@ export interface RowsRequest {
 export interface RowsConfig extends ProgramChoice, WritePlan {
   readonly target: ConnectionTarget;
   readonly requests: readonly RowsRequest[];
+  /** What there is to open the backup with. */
+  readonly keys: Keys;
   /** Everything is done, then rolled back. */
   readonly dryRun: boolean;
   /** A dry run shows whole rows, not their keys only. */
@@ -75,6 +79,8 @@ const neverTargets = ['postgres', 'template0', 'template1'];
  */
 export async function bringBackRows(store: Store, backup: Backup, config: RowsConfig, io: Io): Promise<BroughtBack> {
   requireUsable(backup.manifest, config.target.database);
+  requireKeys(backup.manifest, config.keys);
+  warnUnneeded(backup.manifest, config.keys, io.log);
   const deadline = new AbortController();
   const timer = setTimeout(() => {
     deadline.abort(
@@ -136,7 +142,8 @@ class Recovery {
 
   async #run(folder: string): Promise<BroughtBack> {
     const { log, signal } = this.#io;
-    const census = await readCensus(this.#store, this.#manifest);
+    const from = { store: this.#store, manifest: this.#manifest, keys: this.#config.keys };
+    const census = await readCensus(from);
     const wanted = this.#config.requests.map((request) => findInBackup(request, census, this.#manifest));
     requireOnce(wanted);
     const programs = await programsFor(this.#manifest, this.#config, this.#config.machine, this.#io);
@@ -149,7 +156,7 @@ class Recovery {
     });
     signal.throwIfAborted();
     const located = await this.#judgeTarget(this.#session, wanted);
-    const archive = await checkedArchive(this.#store, this.#manifest, folder, signal);
+    const archive = await checkedArchive(from, folder, signal);
     try {
       const found = await this.#find(this.#session, { programs, folder, archive, census, located });
       return await this.#write(this.#session, found);

@@ -1,10 +1,11 @@
+import type { Encryption } from './age.ts';
 import { backup } from './backup.ts';
 import { safetyLabel } from './backup-id.ts';
 import type { Backup } from './catalog.ts';
 import { Failure } from './failure.ts';
 import type { Log } from './log.ts';
 import type { Machine, ProgramChoice } from './machine.ts';
-import type { Manifest, Source } from './manifest.ts';
+import { encryptionOf, type Manifest, type Source } from './manifest.ts';
 import { formatCount } from './numbers.ts';
 import { displayWord } from './postgres/names.ts';
 import type { ConnectionTarget } from './postgres/url.ts';
@@ -20,6 +21,7 @@ export interface SafetyRequest extends ProgramChoice {
   readonly name: string;
   readonly signing: SigningKey | undefined;
   readonly trust: Trust;
+  readonly encryption: Encryption | undefined;
   readonly timeoutMs: number;
   readonly stallMs: number;
   readonly source: Source | null;
@@ -28,9 +30,19 @@ export interface SafetyRequest extends ProgramChoice {
 
 /** What protects the backup that is restored has to protect the one of what was there. Throws a `Failure` (exit 2). */
 export function requireSafetyKeys(
-  { manifest: { name, id, signing }, signedBy }: Backup,
-  given: { readonly signing: SigningKey | undefined },
+  { manifest, signedBy }: Backup,
+  given: Pick<SafetyRequest, 'encryption' | 'signing'>,
 ): void {
+  const { name, id, signing } = manifest;
+  if (encryptionOf(manifest) !== null && given.encryption === undefined)
+    throw new Failure(
+      'input',
+      'badInput',
+      `${name}/${id} is encrypted, and the safety backup of the target would not be`,
+      {
+        hint: 'give encrypt-to (or encrypt-passphrase), as the backup job does; safety-backup: false goes on without one',
+      },
+    );
   if ((signing === null && signedBy === undefined) || given.signing !== undefined) return;
   throw new Failure(
     'input',

@@ -1,19 +1,10 @@
-import { createHash } from 'node:crypto';
-import type { Backup } from './catalog.ts';
 import { cancelled, Failure } from './failure.ts';
 import type { Log } from './log.ts';
 import { type Machine, type ProgramChoice, programsFor, withPrivateFolder } from './machine.ts';
-import {
-  type Census,
-  fileNames,
-  type Manifest,
-  type ManifestFile,
-  parseCensus,
-  UnreadableDocument,
-} from './manifest.ts';
+import { type Census, fileNames, type Manifest, parseCensus, plainName, UnreadableDocument } from './manifest.ts';
 import { type Archive, ArchiveDecoder } from './postgres/archive.ts';
 import { displayName, nameKey } from './postgres/names.ts';
-import type { Store } from './store/store.ts';
+import { damaged, fileOf, readSmall, readWhole, type StoredBackup, warnUnneeded } from './stored-files.ts';
 import { describeFindings, type Finding } from './verdict.ts';
 
 export interface Verified {
@@ -21,33 +12,37 @@ export interface Verified {
   readonly census: Census;
   /** Bytes read back from the store. */
   readonly bytes: number;
+  /** Whose identity opened it, or `passphrase`; null where it is not encrypted. */
+  readonly recipient: string | null;
 }
 
 /**
  * Reads a backup back from its store, every byte: sizes and SHA-256 of all files against the manifest, the dump through
- * pg_restore to its end, its rows and sequences against the census. Throws a `Failure` (exit 40) that names what is wrong.
+ * pg_restore to its end, its rows and sequences against the census. Throws a `Failure` (exit 40, or 41 without the key)
+ * that names what is wrong.
  */
 export async function verify(
-  store: Store,
-  { manifest }: Backup,
+  from: StoredBackup,
   choice: ProgramChoice,
   machine: Machine,
   io: { readonly log: Log; readonly signal: AbortSignal },
 ): Promise<Verified> {
+  const { manifest } = from;
+  warnUnneeded(manifest, from.keys, io.log);
+  const census = await readCensus(from);
   const programs = await programsFor(manifest, choice, machine, io);
-  const census = await readCensus(store, manifest);
-  let bytes = 0;
-  for (const file of manifest.files) {
-    if (file.name === fileNames.dump) continue;
-    bytes += await readWhole(store, manifest, file, io.signal, async () => {});
+  let bytes = fileOf(manifest, fileNames.census).bytes;
+  for (const name of manifest.files.map(plainName)) {
+    if (name === fileNames.dump || name === fileNames.census) continue;
+    bytes += (await readWhole(from, name, io.signal, async () => {})).bytes;
   }
-  bytes += await withPrivateFolder(machine, async (folder) => {
+  const dump = await withPrivateFolder(machine, async (folder) => {
     const decoder = await ArchiveDecoder.start(programs, folder);
     const stop = (): void => void decoder.stop();
     io.signal.addEventListener('abort', stop, { once: true });
     try {
       let trouble: unknown;
-      const read = await readWhole(store, manifest, fileOf(manifest, fileNames.dump), io.signal, async (chunk) => {
+      const read = await readWhole(from, fileNames.dump, io.signal, async (chunk) => {
         // A changed byte shows in the checksum too, which says more: read on to the end for it.
         if (trouble === undefined) await decoder.write(chunk).catch((error: unknown) => (trouble = error));
       });
@@ -62,79 +57,19 @@ export async function verify(
       await decoder.stop();
     }
   });
-  return { manifest, census, bytes };
+  return { manifest, census, bytes: bytes + dump.bytes, recipient: dump.recipient };
 }
 
-/** The census of a backup, its checksum checked. Throws a `Failure` (exit 40). */
-export async function readCensus(store: Store, manifest: Manifest): Promise<Census> {
-  const bytes = await readSmall(store, manifest, fileNames.census);
+/** The census of a backup, its checksum checked. Throws a `Failure` (exit 40 or 41). */
+export async function readCensus(from: StoredBackup): Promise<Census> {
+  const bytes = await readSmall(from, fileNames.census);
   try {
     return parseCensus(bytes);
   } catch (error) {
     if (error instanceof UnreadableDocument)
-      throw damaged(manifest, fileNames.census, `cannot be used: ${error.message}`);
+      throw damaged(from.manifest, fileNames.census, `cannot be used: ${error.message}`);
     throw error;
   }
-}
-
-/** One of the small files of a backup, its checksum checked. Throws a `Failure` (exit 40). */
-export async function readSmall(store: Store, manifest: Manifest, name: string): Promise<Buffer> {
-  const file = fileOf(manifest, name);
-  const bytes = await store.read(`${manifest.name}/${manifest.id}/${name}`);
-  if (bytes === undefined) throw damaged(manifest, name, 'is missing');
-  requireChecksum(manifest, file, bytes.length, createHash('sha256').update(bytes).digest('hex'));
-  return bytes;
-}
-
-export function fileOf(manifest: Manifest, name: string): ManifestFile {
-  const file = manifest.files.find((each) => each.name === name);
-  if (file === undefined) throw damaged(manifest, name, 'is not in the manifest');
-  return file;
-}
-
-/** Streams a stored file through `take` and requires its size and SHA-256; returns its size. */
-export async function readWhole(
-  store: Store,
-  manifest: Manifest,
-  file: ManifestFile,
-  signal: AbortSignal,
-  take: (chunk: Buffer) => Promise<void>,
-): Promise<number> {
-  const stored = await store.open(`${manifest.name}/${manifest.id}/${file.name}`);
-  if (stored === undefined) throw damaged(manifest, file.name, 'is missing');
-  return checkStream(stored.stream, manifest, file, signal, take);
-}
-
-/** The same for bytes that are already at hand. */
-export async function checkStream(
-  stream: AsyncIterable<Buffer>,
-  manifest: Manifest,
-  file: ManifestFile,
-  signal: AbortSignal,
-  take: (chunk: Buffer) => Promise<void>,
-): Promise<number> {
-  const hash = createHash('sha256');
-  let bytes = 0;
-  for await (const chunk of stream) {
-    if (signal.aborted) throw cancelled('download');
-    bytes += chunk.length;
-    hash.update(chunk);
-    await take(chunk);
-  }
-  requireChecksum(manifest, file, bytes, hash.digest('hex'));
-  return bytes;
-}
-
-function requireChecksum(manifest: Manifest, file: ManifestFile, bytes: number, sha256: string): void {
-  if (bytes !== file.bytes) throw damaged(manifest, file.name, `has ${bytes} bytes; ${file.bytes} were stored`);
-  if (sha256 !== file.sha256)
-    throw damaged(manifest, file.name, 'does not have the SHA-256 it was stored with: its bytes have changed');
-}
-
-function damaged(manifest: Manifest, file: string, what: string): Failure {
-  return new Failure('verify', 'verification', `${manifest.name}/${manifest.id}: ${file} ${what}`, {
-    hint: 'this backup cannot be trusted; take a new one, and use an older one to recover (pgassay list)',
-  });
 }
 
 function requireSame(manifest: Manifest, archive: Archive, census: Census): void {

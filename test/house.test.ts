@@ -291,6 +291,8 @@ describe('imports', () => {
       ['src/store/folder.ts', '@aws-sdk/client-s3'],
       ['src/store/folder.ts', '@actions/artifact'],
       ['src/store/s3.ts', '@actions/artifact'],
+      ['src/backup.ts', 'age-encryption'],
+      ['src/store/s3.ts', 'age-encryption'],
       ['src/postgres/dump.ts', '../store/folder.ts'],
       ['src/postgres/dump.ts', '../stream/tee.ts'],
       ['src/postgres/install/apt.ts', '../../store/folder.ts'],
@@ -318,6 +320,7 @@ describe('imports', () => {
     const allowed: readonly (readonly [from: string, what: string])[] = [
       ['src/action/run.ts', '@actions/core'],
       ['src/postgres/connect.ts', 'pg'],
+      ['src/age.ts', 'age-encryption'],
       ['src/postgres/install.ts', '@actions/exec'],
       ['src/postgres/install/apt.ts', '@actions/exec'],
       ['src/store/s3.ts', '@aws-sdk/client-s3'],

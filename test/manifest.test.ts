@@ -173,6 +173,31 @@ describe('a manifest', () => {
     return path.reduce<unknown>((at, step) => (at as Json)[step], manifest);
   }
 
+  test('of an encrypted backup keeps its patterns to itself, and is encrypted as a whole or not at all', () => {
+    const encryption = () => ({ type: 'age', recipients: ['age1x', 'age1y'] }) as const;
+    const files = manifest.files.map(({ plainSha256: _, ...file }) => ({
+      ...file,
+      name: `${file.name}.age`,
+      encryption: encryption(),
+    }));
+    const encrypted: Manifest = { ...manifest, files, scope: { ...manifest.scope, tables: null } };
+    assert.deepEqual(parseManifest(serialize(encrypted)), encrypted);
+    assert.throws(() => parseManifest(changed(manifest, ['scope', 'tables'], null)), /tables is missing or malformed/);
+    for (const [path, to, message] of [
+      [['files', 1, 'encryption'], null, /the name of roles\.sql\.age does not go with its encryption/],
+      [['files', 1, 'name'], 'roles.sql', /the name of roles\.sql does not go with its encryption/],
+      [['files', 2, 'encryption', 'recipients'], ['age1z'], /not all encrypted in the same way/],
+      [['files', 0, 'plainSha256'], sha, /is encrypted, and a digest of its content is told/],
+      [['files', 0, 'encryption', 'type'], 'gpg', /type is missing or malformed/],
+    ] as const)
+      assert.throws(() => parseManifest(changed(encrypted, path, to)), message);
+    const plainCensus = {
+      ...encrypted,
+      files: files.map((file, at) => (at === 2 ? (manifest.files[2] ?? file) : file)),
+    };
+    assert.throws(() => parseManifest(serialize(plainCensus)), /not all encrypted in the same way/);
+  });
+
   test('of a newer format is refused by the name of the format', () => {
     for (const format of ['pgassay/2', 'pgassay/17'])
       assert.throws(

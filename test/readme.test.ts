@@ -7,6 +7,7 @@ import { dirname, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { promisify } from 'node:util';
 import { loadSampleDatabase } from '../scripts/sample-database.ts';
+import { generateKeyPair } from '../src/age.ts';
 import { cli, countedRows, program, recordedRows, takeBackup, tryBackup } from './support/backup.ts';
 import { filesIn, scratch } from './support/faults.ts';
 import { Cluster } from './support/postgres.ts';
@@ -137,6 +138,34 @@ describe('README.md', () => {
     assert.match(stdout, /just now +shop\/\S+ +shop +table shop\.customers +restored: 1 table/);
     assert.deepEqual(await definitions(), before);
     assert.deepEqual(await countedRows(source, 'shop', backup.census), rows);
+  });
+
+  test('its lines for an encrypted backup in a bucket give the database back, with aws, age and PostgreSQL alone', async () => {
+    const [, lines = ''] = /<!-- stock-encrypted:start -->\s*```bash\n([\s\S]*?)```/.exec(readme) ?? [];
+    const key = await generateKeyPair('x25519');
+    await using server = await S3Server.start();
+    await server.createBucket('backups');
+    const taken = await tryBackup(source, 'shop', {
+      ...{ store: 's3://backups/prod', 'encrypt-to': key.recipient, 's3-endpoint': server.endpoint },
+      ...{ 's3-access-key-id': server.accessKeyId, 's3-secret-access-key': server.secretAccessKey },
+    });
+    assert.equal(taken.exitCode, 0, taken.log);
+    const address = /s3:\/\/acme-backups\/prod\/shop\/[\dTZ]+-[0-9a-f]{6}/g;
+    assert.equal(lines.match(address)?.length, 2);
+    const here = lines
+      .replaceAll(address, taken.outputs.location ?? '')
+      .replaceAll('aws s3 cp', `aws --endpoint-url ${server.endpoint} s3 cp`);
+    const folder = await scratch();
+    await writeFile(join(folder, 'key.txt'), `${key.identity}\n`);
+    await target.createDatabase('shop_decrypted', 'TEMPLATE template0');
+    const env = { ...server.env, PATH: `${target.bin}:${process.env.PATH}`, TARGET_URL: target.url('shop_decrypted') };
+    await execute('bash', ['-c', `${here}`], { cwd: folder, env });
+    const [restored] = await target.query<{ rows: number }>(
+      'shop_decrypted',
+      'SELECT count(*)::int AS rows FROM shop.customers',
+    );
+    const [original] = await source.query<{ rows: number }>('shop', 'SELECT count(*)::int AS rows FROM shop.customers');
+    assert.deepEqual(restored, original);
   });
 
   test('its line for a bucket fetches every file of a backup, with aws alone', async () => {

@@ -10,6 +10,7 @@ import { parse } from 'yaml';
 import { actionFolders, inputsOf } from '../scripts/action-inputs.ts';
 import { loadSampleDatabase } from '../scripts/sample-database.ts';
 import { alias, aliasOf, filledWorkflow, generatedFiles, isSecret } from '../scripts/workflows.ts';
+import { generateKeyPair } from '../src/age.ts';
 import { storeSecrets } from '../src/store-inputs.ts';
 import { clientBin } from './support/backup.ts';
 import { repository, scratch } from './support/faults.ts';
@@ -249,6 +250,7 @@ describe('the examples, run', { timeout: 300_000 }, () => {
   let store: S3Server;
   let sts: Sts;
   let place: Place;
+  let recoveryIdentity: string;
   before(async () => {
     [source, container, store] = await Promise.all([
       Cluster.start(),
@@ -257,6 +259,8 @@ describe('the examples, run', { timeout: 300_000 }, () => {
     ]);
     sts = await Sts.start(store);
     const role = sts.role();
+    const [drill, recovery] = await Promise.all([generateKeyPair('x25519'), generateKeyPair('x25519')]);
+    recoveryIdentity = recovery.identity;
     await store.createBucket('acme-backups');
     for (const name of ['shop', 'billing', 'crm']) {
       await source.createDatabase(name);
@@ -269,7 +273,10 @@ describe('the examples, run', { timeout: 300_000 }, () => {
       );
     }
     place = {
-      secrets: { DATABASE_URL: source.url('shop'), MIGRATION_DATABASE_URL: source.url('shop') },
+      secrets: {
+        ...{ DATABASE_URL: source.url('shop'), MIGRATION_DATABASE_URL: source.url('shop') },
+        DRILL_IDENTITY: drill.identity,
+      },
       environments: Object.fromEntries(
         ['shop', 'billing', 'crm'].map((name) => [`backup-${name}`, { DATABASE_URL: source.url(name) }]),
       ),
@@ -280,6 +287,7 @@ describe('the examples, run', { timeout: 300_000 }, () => {
       instead: {
         ...{ 's3-path-style': 'true', 'aws-role-arn': role.arn },
         ...{ 'alert-issue': 'false', 'install-client': 'false', ...clientBin(source) },
+        'encrypt-to': `${drill.recipient}\n${recovery.recipient}`,
       },
     };
   });
@@ -296,6 +304,7 @@ describe('the examples, run', { timeout: 300_000 }, () => {
     const outputs = backup.jobs.backup?.outputs ?? {};
     assert.match(outputs.location ?? '', /^s3:\/\/acme-backups\/prod\/shop\/\d{8}T/);
     assert.equal(outputs.rows, '1800');
+    assert.match(outputs['restore-command'] ?? '', / \| age -d -i key\.txt \| pg_restore /);
 
     const used = await transactions();
     const tested = await runWorkflow('examples/weekly-restore-test.yml', place);
@@ -344,7 +353,7 @@ describe('the examples, run', { timeout: 300_000 }, () => {
   test('with an image that is named, nothing is located, and what is random is drawn by the test', async () => {
     const called = {
       inputs: { store: 's3://acme-backups/prod', backup: 'random:7d', 'postgres-image': 'ghcr.io/acme/postgres:17' },
-      secrets: {},
+      secrets: { 'decrypt-identity': place.secrets?.DRILL_IDENTITY ?? '' },
       permissions: { 'id-token': 'write' },
     };
     const tested = await runWorkflow('.github/workflows/restore-test.yml', place, called);
@@ -363,6 +372,7 @@ describe('the examples, run', { timeout: 300_000 }, () => {
         secrets: {
           ...{ 's3-access-key-id': store.accessKeyId, 's3-secret-access-key': store.secretAccessKey },
           'scratch-url': container.url('postgres'),
+          'decrypt-identity': place.secrets?.DRILL_IDENTITY ?? '',
         },
       },
     );
@@ -393,13 +403,22 @@ describe('the examples, run', { timeout: 300_000 }, () => {
     assert.ok(!refused.steps.some(({ job }) => job === 'migrate'));
   });
 
+  test('an example whose keys were left as they are fails before anything is dumped, and says which line', async () => {
+    const { 'encrypt-to': _, ...instead } = place.instead ?? {};
+    const untouched = await runWorkflow('examples/nightly-backup.yml', { ...place, instead });
+    assert.deepEqual(resultsOf(untouched), { backup: 'failure', 'backup / backup': 'failure' });
+    assert.match(logOf(untouched), /encrypt-to: recipient 1 is no recipient of age/);
+  });
+
   test('one-click recovery: a new database needs nothing typed, one that holds something needs its name', async () => {
     const recovery = (database: string, typed: Record<string, unknown>): ReturnType<typeof runWorkflow> =>
       runWorkflow('examples/one-click-recovery.yml', {
         ...place,
         event: 'workflow_dispatch',
         typed,
-        environments: { recovery: { RECOVERY_DATABASE_URL: source.url(database) } },
+        environments: {
+          recovery: { RECOVERY_DATABASE_URL: source.url(database), RECOVERY_IDENTITY: recoveryIdentity },
+        },
       });
     await runWorkflow('examples/nightly-backup.yml', place);
     const fresh = await recovery('shop_again', {});
@@ -439,9 +458,9 @@ describe('the examples, run', { timeout: 300_000 }, () => {
     const [backup, attest] = run.steps;
     const outputs = backup?.result?.outputs ?? {};
     const folder = outputs.location?.replace('s3://acme-backups/', '');
-    const dump = await store.get('acme-backups', `${folder}/database.dump`);
+    const dump = await store.get('acme-backups', `${folder}/database.dump.age`);
     assert.deepEqual(attest?.given, {
-      'subject-name': `shop/${outputs['backup-id']}/database.dump`,
+      'subject-name': `shop/${outputs['backup-id']}/database.dump.age`,
       'subject-digest': `sha256:${createHash('sha256').update(dump).digest('hex')}`,
     });
     assert.equal((await store.get('acme-backups', `${folder}/manifest.sig`)).length, 89);

@@ -2,6 +2,7 @@ import * as core from '@actions/core';
 import { alertInputs } from '../alert-inputs.ts';
 import { type BackupConfig, type BackupResult, backup } from '../backup.ts';
 import { backupInputs, laterInputs, readBackupConfig } from '../backup-inputs.ts';
+import { decryptInputs, strayKeys } from '../encryption-inputs.ts';
 import { identityOf, machineOf, readHiding, sourceOf, withPemFiles } from '../environment.ts';
 import type { Problem } from '../failure.ts';
 import { Inputs } from '../inputs.ts';
@@ -31,7 +32,7 @@ import {
 export function runBackup(): Promise<void> {
   return runAction(async (run) => {
     refuseWindows();
-    reportUnknown([...backupInputs, ...alertInputs, ...laterInputs], run.log);
+    reportUnknown([...backupInputs, ...alertInputs, ...laterInputs, ...decryptInputs], run.log);
     const automatic = process.env.GITHUB_EVENT_NAME === 'schedule';
     const alerts = prepareAlerts(run, { kind: 'backup', read: input, automatic });
     await withStepFolder(async (temporary) => {
@@ -61,6 +62,7 @@ function readConfig(secrets: Secrets, temporary: string, known: readonly Problem
   try {
     const inputs = new Inputs(input);
     inputs.add(known);
+    inputs.add(strayKeys(process.env));
     const read = withPemFiles(input, inputs);
     const surroundings = {
       machine: { ...machineOf(process.env), temporary },
@@ -103,7 +105,7 @@ async function report(result: BackupResult, { log }: Run, details: boolean): Pro
     'restore-command': result.restoreCommand,
   };
   for (const [name, value] of Object.entries(outputs)) core.setOutput(name, value);
-  for (const warning of manifest.warnings) log.warn(warning);
+  for (const warning of result.warnings) log.warn(warning);
   const { tables, rows } = manifest.totals;
   log.info(
     `backup ${manifest.name}/${manifest.id} is whole and stored: ${formatCount(tables, 'table')}, ${formatCount(rows, 'row')}, ${formatBytes(dump?.bytes ?? 0)}; restore it with\n  ${result.restoreCommand}`,

@@ -1,31 +1,35 @@
 import * as core from '@actions/core';
 import { parseSelector } from '../catalog.ts';
+import { decryptInputs, readKeys } from '../encryption-inputs.ts';
 import { identityOf, inputsOf } from '../environment.ts';
 import { Failure } from '../failure.ts';
 import { locate } from '../locate.ts';
+import type { Log } from '../log.ts';
+import { encryptionOf } from '../manifest.ts';
 import { imagesFor, serviceImage } from '../postgres/extension-images.ts';
 import { displayWord } from '../postgres/names.ts';
 import { parseVersion } from '../postgres/version.ts';
 import { readTrust } from '../signing-inputs.ts';
 import { openStore, publicWordOf } from '../store/open.ts';
 import { readStore, storeReadInputs } from '../store-inputs.ts';
+import type { StoredBackup } from '../stored-files.ts';
 import { readCensus } from '../verify.ts';
 import { maskAll, type Run, runAction } from './run.ts';
 import { hideSecretInputs, input, refuseWindows, reportUnknown } from './step.ts';
 
 /** Every input of this action; a test holds locate/action.yml to this list. */
-export const locateInputs: readonly string[] = [...storeReadInputs, 'name', 'backup'];
+export const locateInputs: readonly string[] = [...storeReadInputs, 'name', 'backup', ...decryptInputs];
 
 /** The action `pgassay/pgassay/locate`: which backup, and which service image fits it. Nothing is written anywhere. */
 export function runLocate(): Promise<void> {
   return runAction(async (run) => {
     refuseWindows();
     reportUnknown(locateInputs, run.log);
-    const { store, name, selector, trust } = readRequest(run);
+    const { store, name, selector, trust, keys } = readRequest(run);
     const opened = openStore(store, { signal: run.signal });
     const { backup } = await locate(opened, { name, selector, trust, strict: true }, run.log);
     const { manifest } = backup;
-    const extensions = (await readCensus(opened, manifest)).extensions.map((each) => each.name);
+    const extensions = await extensionsOf({ store: opened, manifest, keys }, run.log);
     const version = manifest.database.serverVersion;
     const major = parseVersion(version)?.major;
     if (major === undefined)
@@ -56,6 +60,18 @@ export function runLocate(): Promise<void> {
   });
 }
 
+/** Without a key nobody knows those of an encrypted backup: the plain image of its major serves where it has none. */
+async function extensionsOf(from: StoredBackup, log: Log): Promise<string[]> {
+  const { manifest, keys } = from;
+  if (encryptionOf(manifest) !== null && keys.identities.length === 0 && keys.passphrase === undefined) {
+    log.notice(
+      `${manifest.name}/${manifest.id} is encrypted, and without a key its extensions are not known: give decrypt-identity here too, or name postgres-image, if it has any`,
+    );
+    return [];
+  }
+  return (await readCensus(from)).extensions.map((each) => each.name);
+}
+
 /** Reads the inputs and hides the secrets among them, before anything is logged, also when they are wrong. */
 function readRequest({ secrets }: Run) {
   hideSecretInputs(secrets);
@@ -67,9 +83,10 @@ function readRequest({ secrets }: Run) {
     if ('problem' in parsed) inputs.problem('backup', parsed.problem);
     const name = inputs.optional('name');
     for (const word of [name, publicWordOf(store)]) secrets.spare(word);
+    const keys = readKeys(inputs);
     inputs.finish();
     if ('problem' in parsed) throw new Error('a selector with a problem that nobody told');
-    return { store, name, selector: parsed.selector, trust };
+    return { store, name, selector: parsed.selector, trust, keys };
   } finally {
     maskAll(secrets);
   }

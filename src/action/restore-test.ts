@@ -21,6 +21,7 @@ import {
 } from '../restore-test-inputs.ts';
 import type { Secrets } from '../secrets.ts';
 import { openStore, publicWordOf } from '../store/open.ts';
+import { warnUnneeded } from '../stored-files.ts';
 import { storedSubject } from '../test-subject.ts';
 import type { Finding } from '../verdict.ts';
 import { type Alerts, prepareAlerts } from './alert.ts';
@@ -66,7 +67,7 @@ export function runRestoreTest(): Promise<void> {
 
 /** Returns how the backup failed; throws what kept the test from coming to a verdict. */
 async function test(
-  { config, store, idleMs, name, selector, trust }: RestoreTestRequest,
+  { config, store, keys, idleMs, name, selector, trust }: RestoreTestRequest,
   run: Run,
   alerts: Alerts,
   named: (name: string) => void,
@@ -77,10 +78,13 @@ async function test(
   const { backup, catalog } = await locate(opened, { name, selector, trust, strict: true }, log);
   const { manifest } = backup;
   named(manifest.name);
+  warnUnneeded(manifest, keys, log);
   core.setOutput('backup-id', manifest.id);
   // Asked now, so that nobody waits for the answer once there is a verdict.
   const details = alerts.details();
-  const tested = await log.group('Restore', () => restoreTest(storedSubject(opened, backup), config, { log, signal }));
+  const tested = await log.group('Restore', () =>
+    restoreTest(storedSubject(opened, backup, keys), config, { log, signal }),
+  );
   const report = reportOf(tested, opened.uri);
   const { proof, failure } = tested;
   const outputs = {

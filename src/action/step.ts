@@ -2,6 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import * as core from '@actions/core';
 import { idPattern, namePattern } from '../backup-id.ts';
+import { encryptionSecrets } from '../encryption-inputs.ts';
 import { identityOf, machineOf } from '../environment.ts';
 import { Failure } from '../failure.ts';
 import { Inputs, nearest } from '../inputs.ts';
@@ -36,6 +37,7 @@ export function refuseWindows(): void {
 export function hideSecretInputs(secrets: Secrets): void {
   const key = input('tls-client-key');
   if (key?.includes('-----BEGIN ')) secrets.add(key);
+  for (const secret of encryptionSecrets(input)) secrets.add(secret);
   for (const name of storeSecrets) {
     const value = input(name)?.trim();
     if (value) secrets.add(value);

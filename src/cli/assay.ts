@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
+import { noKeys } from '../age.ts';
 import { backup } from '../backup.ts';
 import { namePattern } from '../backup-id.ts';
 import { readBackupConfig } from '../backup-inputs.ts';
@@ -116,7 +117,7 @@ async function assayDatabase(terminal: Terminal, store: Store, url: string): Pro
   );
   const entry = await readBackup(store, config.trust, config.name, result.manifest.id);
   if (entry.kind !== 'backup') throw new Error('a stored backup cannot be read back');
-  return restoreTest(storedSubject(store, entry.backup), test, { log, signal });
+  return restoreTest(storedSubject(store, entry.backup, noKeys), test, { log, signal });
 }
 
 async function assayFile(terminal: Terminal, path: string): Promise<void> {

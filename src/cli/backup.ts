@@ -1,15 +1,25 @@
 import { backup } from '../backup.ts';
 import { readBackupConfig } from '../backup-inputs.ts';
+import { strayKeys } from '../encryption-inputs.ts';
 import { identityOf, readHiding, sourceOf, withPemFiles } from '../environment.ts';
 import { Inputs } from '../inputs.ts';
 import { formatBytes, formatCount, formatSeconds } from '../numbers.ts';
 import { publicWordsOf, secretsOf } from '../postgres/url.ts';
 import { warnOfPruned } from '../prune.ts';
+import { describeEncryption } from '../report/encryption.ts';
 import { prunedWords } from '../report/prune.ts';
 import { publicWordOf } from '../store/open.ts';
 import { answer, type Command } from './command.ts';
 import { keepFlags } from './prune.ts';
-import { hideStoreSecrets, programFlags, signingFlag, storeFlags, tlsFlags, writeFlags } from './shared-flags.ts';
+import {
+  encryptFlags,
+  hideStoreSecrets,
+  programFlags,
+  signingFlag,
+  storeFlags,
+  tlsFlags,
+  writeFlags,
+} from './shared-flags.ts';
 
 export const backupCommand: Command = {
   name: 'backup',
@@ -61,6 +71,7 @@ export const backupCommand: Command = {
     signingFlag,
     { name: 'dry-run', help: 'check everything, store nothing' },
     ...keepFlags,
+    ...encryptFlags,
     ...programFlags,
     { name: 'timeout', value: 'TIME', help: 'for everything, retries included (default 5h)' },
     { name: 'retries', value: 'N', help: 'tries again after a passing fault (default 2)' },
@@ -70,6 +81,7 @@ export const backupCommand: Command = {
   async run(terminal) {
     const { flags, log, secrets, signal, machine, variables } = terminal;
     const inputs = new Inputs(flags.read);
+    inputs.add(strayKeys(variables));
     const read = withPemFiles(flags.read, inputs);
     hideStoreSecrets(terminal);
     const url = flags.read('database-url') ?? '';
@@ -87,7 +99,7 @@ export const backupCommand: Command = {
         `everything is in place: ${formatCount(result.tables, 'table')}, PostgreSQL ${result.server}, pg_dump ${result.client}; nothing was stored`,
       );
     const { manifest, location, restoreCommand, pruned } = result;
-    for (const warning of manifest.warnings) log.warn(`pg_dump: ${warning}`);
+    for (const warning of result.warnings) log.warn(`pg_dump: ${warning}`);
     if (pruned !== undefined) warnOfPruned(pruned, log);
     const { totals, timings, database } = manifest;
     answer(
@@ -97,6 +109,7 @@ export const backupCommand: Command = {
         `backup ${manifest.name}/${manifest.id} is whole and stored`,
         `  ${formatCount(totals.tables, 'table')}, ${formatCount(totals.rows, 'row')}, ${formatBytes(database.sizeBytes)} → ${formatBytes(manifest.files[0]?.bytes ?? 0)} in ${formatSeconds(timings.total ?? 0)}`,
         `  ${location}`,
+        `  encrypted ${describeEncryption(manifest)}`,
         `  restore: ${restoreCommand}`,
         ...(pruned === undefined ? [] : [`  retention: ${prunedWords(pruned)}`]),
       ].join('\n'),

@@ -15,12 +15,6 @@ export interface Flag {
   readonly secret?: { readonly variable: string };
 }
 
-/** One kind of key that keygen makes: its flag, and what is said of a new one. */
-export interface KeyKind {
-  readonly flag: Flag;
-  readonly make: () => { readonly document: Readonly<Record<string, string>>; readonly text: string };
-}
-
 export interface Command {
   readonly name: string;
   readonly summary: string;

@@ -3,20 +3,26 @@ import { fetchArchive } from '../fetch.ts';
 import { Inputs } from '../inputs.ts';
 import { formatBytes } from '../numbers.ts';
 import { answer, type Command } from './command.ts';
-import { backupArgument, openBackup, readFlags, storeFlags } from './shared-flags.ts';
+import { backupArgument, decryptFlags, openBackup, readFlags, readKeyFlags, storeFlags } from './shared-flags.ts';
 
 export const fetchCommand: Command = {
   name: 'fetch',
   summary: "Writes a backup's plain archive to a file, checked, for pg_restore and other stock tools.",
   argument: backupArgument,
-  flags: [...storeFlags, ...readFlags, { name: 'out', value: 'FILE', help: 'the file to write; it must not exist' }],
+  flags: [
+    ...storeFlags,
+    ...readFlags,
+    ...decryptFlags,
+    { name: 'out', value: 'FILE', help: 'the file to write; it must not exist' },
+  ],
   async run(terminal) {
     const inputs = new Inputs(terminal.flags.read);
     const out = inputs.required('out', 'name the file to write: --out shop.dump');
     inputs.finish();
+    const keys = readKeyFlags(terminal);
     const { store, backup } = await openBackup(terminal);
     const path = isAbsolute(out) ? out : join(process.cwd(), out);
-    const { bytes } = await fetchArchive(store, backup, path, terminal.signal);
+    const { bytes } = await fetchArchive({ store, manifest: backup.manifest, keys }, path, terminal.signal);
     const { id, name } = backup.manifest;
     answer(
       terminal,

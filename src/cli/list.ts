@@ -2,16 +2,28 @@ import type { Backup } from '../catalog.ts';
 import { describeGap, findGaps } from '../chain.ts';
 import { Inputs } from '../inputs.ts';
 import { warnOf } from '../locate.ts';
+import { encryptionOf } from '../manifest.ts';
 import { formatAge, formatBytes, formatCount, formatNumber, formatSeconds, formatTime } from '../numbers.ts';
+import { readOpenings } from '../openings.ts';
 import { displayName, displayWord } from '../postgres/names.ts';
-import { type Proof, restoreSeconds } from '../proof.ts';
+import { countFindings, type Proof, restoreSeconds } from '../proof.ts';
 import { newestProof, readProofs } from '../proofs.ts';
+import { describeEncryption, shortRecipient } from '../report/encryption.ts';
 import { table } from '../report/table.ts';
 import { type RestoreRecord, readRecords } from '../restore-record.ts';
 import { shortKeyId } from '../signing.ts';
 import { readCensus } from '../verify.ts';
 import { answer, type Command, type Terminal } from './command.ts';
-import { backupArgument, openBackup, openCatalog, openNamed, readFlags, storeFlags } from './shared-flags.ts';
+import {
+  backupArgument,
+  decryptFlags,
+  openBackup,
+  openCatalog,
+  openNamed,
+  readFlags,
+  readKeyFlags,
+  storeFlags,
+} from './shared-flags.ts';
 
 export const listCommand: Command = {
   name: 'list',
@@ -40,7 +52,7 @@ export const listCommand: Command = {
       catalog.backups.length === 0
         ? `no backups in ${store.uri}`
         : table(
-            ['name', 'id', 'age', 'label', 'size', 'tables', 'rows', 'server', 'restore test'],
+            ['name', 'id', 'age', 'label', 'size', 'tables', 'rows', 'server', 'encrypted', 'restore test'],
             catalog.backups.map((each) => {
               const { manifest } = each;
               return [
@@ -52,6 +64,7 @@ export const listCommand: Command = {
                 formatNumber(manifest.totals.tables),
                 formatNumber(manifest.totals.rows),
                 manifest.database.serverVersion,
+                encryptionOf(manifest) === null ? 'no' : 'yes',
                 describeProof(proofs.get(each), now),
               ];
             }),
@@ -85,6 +98,7 @@ async function listRestores(terminal: Terminal): Promise<void> {
 }
 
 function describeScope({ scope: { mode, tables, schemas, clean } }: RestoreRecord): string {
+  if (tables === null || schemas === null) return 'a part, names withheld';
   const what = [...tables.map((each) => `table ${each}`), ...schemas.map((each) => `schema ${each}`)];
   const rows = mode === 'full' ? '' : `, ${mode}`;
   return `${what.length === 0 ? 'all' : what.join(', ')}${rows}${clean ? ', clean' : ''}`;
@@ -107,7 +121,7 @@ function listed({ manifest }: Backup, proof: Proof | undefined): Record<string, 
     tables: manifest.totals.tables,
     rows: manifest.totals.rows,
     serverVersion: manifest.database.serverVersion,
-    encrypted: manifest.files.some((file) => file.encryption !== null),
+    encrypted: encryptionOf(manifest) !== null,
     signed: manifest.signing !== null,
     proof: proof === undefined ? null : summaryOf(proof),
   };
@@ -119,8 +133,9 @@ function describeSignature({ manifest: { signing }, signedBy }: Backup): string 
   return signing === null ? 'no' : `says key ${shortKeyId(signing.keyId)}; --verify-key checks it`;
 }
 
-function summaryOf({ testedAt, result, level, findings, timings }: Proof): Record<string, unknown> {
-  return { testedAt, result, level, findings: findings.length, restoreSeconds: restoreSeconds(timings) };
+function summaryOf(proof: Proof): Record<string, unknown> {
+  const { testedAt, result, level, timings } = proof;
+  return { testedAt, result, level, findings: countFindings(proof), restoreSeconds: restoreSeconds(timings) };
 }
 
 /** `passed 2 days ago, 4 min 10 s` */
@@ -133,17 +148,19 @@ export const showCommand: Command = {
   name: 'show',
   summary: 'Shows what one backup holds, table by table.',
   argument: backupArgument,
-  flags: [...storeFlags, ...readFlags],
+  flags: [...storeFlags, ...readFlags, ...decryptFlags],
   async run(terminal) {
+    const keys = readKeyFlags(terminal);
     const { store, backup, catalog } = await openBackup(terminal);
     const { manifest } = backup;
-    const census = await readCensus(store, manifest);
+    const census = await readCensus({ store, manifest, keys });
+    const openings = await readOpenings(store, backup);
     const proofs = await readProofs(store, backup);
     const now = await store.now();
     const { totals, database } = manifest;
     answer(
       terminal,
-      { manifest, census, proofs },
+      { manifest, census, proofs, openings },
       [
         `${manifest.name}/${manifest.id}`,
         `  taken     ${formatTime(manifest.createdAt)} (${formatAge(manifest.createdAt, now)}), label ${manifest.label}, series ${manifest.series}`,
@@ -155,11 +172,15 @@ export const showCommand: Command = {
           .filter((each) => each.id === manifest.id)
           .map((gap) => `  chain     ${describeGap(gap)}`),
         `  took      ${formatSeconds(manifest.timings.total ?? 0)} with pg_dump ${manifest.tools.pgDump}`,
+        `  encrypted ${describeEncryption(manifest)}`,
         ...manifest.files.map((file) => `  file      ${file.name}  ${formatBytes(file.bytes)}  sha256 ${file.sha256}`),
-        ...manifest.warnings.map((warning) => `  warning   ${warning}`),
+        ...(census.warnings ?? manifest.warnings).map((warning) => `  warning   ${warning}`),
         ...proofs.map(
           (proof) =>
-            `  tested    ${describeProof(proof, now)}${proof.findings.length === 0 ? '' : `, ${formatCount(proof.findings.length, 'finding')}`}`,
+            `  tested    ${describeProof(proof, now)}${countFindings(proof) === 0 ? '' : `, ${formatCount(countFindings(proof), 'finding')}`}`,
+        ),
+        ...openings.map(
+          ({ openedAt, recipient }) => `  opened    ${formatAge(openedAt, now)} with ${shortRecipient(recipient)}`,
         ),
         '',
         table(

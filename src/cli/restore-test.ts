@@ -7,9 +7,10 @@ import { restoreTestText } from '../report/restore-test.ts';
 import { type RestoreTested, reportOf, restoreTest } from '../restore-test.ts';
 import { readRestoreTest } from '../restore-test-inputs.ts';
 import { openStore } from '../store/open.ts';
+import { warnUnneeded } from '../stored-files.ts';
 import { storedSubject } from '../test-subject.ts';
 import { answer, type Command } from './command.ts';
-import { backupArgument, hideStoreSecrets, programFlags, storeFlags, tlsFlags } from './shared-flags.ts';
+import { backupArgument, decryptFlags, hideStoreSecrets, programFlags, storeFlags, tlsFlags } from './shared-flags.ts';
 
 export const restoreTestCommand: Command = {
   name: 'restore-test',
@@ -47,6 +48,7 @@ export const restoreTestCommand: Command = {
     { name: 'timeout', value: 'TIME', help: 'for everything, retries included (default 5h)' },
     { name: 'retries', value: 'N', help: 'tries again after a passing fault (default 2)' },
     { name: 'stall-timeout', value: 'TIME', help: 'without a byte from the store (default 5m)' },
+    ...decryptFlags,
     ...programFlags,
     ...tlsFlags,
   ],
@@ -55,7 +57,7 @@ export const restoreTestCommand: Command = {
     hideStoreSecrets(terminal);
     const inputs = new Inputs(flags.read);
     const url = flags.read('scratch-url') ?? '';
-    const { config, store, idleMs, name, selector, trust } = readHiding(secrets, url, () => {
+    const { config, store, keys, idleMs, name, selector, trust } = readHiding(secrets, url, () => {
       const read = withPemFiles((input) => (input === 'backup' ? flags.argument : flags.read(input)), inputs);
       const surroundings = {
         machine,
@@ -71,7 +73,8 @@ export const restoreTestCommand: Command = {
     }
     const opened = openStore(store, { signal, idleMs });
     const { backup } = await locate(opened, { name, selector, trust, strict: true }, log);
-    const tested = await restoreTest(storedSubject(opened, backup), config, { log, signal });
+    warnUnneeded(backup.manifest, keys, log);
+    const tested = await restoreTest(storedSubject(opened, backup, keys), config, { log, signal });
     answer(terminal, documentOf(tested), restoreTestText(reportOf(tested, opened.uri)));
     if (tested.failure !== undefined) throw tested.failure;
   },

@@ -10,6 +10,8 @@ import { openStore } from '../store/open.ts';
 import { answer, type Command } from './command.ts';
 import {
   backupArgument,
+  decryptFlags,
+  encryptFlags,
   hideStoreSecrets,
   programFlags,
   readFlags,
@@ -54,6 +56,8 @@ export const restoreCommand: Command = {
       help: 'tries again after a passing fault, while the target is as it was (default 2)',
     },
     { name: 'stall-timeout', value: 'TIME', help: 'without a byte from the store (default 5m)' },
+    ...encryptFlags,
+    ...decryptFlags,
     ...programFlags,
     ...tlsFlags,
   ],

@@ -1,4 +1,5 @@
 import { readTarget } from '../backup-inputs.ts';
+import { readKeys } from '../encryption-inputs.ts';
 import { readHiding, withPemFiles } from '../environment.ts';
 import { Inputs } from '../inputs.ts';
 import { formatCount, formatNumber, formatSeconds, formatTime } from '../numbers.ts';
@@ -11,6 +12,8 @@ import { answer, type Command, type Terminal } from './command.ts';
 import type { Flags } from './flags.ts';
 import {
   backupArgument,
+  decryptFlags,
+  hideStoreSecrets,
   openBackup,
   programFlags,
   readFlags,
@@ -48,11 +51,13 @@ export const rowsCommand: Command = {
     { name: 'dry-run', help: 'do everything, show the keys of the rows, and roll back' },
     { name: 'show-values', help: 'with --dry-run, on a terminal only: whole rows' },
     { name: 'timeout', value: 'TIME', help: 'give up after this long (default 5h)' },
+    ...decryptFlags,
     ...programFlags,
     ...tlsFlags,
   ],
   async run(terminal) {
     const { flags, log, secrets, machine, screen } = terminal;
+    hideStoreSecrets(terminal);
     const inputs = new Inputs(flags.read);
     const url = flags.read('target-url') ?? '';
     const { target, showValues, ...config } = readHiding(secrets, url, () => {
@@ -61,6 +66,7 @@ export const rowsCommand: Command = {
       const config = {
         ...readPrograms(withPem),
         requests: readRequests(flags, withPem),
+        keys: readKeys(withPem),
         onConflict: withPem.choice('on-conflict', ['fail', 'skip', 'update'], 'fail'),
         triggers: readTriggers(withPem),
         dryRun: withPem.flag('dry-run', false),

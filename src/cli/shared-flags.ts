@@ -1,7 +1,9 @@
+import type { Keys } from '../age.ts';
 import { type Backup, type Catalog, parseSelector, readCatalog, requireName } from '../catalog.ts';
+import { encryptionSecrets, readKeys } from '../encryption-inputs.ts';
 import { identityOf, inputsOf } from '../environment.ts';
 import type { Problem } from '../failure.ts';
-import type { Inputs } from '../inputs.ts';
+import { Inputs } from '../inputs.ts';
 import { locate } from '../locate.ts';
 import type { ProgramChoice } from '../machine.ts';
 import { hideKeys, readTrust } from '../signing-inputs.ts';
@@ -67,6 +69,30 @@ export const writeFlags: readonly Flag[] = [
   },
 ];
 
+/** To whom a backup is encrypted. */
+export const encryptFlags: readonly Flag[] = [
+  { name: 'encrypt-to', value: 'RECIPIENT', many: true, help: 'an age recipient, age1… (repeat the flag for more)' },
+  {
+    name: 'encrypt-passphrase',
+    help: 'instead of recipients: a passphrase, 16 characters or more',
+    secret: { variable: 'PGASSAY_ENCRYPT_PASSPHRASE' },
+  },
+];
+
+/** What opens an encrypted backup. */
+export const decryptFlags: readonly Flag[] = [
+  {
+    name: 'decrypt-identity',
+    help: 'secret keys of age that open an encrypted backup, AGE-SECRET-KEY-…, one a line',
+    secret: { variable: 'PGASSAY_DECRYPT_IDENTITY' },
+  },
+  {
+    name: 'decrypt-passphrase',
+    help: 'the passphrase that it was encrypted with',
+    secret: { variable: 'PGASSAY_DECRYPT_PASSPHRASE' },
+  },
+];
+
 export const programFlags: readonly Flag[] = [
   { name: 'client-bin', value: 'FOLDER', help: "PostgreSQL's programs, and no others" },
   { name: 'install-client', value: 'true|false', help: 'install missing programs in the cache (default true)' },
@@ -95,6 +121,16 @@ export function hideStoreSecrets({ flags, secrets }: Terminal): void {
     if (value) secrets.add(value);
   }
   hideKeys(flags.read, secrets);
+  for (const secret of encryptionSecrets(flags.read)) secrets.add(secret);
+}
+
+/** What opens the backup, where the command has the flags for it. Hides it before anything is printed. */
+export function readKeyFlags(terminal: Terminal): Keys {
+  hideStoreSecrets(terminal);
+  const inputs = new Inputs(terminal.flags.read);
+  const keys = readKeys(inputs);
+  inputs.finish();
+  return keys;
 }
 
 interface Opened {

@@ -1,36 +1,72 @@
 import { describeGap, findGaps } from '../chain.ts';
+import { sourceOf } from '../environment.ts';
+import { Failure } from '../failure.ts';
 import { Inputs } from '../inputs.ts';
+import { encryptionOf } from '../manifest.ts';
 import { formatBytes, formatCount } from '../numbers.ts';
+import { writeOpening } from '../openings.ts';
+import { release } from '../release.ts';
+import { shortRecipient } from '../report/encryption.ts';
 import { shortKeyId } from '../signing.ts';
 import { verify } from '../verify.ts';
 import { answer, type Command } from './command.ts';
-import { backupArgument, openBackup, programFlags, readFlags, readPrograms, storeFlags } from './shared-flags.ts';
+import {
+  backupArgument,
+  decryptFlags,
+  openBackup,
+  programFlags,
+  readFlags,
+  readKeyFlags,
+  readPrograms,
+  storeFlags,
+} from './shared-flags.ts';
 
 export const verifyCommand: Command = {
   name: 'verify',
   summary: 'Reads a backup back, every byte: checksums, pg_restore to the end, rows and sequences against the census.',
   argument: backupArgument,
-  flags: [...storeFlags, ...readFlags, ...programFlags],
+  flags: [
+    ...storeFlags,
+    ...readFlags,
+    ...decryptFlags,
+    { name: 'sign-proof', help: 'record beside the backup which recipient opened it' },
+    ...programFlags,
+  ],
   async run(terminal) {
     const inputs = new Inputs(terminal.flags.read);
     const programs = readPrograms(inputs);
+    const record = inputs.flag('sign-proof', false);
     inputs.finish();
+    const keys = readKeyFlags(terminal);
     const { store, backup, catalog } = await openBackup(terminal);
-    const gap = findGaps(catalog).find((each) => each.id === backup.manifest.id);
+    const { manifest, manifestSha256, signedBy = null } = backup;
+    const { name, id } = manifest;
+    const gap = findGaps(catalog).find((each) => each.id === id);
     if (gap !== undefined) terminal.log.notice(`${gap.name}/${gap.id} ${describeGap(gap)}`);
-    const { manifest, census, bytes } = await verify(store, backup, programs, terminal.machine, terminal);
+    if (record && encryptionOf(manifest) === null)
+      throw new Failure('input', 'badInput', `sign-proof: ${name}/${id} is not encrypted, so no recipient opens it`, {
+        hint: 'leave it out; restore-test proves that a backup restores',
+      });
+    const { census, bytes, recipient } = await verify({ store, manifest, keys }, programs, terminal.machine, terminal);
+    const proof =
+      record && recipient !== null
+        ? await writeOpening(store, {
+            ...{ format: 'pgassay-opening/1', backupId: id, name, manifestSha256, recipient, bytes },
+            openedAt: (await store.now()).toISOString(),
+            tools: { pgassay: release },
+            runUrl: sourceOf(terminal.variables)?.runUrl ?? null,
+          })
+        : null;
+    const opened = recipient === null ? '' : `, opened with the key of ${shortRecipient(recipient)}`;
+    const signed = signedBy === null ? '' : `, signed by key ${shortKeyId(signedBy)}`;
+    const counted = { bytes, tables: census.tables.length, rows: manifest.totals.rows };
     answer(
       terminal,
-      {
-        id: manifest.id,
-        name: manifest.name,
-        verified: true,
-        signedBy: backup.signedBy ?? null,
-        bytes,
-        tables: census.tables.length,
-        rows: manifest.totals.rows,
-      },
-      `${manifest.name}/${manifest.id} is whole: ${formatBytes(bytes)} read back, ${formatCount(census.tables.length, 'table')}, ${formatCount(manifest.totals.rows, 'row')}, every checksum and count as recorded${backup.signedBy === undefined ? '' : `, signed by key ${shortKeyId(backup.signedBy)}`}`,
+      { id, name, verified: true, signedBy, ...counted, recipient, proof },
+      [
+        `${name}/${id} is whole: ${formatBytes(bytes)} read back${opened}, ${formatCount(census.tables.length, 'table')}, ${formatCount(manifest.totals.rows, 'row')}, every checksum and count as recorded${signed}`,
+        ...(proof === null ? [] : [`  proof     ${proof}`]),
+      ].join('\n'),
     );
   },
 };

@@ -30,8 +30,8 @@ export interface Captured {
   readonly archive: Archive;
   readonly surroundings: Surroundings;
   readonly digest: { readonly algorithm: string; readonly columns: string } | null;
+  /** Of the archive, as pg_dump wrote it. */
   readonly bytes: number;
-  readonly sha256: string;
   readonly warnings: readonly string[];
 }
 
@@ -290,7 +290,6 @@ function assemble(snapshot: Snapshot, config: CaptureConfig, dumped: Dumped, cou
     digest:
       config.census === 'content' ? { algorithm: digestAlgorithm, columns: 'by name, without generated ones' } : null,
     bytes: dumped.bytes,
-    sha256: dumped.sha256,
     warnings: dumped.warnings,
   };
 }

@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Failure } from '../failure.ts';
@@ -39,7 +38,6 @@ export type Sink = (chunk: Buffer) => Promise<void>;
 
 export interface Dumped {
   readonly bytes: number;
-  readonly sha256: string;
   readonly archive: Archive;
   /** What pg_dump warned about though it exited 0. */
   readonly warnings: readonly string[];
@@ -79,11 +77,7 @@ export async function dump(plan: DumpPlan, sink: Sink, meter: DumpMeter, signal:
   signal.addEventListener('abort', onAbort, { once: true });
   try {
     if (signal.aborted) onAbort();
-    const hash = createHash('sha256');
-    const pumping = output.read(program.stdout, (chunk) => {
-      hash.update(chunk);
-      return pass(chunk, decoder, sink, meter);
-    });
+    const pumping = output.read(program.stdout, (chunk) => pass(chunk, decoder, sink, meter));
     pumping.catch(() => {});
     await Promise.race([pumping, aborted]);
     const exit = await program.exited.catch((error: unknown) => {
@@ -96,7 +90,7 @@ export async function dump(plan: DumpPlan, sink: Sink, meter: DumpMeter, signal:
     const archive = await decoder.finish();
     meter.waitingFor = 'nobody';
     if (meter.bytes === 0) throw new Failure('dump', 'verification', 'pg_dump exited 0 without writing a byte');
-    return { bytes: meter.bytes, sha256: hash.digest('hex'), archive, warnings: warningsOf(exit.stderr, plan.scope) };
+    return { bytes: meter.bytes, archive, warnings: warningsOf(exit.stderr, plan.scope) };
   } catch (error) {
     await Promise.all([program.stop().catch(() => undefined), decoder.stop()]);
     if (signal.aborted) throw signal.reason;

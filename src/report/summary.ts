@@ -1,7 +1,8 @@
-import type { Manifest } from '../manifest.ts';
+import { encryptionOf, type Manifest } from '../manifest.ts';
 import { formatAge, formatBytes, formatCount, formatSeconds, formatTime } from '../numbers.ts';
 import { type Proof, restoreSeconds } from '../proof.ts';
 import type { Pruned } from '../retention.ts';
+import { encryptionWords, keyFlag } from './encryption.ts';
 import { code, fenced, markdown } from './markdown.ts';
 import { prunedWords, retentionDetails } from './prune.ts';
 
@@ -11,6 +12,8 @@ export interface BackupReport {
   /** Its folder, as a shell would name it. */
   readonly folder: string;
   readonly restoreCommand: string;
+  /** All of them, pg_dump's own too. */
+  readonly warnings: readonly string[];
   /** Earlier backups of its name and series, oldest first, and itself. */
   readonly history: readonly Manifest[];
   /** The newest restore test of them that passed. */
@@ -42,17 +45,17 @@ export function backupSummary(report: BackupReport, details: boolean, now: Date)
     `|${details ? '---|' : ''}---|---|`,
     `|${details ? ` ${code(manifest.store)} |` : ''} ${code(`${manifest.name}/${manifest.id}`)} | size, every row, SHA-256 |`,
     '',
-    `Not encrypted · ${manifest.signing === null ? 'not signed' : 'signed'} · label ${markdown(manifest.label)} · ${provenWords(proven, now)}`,
+    `${encryptionWords(manifest)} · ${manifest.signing === null ? 'not signed' : 'signed'} · label ${markdown(manifest.label)} · ${provenWords(proven, now)}`,
     '',
-    ...warnings(manifest.warnings, details),
+    ...warnings(report.warnings, details),
     ...(details ? chart(history) : []),
     '<details><summary>Restore it</summary>',
     '',
-    ...(details ? stockLines(folder, restoreCommand) : []),
+    ...(details ? stockLines(manifest, folder, restoreCommand) : []),
     'With pgassay, which creates the database and the missing roles and compares every table afterwards:',
     '',
     fenced('sh', [
-      `TARGET_URL=postgresql://… pgassay restore ${manifest.id} --store ${details ? manifest.store : "'…'"} --name ${manifest.name}`,
+      `TARGET_URL=postgresql://… pgassay restore ${manifest.id} --store ${details ? manifest.store : "'…'"} --name ${manifest.name}${keyFlag(manifest)}`,
     ]),
     '',
     '</details>',
@@ -76,15 +79,17 @@ export function backupSummary(report: BackupReport, details: boolean, now: Date)
   return lines.join('\n');
 }
 
-function stockLines(folder: string, restoreCommand: string): string[] {
+function stockLines(manifest: Manifest, folder: string, restoreCommand: string): string[] {
+  const encryption = encryptionOf(manifest);
+  const decrypt = encryption?.type === 'age' ? 'age -d -i key.txt' : 'age -d';
+  const roles =
+    encryption === null
+      ? 'psql -d "$TARGET_URL" -f roles.sql   # roles that exist already only print an error'
+      : `${decrypt} roles.sql.age | psql -d "$TARGET_URL"   # roles that exist already only print an error`;
   return [
-    "With PostgreSQL's own programs, into an empty database:",
+    `With PostgreSQL's own programs${encryption === null ? '' : ' and age (key.txt holds the secret key)'}, into an empty database:`,
     '',
-    fenced('sh', [
-      `cd ${folder}`,
-      'psql -d "$TARGET_URL" -f roles.sql   # roles that exist already only print an error',
-      restoreCommand,
-    ]),
+    fenced('sh', [`cd ${folder}`, roles, restoreCommand]),
     '',
   ];
 }

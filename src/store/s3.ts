@@ -140,7 +140,8 @@ export class S3Store implements Store {
     const objects: S3Object[] = [];
     for await (const page of this.#lister.pages(this.#key(folder), undefined, abortSignal))
       objects.push(...page.objects);
-    await abortUploads(this.#bucket, this.#key(`${folder}database.dump`));
+    for (const file of ['database.dump', 'database.dump.age'])
+      await abortUploads(this.#bucket, this.#key(`${folder}${file}`));
     if (objects.some((object) => object.key === this.#key(`${folder}manifest.json`))) return;
     await this.#remove(this.#key(folder), objects, abortSignal);
   }

@@ -50,8 +50,6 @@ describe('events that a stranger can cause', () => {
 
 describe('inputs that are not of this release', () => {
   for (const [name, value] of [
-    ['encrypt-to', 'age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p'],
-    ['encrypt-passphrase', 'correct horse battery staple'],
     ['slack-webhook-url', 'https://hooks.example.com/x'],
     ['ping-url', 'https://example.com/x'],
   ] as const) {

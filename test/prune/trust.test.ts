@@ -50,7 +50,7 @@ describe('retention with verify-key', () => {
       ours.verify,
     ]);
     assert.equal(paused.exitCode, 40, paused.stderr);
-    assert.match(paused.stdout, /nothing deleted, 2 kept: retention is paused\n  the newest backup is 2 d old/);
+    assert.match(paused.stdout, /nothing deleted, 2 kept: retention is paused\n {2}the newest backup is 2 d old/);
     assert.deepEqual(await store.ids('shop'), [...real.slice(1), ...fake]);
   });
 

@@ -3,7 +3,9 @@ import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import { buffer } from 'node:stream/consumers';
 import { after, before, describe, test } from 'node:test';
+import { decrypt, generateKeyPair } from '../../src/age.ts';
 import { Failure } from '../../src/failure.ts';
+import { Outgoing } from '../../src/outgoing.ts';
 import { FolderStore } from '../../src/store/folder.ts';
 import { put, type Store } from '../../src/store/store.ts';
 import { filesIn, scratch } from '../support/faults.ts';
@@ -82,6 +84,36 @@ function promises(kind: string, open: () => Promise<Place>): void {
       assert.ok(stored !== undefined);
       const found = createHash('sha256').update(await buffer(stored.stream));
       assert.equal(found.digest('hex'), hash.digest('hex'));
+    });
+
+    test('gives back what was encrypted on its way, whoever of the recipients asks', async () => {
+      const [one, two] = await Promise.all([generateKeyPair('x25519'), generateKeyPair('x25519')]);
+      const encryption = { to: 'recipients', recipients: [one.recipient, two.recipient] } as const;
+      const chunk = Buffer.alloc(65_536);
+      const hash = createHash('sha256');
+      const path = `shop/${id(7)}/database.dump.age`;
+      const outgoing = await Outgoing.begin(await store.begin(path, 1000), encryption);
+      for (let n = 0; n < 140; n++) {
+        chunk.fill(n);
+        hash.update(chunk);
+        await outgoing.write(chunk);
+      }
+      const sent = await outgoing.end();
+      assert.deepEqual(await outgoing.upload.complete(), { bytes: sent.bytes });
+      const stored = await store.read(path);
+      assert.ok(stored !== undefined);
+      assert.equal(createHash('sha256').update(stored).digest('hex'), sent.sha256);
+      const expected = hash.digest('hex');
+      for (const { identity, recipient } of [one, two]) {
+        const opened = await decrypt(stored, { identities: [identity], passphrase: undefined });
+        assert.equal(opened.recipient, recipient);
+        assert.equal(createHash('sha256').update(opened.plain).digest('hex'), expected);
+      }
+      const given = await Outgoing.begin(await store.begin(`shop/${id(7)}/roles.sql.age`, 1000), encryption);
+      await given.write(chunk);
+      await given.upload.abort();
+      await store.discard('shop', id(7));
+      assert.equal((await store.files('shop', id(7))).get(id(7))?.size ?? 0, 0);
     });
 
     test('never replaces a file, small or large', async () => {
