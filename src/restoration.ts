@@ -6,7 +6,7 @@ import type { Toc } from './postgres/archive-toc.ts';
 import { childEnvironment } from './postgres/child-environment.ts';
 import type { Programs } from './postgres/client.ts';
 import type { Session } from './postgres/connect.ts';
-import { carryOver, swapped } from './postgres/database-swap.ts';
+import { carryOver, readWrites, swapped } from './postgres/database-swap.ts';
 import { displayWord, type QualifiedName } from './postgres/names.ts';
 import { JobsDeadlocked, restoreArchive } from './postgres/restore.ts';
 import { readServerFacts } from './postgres/server.ts';
@@ -21,7 +21,7 @@ import { type Choice, choose, listed, withoutExtensionComments } from './restore
 import { type Compared, compareWithCensus, finishDatabase, settleGrants } from './restore-comparison.ts';
 import type { RestoreConfig, Restored, RestoreIo } from './restore-config.ts';
 import { restoreData } from './restore-data.ts';
-import { announce, leaveBeside, leaveTransaction, readTargetContents } from './restore-target.ts';
+import { announce, leaveBeside, leaveTransaction, readTargetContents, rolledBack } from './restore-target.ts';
 import { takeSafetyBackup } from './safety-backup.ts';
 import type { Store } from './store/store.ts';
 import { readCensus } from './verify.ts';
@@ -64,6 +64,8 @@ export class Restoration {
   readonly #application = `pgassay ${randomBytes(3).toString('hex')}`;
   #choice: Choice | undefined;
   #safety: Manifest | undefined;
+  /** How many rows were ever written to the target, before the safety backup. */
+  #writes = '';
   /** What a transaction makes anew, and which relations had these names before it. */
   #relations: readonly QualifiedName[] = [];
   #before = '';
@@ -205,7 +207,7 @@ export class Restoration {
       { source, like: { database: { ...database, serverVersion: this.#manifest.database.serverVersion }, toc } },
     );
     const restored = await this.#replacement.run();
-    await takePlace(this.#target, this.#replacement.#target.identity, { ...names, safe, log });
+    await takePlace(this.#target, this.#replacement.#target.identity, { ...names, safe, writes: this.#writes, log });
     this.#state = 'equal';
     const seconds = (Date.now() - this.#started) / 1000;
     return { ...restored, seconds, createdDatabase: false, safetyBackup: this.#safety };
@@ -267,6 +269,7 @@ export class Restoration {
     const like = this.#beside?.like.database ?? database;
     const session = await this.#target.open(like, (each) => requireServer(each, database, extensions));
     const choice = await this.#choose(session, source);
+    if (choice.clean && this.#safety === undefined) this.#writes = await readWrites(session);
     if (!choice.clean || this.#safety !== undefined || !this.#config.safetyBackup) return { session, choice };
     await this.#target.close(session);
     await this.#takeSafetyBackup();
@@ -362,12 +365,14 @@ export class Restoration {
     if (this.#state === 'restored' && keeps) this.#roles.remind(log);
     if (this.#state === 'restored' && keeps) return kept('kept: pg_restore was done, and the comparison was not');
     const budget = signal.aborted ? undoMs.cancelled : undoMs.failed;
-    const replacement = this.#replacement === undefined ? undefined : this.#replacement.#target;
-    if (replacement !== undefined) {
-      const hasTakenPlace = (session: Session): Promise<boolean> =>
-        swapped(session, { old: this.#target.identity, fresh: replacement.identity });
-      return leaveBeside(name, replacement, hasTakenPlace, budget);
-    }
+    const replacement = this.#replacement;
+    if (replacement !== undefined)
+      return leaveBeside(name, replacement.#target, budget, async (session) => {
+        const fresh = replacement.#target.identity;
+        const taken = await swapped(session, { old: this.#target.identity, fresh });
+        if (!taken) await replacement.#roles.drop(session, log);
+        return taken;
+      });
     const transaction = this.#transaction;
     const application = `${this.#application} restore`;
     if (transaction !== undefined)
@@ -386,19 +391,8 @@ export class Restoration {
     if (!began) return { text: 'nothing was restored', intact: true };
     if (after !== undefined && after !== this.#before)
       return kept('kept: pg_restore had committed, and the comparison was not made');
-    const unknown = after === undefined && this.#relations.length > 0;
-    if (this.#choice?.occupied === true)
-      return unknown
-        ? {
-            text: `${name} could not be asked: it is as it was before, unless the transaction was committed in its last moment`,
-            intact: false,
-          }
-        : { text: `it was rolled back, ${name} is as it was before`, intact: told.intact };
-    return this.#atomic
-      ? { text: `it was rolled back, ${name} is as empty as before`, intact: told.intact && !unknown }
-      : {
-          text: `${name} now holds part of the backup: empty it, or use another database, before trying again`,
-          intact: false,
-        };
+    const asked = after !== undefined || this.#relations.length === 0;
+    const occupied = this.#choice?.occupied === true;
+    return rolledBack(name, { occupied, atomic: this.#atomic, asked, intact: told.intact });
   }
 }

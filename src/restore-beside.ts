@@ -5,7 +5,7 @@ import type { Log } from './log.ts';
 import { formatBytes } from './numbers.ts';
 import type { Toc } from './postgres/archive-toc.ts';
 import type { Session } from './postgres/connect.ts';
-import { leftovers, nameWith, swapDatabases, swapObstacle, swapped } from './postgres/database-swap.ts';
+import { leftovers, nameWith, readWrites, swapDatabases, swapObstacle, swapped } from './postgres/database-swap.ts';
 import { isDatabaseError } from './postgres/messages.ts';
 import { displayWord, sqlWord } from './postgres/names.ts';
 import type { Target } from './postgres/target.ts';
@@ -63,7 +63,7 @@ export async function planBeside(
     aside: nameWith(target.database, `_before_${new Date().toISOString().replace(/\D/g, '').slice(0, 14)}`),
   };
   log.notice(
-    `the backup is restored beside ${name}, as ${displayWord(names.fresh)}, with several jobs, and compared; then it takes its place in one step, and what ${name} is now is ${safe ? 'dropped, as a safety backup holds it' : `kept as ${displayWord(names.aside)}`}. Until then, and if it fails, ${name} is as it was. This needs about ${formatBytes(bytes)} more of disk`,
+    `the backup is restored beside ${name}, as ${displayWord(names.fresh)}, with several jobs, and compared; then it takes its place in one step, and what ${name} is now is ${safe ? 'dropped, as a safety backup holds it (and kept, if rows are written there meanwhile)' : `kept as ${displayWord(names.aside)}`}. Until then, and if it fails, ${name} is as it was. This needs about ${formatBytes(bytes)} more of disk`,
   );
   return names;
 }
@@ -85,26 +85,51 @@ async function shortage(session: Session, target: ConnectionTarget, bytes: numbe
 }
 
 /**
- * The restored database takes the target's name; what had it is dropped when a safety backup holds it, else kept under
- * another name. Throws a `Failure`; nothing is renamed then.
+ * The restored database takes the target's name; what had it is dropped when a safety backup holds it and nobody has
+ * written there since, else kept under another name. Throws a `Failure`; nothing is renamed then.
  */
 export async function takePlace(
   target: Target,
   fresh: DatabaseIdentity,
-  { aside, safe, log }: { readonly aside: string; readonly safe: boolean; readonly log: Log },
+  {
+    aside,
+    safe,
+    writes,
+    log,
+  }: {
+    readonly aside: string;
+    readonly safe: boolean;
+    /** From before the safety backup. */
+    readonly writes: string;
+    readonly log: Log;
+  },
 ): Promise<void> {
   const old = target.identity;
   const name = displayWord(old.name);
   const byHand = `what it was before is ${displayWord(aside)}, until you drop it:\n  DROP DATABASE ${sqlWord(aside)};`;
+  const written = safe && !(await isAt(target, writes));
   const session = await target.maintenance();
   try {
     await swapDatabases(session, { old, fresh, aside });
     if (!safe) return log.notice(`${name} is the restored database now; ${byHand}`);
+    if (written)
+      return log.warn(
+        `${name} is the restored database now; rows were written to it after the safety backup had begun, so ${byHand}`,
+      );
     await dropDatabase(session, { ...old, name: aside });
     log.info(`${name} is the restored database now; what it was before was dropped`);
   } catch (error) {
     if (!(await swapped(session, { old, fresh }).catch(() => false))) throw error;
     log.warn(`${name} is the restored database now, but the old one could not be dropped; ${byHand}`);
+  } finally {
+    await target.close(session);
+  }
+}
+
+async function isAt(target: Target, writes: string): Promise<boolean> {
+  const session = await target.reopen();
+  try {
+    return (await readWrites(session)) === writes;
   } finally {
     await target.close(session);
   }

@@ -16,11 +16,14 @@ export interface Compared {
   readonly uncounted: number;
 }
 
-/** Counts what the census says in `session`'s database. Throws a `Failure` with `otherwise` for its hint when it differs. */
+/**
+ * Counts what the census says in `session`'s database. Throws a `Failure` with `otherwise` for its hint when it differs,
+ * or with `all` when something could not be read; else that is told.
+ */
 export async function compareWithCensus(
   session: Session,
   census: Census,
-  { otherwise, log }: { readonly otherwise: string; readonly log: Log },
+  { otherwise, all = false, log }: { readonly otherwise: string; readonly all?: boolean; readonly log: Log },
 ): Promise<Compared> {
   const { state, unread } = await readRestored(session, census, { harmless: false });
   const without = new Set(unread.map((each) => `${each.kind} ${nameKey(each)}`));
@@ -42,6 +45,10 @@ export async function compareWithCensus(
   if (unread.length > 0) {
     const lines = unread.slice(0, 10).map((each) => `  ${each.kind} ${displayName(each)}: ${each.reason}`);
     if (unread.length > 10) lines.push(`  and ${unread.length - 10} more`);
+    if (all)
+      throw new Failure('restore', 'restore', `these could not be read to compare them\n${lines.join('\n')}`, {
+        hint: otherwise,
+      });
     log.warn(`restored, but this role may not read them to compare:\n${lines.join('\n')}`);
   }
   const uncounted = census.tables

@@ -63,6 +63,10 @@ export async function restoreData(restore: DataRestore): Promise<Compared> {
     await restore.takeSafetyBackup();
     session = await restore.open();
   }
+  if (census.digest !== null && plan.wider.length > 0)
+    log.warn(
+      `columns that the backup does not have get their defaults, so these tables are compared by their number of rows, not by digest: ${some(plan.wider.map(displayName))}`,
+    );
   await announce(session, plan, restore);
   return inTransaction(session, restore, async () => {
     // What somebody else writes until the locks are there is seen by what is read after them.
@@ -72,12 +76,7 @@ export async function restoreData(restore: DataRestore): Promise<Compared> {
       throw new Failure('restore', 'restore', `a table of ${name} was changed while the restore was being prepared`, {
         hint: 'nothing was changed by it; run it again',
       });
-    const loaded = new Set([...settled.tables, ...settled.sequences].map(nameKey));
-    const expected = {
-      ...census,
-      tables: census.tables.filter((table) => loaded.has(nameKey(table))),
-      sequences: census.sequences.filter((sequence) => loaded.has(nameKey(sequence))),
-    };
+    const expected = expectedOf(census, settled);
     let done = 0;
     const { archive, folder, programs } = source;
     await loadData(session, settled, expected.sequences, {
@@ -87,6 +86,7 @@ export async function restoreData(restore: DataRestore): Promise<Compared> {
       onTable: (table) => log.progress(`restore ${displayName(table)} (${++done} of ${settled.tables.length} tables)`),
     });
     return compareWithCensus(session, expected, {
+      all: true,
       otherwise: `it was rolled back, ${name} is as it was before; look for triggers that change rows${plan.triggers.length === 0 ? '' : `: ${plan.triggers.slice(0, 5).join(', ')}`}`,
       log,
     });
@@ -94,16 +94,29 @@ export async function restoreData(restore: DataRestore): Promise<Compared> {
 }
 
 /** What would go otherwise than was said. */
-function shapeOf({ tables, sequences, truncate, postponed, triggers }: DataPlan): string {
-  return JSON.stringify({ tables, sequences, truncate, postponed, triggers });
+function shapeOf({ tables, sequences, truncate, postponed, triggers, wider }: DataPlan): string {
+  return JSON.stringify({ tables, sequences, truncate, postponed, triggers, wider });
+}
+
+/** What is loaded, by its digest only where the target has the columns that it was made of, and no others. */
+function expectedOf(census: Census, plan: DataPlan): Census {
+  const loaded = new Set([...plan.tables, ...plan.sequences].map(nameKey));
+  const wider = new Set(plan.wider.map(nameKey));
+  return {
+    ...census,
+    tables: census.tables
+      .filter((table) => loaded.has(nameKey(table)))
+      .map(({ digest, ...table }) =>
+        digest === undefined || wider.has(nameKey(table)) ? table : { ...table, digest },
+      ),
+    sequences: census.sequences.filter((sequence) => loaded.has(nameKey(sequence))),
+  };
 }
 
 /** Said before anything is done. */
 async function announce(session: Session, plan: DataPlan, { config, log }: DataRestore): Promise<void> {
   const { tables, sequences, truncate, circle, postponed, triggers, views } = plan;
   const name = displayWord(config.target.database);
-  const some = (names: readonly string[]): string =>
-    names.length > 10 ? `${names.slice(0, 10).join(', ')} and ${names.length - 10} more` : names.join(', ');
   if (triggers.length > 0)
     log.warn(
       `triggers of ${name} run for every row, unless they are disabled first (ALTER TABLE … DISABLE TRIGGER …): ${some(triggers)}`,
@@ -126,6 +139,10 @@ async function announce(session: Session, plan: DataPlan, { config, log }: DataR
       others === 0 ? '' : `; it waits for ${formatCount(others, 'other session')} that may hold locks there`
     }`,
   );
+}
+
+function some(names: readonly string[]): string {
+  return names.length > 10 ? `${names.slice(0, 10).join(', ')} and ${names.length - 10} more` : names.join(', ');
 }
 
 async function inTransaction<T>(session: Session, restore: DataRestore, work: () => Promise<T>): Promise<T> {

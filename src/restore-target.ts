@@ -99,12 +99,44 @@ export async function leaveTransaction(
   };
 }
 
+/** Of a pg_restore that ended early in a database that was there before. */
+export function rolledBack(
+  name: string,
+  {
+    occupied,
+    atomic,
+    asked,
+    intact,
+  }: {
+    /** It held something before. */
+    readonly occupied: boolean;
+    /** One transaction. */
+    readonly atomic: boolean;
+    /** The server has said that what is there was there before, where that is a question. */
+    readonly asked: boolean;
+    /** Nothing else of ours is left. */
+    readonly intact: boolean;
+  },
+): Left {
+  if (occupied && !asked)
+    return {
+      text: `${name} could not be asked: it is as it was before, unless the transaction was committed in its last moment`,
+      intact: false,
+    };
+  if (occupied) return { text: `it was rolled back, ${name} is as it was before`, intact };
+  if (atomic) return { text: `it was rolled back, ${name} is as empty as before`, intact: intact && asked };
+  return {
+    text: `${name} now holds part of the backup: empty it, or use another database, before trying again`,
+    intact: false,
+  };
+}
+
 /** What was restored beside a target is dropped, unless it has taken its place in the last moment. */
 export async function leaveBeside(
   name: string,
   beside: Target,
-  hasTakenPlace: (session: Session) => Promise<boolean>,
   withinMs: number,
+  hasTakenPlace: (session: Session) => Promise<boolean>,
 ): Promise<Left> {
   const untouched = `${name} is as it was before`;
   if (!beside.created) return { text: untouched, intact: true };
@@ -112,7 +144,11 @@ export async function leaveBeside(
   const told = await beside.undo(withinMs, async (session) => {
     taken = await hasTakenPlace(session);
   });
-  if (taken) return { text: `${name} is the restored database, and every table was compared`, intact: false };
+  if (taken)
+    return {
+      text: `${name} is the restored database, and every table was compared; what it was before may still be there under another name, which the next run tells`,
+      intact: false,
+    };
   return told.intact
     ? { text: untouched, intact: true }
     : { text: `${told.text}; ${untouched}, unless it was renamed in the last moment`, intact: false };

@@ -1,6 +1,7 @@
 /** Puts an archive's rows into tables that are there, in the session's own transaction. */
 import { from as copyFrom } from 'pg-copy-streams';
 import { Failure } from '../failure.ts';
+import { ourSettings, theirSettings } from './application-settings.ts';
 import { type RowsSource, readArchiveRows } from './archive-rows.ts';
 import type { Session } from './connect.ts';
 import type { DataPlan } from './data-target.ts';
@@ -14,10 +15,6 @@ export interface Position extends QualifiedName {
 }
 
 const pieceBytes = 1024 * 1024;
-
-/** As the application's own sessions find things: triggers and domains are the application's; money as pg_restore reads it. */
-const theirs = 'SET LOCAL search_path TO DEFAULT; SET LOCAL lc_monetary TO DEFAULT';
-const ours = `SET LOCAL search_path = ''; SET LOCAL lc_monetary = 'C'`;
 
 /** Keeps everybody from writing to the tables until the transaction ends. */
 export async function lockData(session: Session, tables: readonly QualifiedName[], clean: boolean): Promise<void> {
@@ -52,7 +49,8 @@ export async function loadData(
       `ALTER TABLE ${quoteQualified(key.from)} ALTER CONSTRAINT ${quoteName(key.name)} DEFERRABLE INITIALLY DEFERRED`,
     );
   await session.query('SET CONSTRAINTS ALL DEFERRED');
-  await session.query(theirs);
+  // Rows are read as pg_restore has them read: money as the database writes it, and any XML.
+  await session.query(`${theirSettings}; SET LOCAL xmloption = 'content'`);
   if (plan.truncate.length > 0)
     await refused('emptying the tables', () =>
       session.query(
@@ -93,7 +91,7 @@ export async function loadData(
     );
   await finish();
   await refused('what waited for the end', () => session.query('SET CONSTRAINTS ALL IMMEDIATE'));
-  await session.query(ours);
+  await session.query(ourSettings);
   for (const key of plan.postponed)
     await session.query(
       `ALTER TABLE ${quoteQualified(key.from)} ALTER CONSTRAINT ${quoteName(key.name)} NOT DEFERRABLE`,
@@ -143,13 +141,14 @@ class TableCopy {
   constructor(session: Session, statement: string) {
     this.#session = session;
     this.#stream = session.client.query(copyFrom(statement));
-    this.#done.promise.catch(() => {});
     this.#stream.once('finish', () => this.#done.resolve());
     this.#stream.once('error', (error) => {
       this.#failed = true;
       this.#done.reject(error);
     });
-    session.lost.addEventListener('abort', () => this.#done.reject(session.lost.reason), { once: true });
+    const onLost = (): void => this.#done.reject(session.lost.reason);
+    session.lost.addEventListener('abort', onLost, { once: true });
+    this.#done.promise.catch(() => {}).finally(() => session.lost.removeEventListener('abort', onLost));
   }
 
   async write(lines: Buffer): Promise<void> {

@@ -9,8 +9,6 @@ export interface ForeignKey {
   readonly deferrable: boolean;
   /** Of a partition, and goes with its parent's. */
   readonly inherited: boolean;
-  /** Whether it is deferred when nobody says: put back so. */
-  readonly initiallyDeferred: boolean;
   /** This role may alter it. */
   readonly owned: boolean;
   /** Its triggers are disabled. */
@@ -24,7 +22,7 @@ export async function readForeignKeys(session: Session, oids: readonly number[])
        'root', coalesce(pg_partition_root(${table}.oid)::oid, ${table}.oid)::int8)`;
   return session.query<ForeignKey>(
     `SELECT k.conname::text AS name, ${side('f', 'fn')} AS "from", ${side('t', 'tn')} AS "to",
-            k.condeferrable AS deferrable, k.condeferred AS "initiallyDeferred", k.conparentid <> 0 AS inherited,
+            k.condeferrable AS deferrable, k.conparentid <> 0 AS inherited,
             pg_has_role(f.relowner, 'USAGE') AS owned,
             EXISTS (SELECT FROM pg_catalog.pg_trigger g WHERE g.tgconstraint = k.oid AND g.tgenabled IN ('D', 'R')) AS unchecked
      FROM pg_catalog.pg_constraint k

@@ -22,6 +22,8 @@ export interface DataPlan {
   readonly sequences: readonly QualifiedName[];
   /** What is emptied in one statement: none when nothing is. */
   readonly truncate: readonly { readonly name: QualifiedName; readonly only: boolean }[];
+  /** Tables with columns that the backup does not have: a digest of their rows is another one. */
+  readonly wider: readonly QualifiedName[];
   /** Keys of a circle that cannot wait by themselves: made to, and put back. */
   readonly postponed: readonly ForeignKey[];
   /** Tables of a circle of foreign keys. */
@@ -92,6 +94,9 @@ export async function planData(
     sequences: positions,
     truncate: clean ? await emptied(session, tables) : [],
     postponed,
+    wider: tables
+      .filter((table) => relations.get(nameKey(table))?.columns.some((each) => isBeyond(each, table)))
+      .map(({ schema, name }) => ({ schema, name })),
     circle: circle.map(({ schema, name }) => ({ schema, name })),
     triggers: await readTriggers(session, all, clean),
     views: await session.query<QualifiedName>(
@@ -101,6 +106,10 @@ export async function planData(
     ),
     names: [...tables.flatMap((each) => [each.schema, each.name, ...each.columns]), ...keys.map((key) => key.name)],
   };
+}
+
+function isBeyond(column: Relation['columns'][number], { columns }: ArchivedRows): boolean {
+  return !column.generated && !columns.includes(column.name);
 }
 
 async function judgeSession(session: Session): Promise<Obstacle[]> {
@@ -130,7 +139,7 @@ async function readRelations(session: Session, names: readonly QualifiedName[], 
             has_schema_privilege(n.oid, 'USAGE') AND
               CASE WHEN c.relkind = 'S' THEN true
                    ELSE has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT')
-                        AND (NOT $3 OR has_table_privilege(c.oid, 'TRUNCATE')) END AS allowed,
+                        AND has_table_privilege(c.oid, CASE WHEN $3 THEN 'TRUNCATE' ELSE 'UPDATE, DELETE, TRUNCATE' END) END AS allowed,
             EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass
                     AND d.objid = c.oid AND d.objsubid = 0 AND d.deptype = 'e') AS extension,
             ARRAY(SELECT a.relid::oid::int8::float8 FROM pg_partition_ancestors(c.oid) a) AS ancestors,
@@ -178,7 +187,8 @@ function judgeTable(archived: ArchivedRows, relation: Relation | undefined, clea
   if (!relation.allowed)
     obstacles.push({
       message: `this role may not read and fill${clean ? ' and empty' : ''} ${table}`,
-      hint: `run as the table's owner: GRANT SELECT, INSERT${clean ? ', TRUNCATE' : ''} ON ${sqlName(archived)} TO …; or use the owner's URL`,
+      // Without one of the other rights it may not lock the table against writers.
+      hint: `run as the table's owner: GRANT SELECT, INSERT, ${clean ? 'TRUNCATE' : 'UPDATE'} ON ${sqlName(archived)} TO …; or use the owner's URL`,
       exit: 'privilege',
     });
   if (relation.filtered)

@@ -30,7 +30,9 @@ export async function swapObstacle(session: Session, toc: Toc, archive: Toc): Pr
   }>(
     `SELECT r.rolsuper OR r.rolcreatedb AS creates, pg_has_role(d.datdba, 'USAGE') AS owns,
             EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.datid = d.oid AND a.pid <> pg_backend_pid()
-                    AND a.application_name !~ '^pgassay ') AS others,
+                    AND a.application_name !~ '^pgassay '
+                    -- Autovacuum belongs to nobody, and makes way.
+                    AND a.usesysid IS NOT NULL) AS others,
             EXISTS (SELECT FROM pg_catalog.pg_prepared_xacts x WHERE x.database = d.datname) AS prepared,
             EXISTS (SELECT FROM pg_catalog.pg_replication_slots s WHERE s.database = d.datname) AS slots,
             (SELECT spcname <> 'pg_default' FROM pg_catalog.pg_tablespace t WHERE t.oid = d.dattablespace) AS elsewhere,
@@ -73,6 +75,15 @@ export function nameWith(name: string, suffix: string): string {
   let stem = name;
   while (Buffer.byteLength(stem) + Buffer.byteLength(suffix) > 63) stem = [...stem].slice(0, -1).join('');
   return `${stem}${suffix}`;
+}
+
+/** How many rows were ever written in `session`'s database, as far as the server counts: another number later is a warning. */
+export async function readWrites(session: Session): Promise<string> {
+  const [row] = await session.query<{ writes: string }>(
+    `SELECT coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0)::text AS writes FROM pg_catalog.pg_stat_all_tables
+     WHERE relid = 'pg_catalog.pg_largeobject'::regclass OR schemaname !~ '^(?:pg_catalog|pg_toast|information_schema)$'`,
+  );
+  return row?.writes ?? '';
 }
 
 /** Databases that earlier restores of `name` have left on the server: unfinished ones, and those that were replaced. */

@@ -1,7 +1,7 @@
 import { Failure } from '../failure.ts';
 import type { Log } from '../log.ts';
 import { formatCount, formatNumber } from '../numbers.ts';
-import { outputSettings } from './census.ts';
+import { ourSettings, theirSettings } from './application-settings.ts';
 import type { Session } from './connect.ts';
 import { isDatabaseError, reduceMessage } from './messages.ts';
 import { displayName, displayWord, quoteName, quoteQualified, sqlName, sqlWord } from './names.ts';
@@ -25,16 +25,6 @@ export interface WrittenRows {
   /** There already, and now as in the backup. */
   readonly updated: number;
 }
-
-/**
- * What the database's own code goes by, triggers, CHECKs, defaults and indexes alike: the same as in the application's
- * sessions of this role, not our empty search path. Statements that run meanwhile name everything in full.
- */
-const reset = ['search_path', 'row_security', ...outputSettings.map((each) => /^SET (\w+)/.exec(each)?.[1] ?? '')];
-const theirs = reset.map((name) => `SET LOCAL ${name} TO DEFAULT`).join('; ');
-const ours = [`SET search_path = ''`, 'SET row_security = off', ...outputSettings]
-  .map((each) => each.replace(/^SET/, 'SET LOCAL'))
-  .join('; ');
 
 /**
  * The one transaction that writes: it locks the tables against ALTER, looks at them again, inserts in the order of the
@@ -63,7 +53,7 @@ export class RowsTransaction {
     const order = await this.#lock(targets);
     const states = await this.#switchTriggersOff(order.tables);
     if (order.deferred) await session.query('SET CONSTRAINTS ALL DEFERRED');
-    await session.query(theirs);
+    await session.query(theirSettings);
     const outcome = new Map<FoundRows, WrittenRows>();
     for (const target of order.tables) {
       const at = this.#found.findIndex((each) => each.target.oid === target.oid);
@@ -72,7 +62,7 @@ export class RowsTransaction {
       outcome.set(found, await this.#refusals(order.tables, () => this.#insert(found, at), target));
     }
     await this.#refusals(order.tables, () => session.query('SET CONSTRAINTS ALL IMMEDIATE'));
-    await session.query(ours);
+    await session.query(ourSettings);
     await this.#switchTriggersBack(order.tables, states);
     for (const [at, found] of this.#found.entries()) await this.#compare(found, at, outcome.get(found));
     for (const { sequences, ...target } of order.tables) await this.#judgeSequences(target, sequences);

@@ -27,12 +27,13 @@ for (const major of majorsAvailable())
     });
     after(() => Promise.all([cluster.stop(), scratch.stop()]));
 
-    /** A restore test in which `sql` runs as soon as pg_restore is done. */
+    /** A restore test in which `sql` runs as soon as pg_restore is done, which exits 1 after errors that are expected. */
     const tested = async (sql: string): Promise<TestReport> => {
       const bin = await wrapped(cluster, {
         pg_restore: `case "$*" in *--jobs*) ;; *) exec "$REAL" "$@";; esac
-"$REAL" "$@" || exit
-exec '${join(cluster.bin, 'psql')}' -X -q -v ON_ERROR_STOP=1 -c "${sql}"`,
+"$REAL" "$@"; code=$?
+'${join(cluster.bin, 'psql')}' -X -q -v ON_ERROR_STOP=1 -c "${sql}" >&2 || exit 99
+exit "$code"`,
       });
       const flags = ['--scratch-url', scratch.url('postgres'), '--client-bin', bin];
       const result = await tryRestoreTest(cluster, backup, flags);

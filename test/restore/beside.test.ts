@@ -3,7 +3,7 @@ import { after, before, describe, test } from 'node:test';
 import type { CliResult, RestoreReport, Taken } from '../support/backup.ts';
 import { ourSessions, until } from '../support/faults.ts';
 import { Cluster } from '../support/postgres.ts';
-import { backupOf, databasesOf, door, startRestore, tryRestore } from '../support/restoring.ts';
+import { backupOf, databasesOf, door, rolesOf, startRestore, tryRestore } from '../support/restoring.ts';
 
 describe('a whole database is replaced by one that was restored beside it', () => {
   let cluster: Cluster;
@@ -105,11 +105,32 @@ describe('a whole database is replaced by one that was restored beside it', () =
       assert.equal(await rowsOf(name), 100);
     });
 
+  test('rows that are written after the safety backup has begun are kept with the database they are in', async () => {
+    await target('written');
+    const gate = await door(cluster);
+    const run = startRestore(cluster, backup, cluster.url('written'), flagsFor('written', ['--client-bin', gate.bin]));
+    await gate.reached();
+    await cluster.query('written', 'INSERT INTO u VALUES (2)');
+    await gate.open();
+    const result = await run.done;
+    assert.equal(result.exitCode, 0, result.stderr);
+    const [aside = ''] = await others('written');
+    assert.match(
+      result.stderr,
+      /warning: written is the restored database now; rows were written to it after the safety backup had begun, so what it was before is written_before_\d{14}, until you drop it/,
+    );
+    assert.deepEqual([await rowsOf('written'), (await cluster.query(aside, 'SELECT FROM u')).length], [100, 2]);
+  });
+
   test('not where others are connected; nor where they come before the end: then it is as it was', async () => {
     await target('busy');
+    await target('owned', 'CREATE ROLE passing; ALTER TABLE u OWNER TO passing');
+    const owned = await backupOf(cluster, 'owned', 'SELECT 1', { name: 'owned' });
+    await cluster.query('postgres', 'DROP DATABASE owned');
+    await cluster.query('postgres', 'DROP ROLE passing');
     const oid = await oidOf('busy');
     const gate = await door(cluster);
-    const run = startRestore(cluster, backup, cluster.url('busy'), flagsFor('busy', ['--client-bin', gate.bin]));
+    const run = startRestore(cluster, owned, cluster.url('busy'), flagsFor('busy', ['--client-bin', gate.bin]));
     await gate.reached();
     const client = await cluster.client('busy');
     await gate.open();
@@ -120,6 +141,8 @@ describe('a whole database is replaced by one that was restored beside it', () =
       /^restore: others have connected to busy meanwhile, so that it could not be renamed\nhint: stop what uses it .*\n\s+busy is as it was before\n\s+what it held before is in the safety backup/m,
     );
     assert.deepEqual(await others('busy'), []);
+    assert.match(late.stderr, /created the roles the backup needs, without login: passing/);
+    assert.ok(!(await rolesOf(cluster)).includes('passing'));
     assert.deepEqual([await oidOf('busy'), await rowsOf('busy')], [oid, 0]);
     const place = await replace('busy', ['--safety-backup', 'false']);
     await client.end();

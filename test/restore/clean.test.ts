@@ -236,7 +236,8 @@ for (const major of majorsAvailable())
          CREATE OR REPLACE FUNCTION judge(v text) RETURNS bool LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RAISE ''bad %'', v; END'`,
       );
       const before = await stateOf('judged');
-      const flags = ['--clean', '--confirm', 'judged'];
+      // With several jobs it would be restored beside it, and nothing would be dropped first.
+      const flags = ['--clean', '--confirm', 'judged', '--jobs', '1'];
       const result = await tryRestore(cluster, judged, cluster.url('judged'), flags);
       assert.equal(result.exitCode, 50, result.stderr);
       assert.match(
@@ -252,7 +253,7 @@ for (const major of majorsAvailable())
       const bin = await wrapped(cluster, {
         pg_restore: `case "$*" in *--clean*) "$REAL" "$@" || exit; exec '${join(cluster.bin, 'psql')}' -X -q -c 'DELETE FROM public.events';; esac; exec "$REAL" "$@"`,
       });
-      const result = await clean('differs', ['--client-bin', bin]);
+      const result = await clean('differs', ['--client-bin', bin, '--jobs', '1']);
       assert.equal(result.exitCode, 50, result.stderr);
       assert.match(result.stderr, /public\.events_1: expected 1 row, found 0 rows/);
       const [, id = ''] =

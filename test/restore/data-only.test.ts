@@ -142,6 +142,14 @@ for (const major of majorsAvailable())
       assert.equal((await cluster.query('drifted', 'SELECT FROM zustomers')).length, 0);
     });
 
+    test('a column that the backup does not have gets its default, and rows are counted instead of their digest', async () => {
+      await target('wider', 'empty', `ALTER TABLE tree ADD COLUMN added int NOT NULL DEFAULT 7`);
+      const result = await bring('wider', ['--tables', 'tree', '--tables', 'zustomers']);
+      assert.equal(result.exitCode, 0, result.stderr);
+      assert.match(result.stderr, /compared by their number of rows, not by digest: public\.tree$/m);
+      assert.equal((await cluster.query('wider', 'SELECT FROM tree WHERE added = 7')).length, 100);
+    });
+
     test('no name typed, no such database, definitions alone: exit 2', async () => {
       await target('unsaid', 'empty');
       const unsaid = await tryRestore(cluster, backup, cluster.url('unsaid'), ['--mode', 'data-only']);
@@ -218,6 +226,21 @@ for (const major of majorsAvailable())
       ]);
       assert.equal(other.exitCode, 12, other.stderr);
       assert.match(other.stderr, /egg_chicken_fkey .* only its table's owner may let it/);
+      await cluster.query(
+        'owned',
+        'TRUNCATE tree; ALTER TABLE tree OWNER TO postgres; GRANT SELECT, INSERT ON tree TO app',
+      );
+      const tree = (): Promise<CliResult> =>
+        tryRestore(cluster, backup, cluster.url('owned', 'app', 'x'), [...flags, '--tables', 'tree']);
+      const unlocked = await tree();
+      assert.equal(unlocked.exitCode, 12, unlocked.stderr);
+      assert.match(
+        unlocked.stderr,
+        /this role may not read and fill public\.tree; .*\nhint: .*SELECT, INSERT, UPDATE ON/,
+      );
+      await cluster.query('owned', 'GRANT UPDATE ON tree TO app');
+      const granted = await tree();
+      assert.equal(granted.exitCode, 0, granted.stderr);
     });
 
     test('large objects are no rows: refused, with the way on', async () => {
