@@ -1,7 +1,7 @@
 import type { Backup } from '../catalog.ts';
 import { describeGap, findGaps } from '../chain.ts';
 import { Inputs } from '../inputs.ts';
-import { warnOf } from '../locate.ts';
+import { tellGaps, warnOf } from '../locate.ts';
 import { formatAge, formatBytes, formatCount, formatNumber, formatSeconds, formatTime } from '../numbers.ts';
 import { displayName, displayWord } from '../postgres/names.ts';
 import { type Proof, restoreSeconds } from '../proof.ts';
@@ -29,7 +29,7 @@ export const listCommand: Command = {
       terminal.log.notice(
         `${formatCount(catalog.unfinished.length, 'upload')} without a manifest: running, or cut off; not a backup`,
       );
-    for (const gap of findGaps(catalog)) terminal.log.notice(`${gap.name}/${gap.id} ${describeGap(gap)}`);
+    tellGaps(findGaps(catalog), terminal.log);
     const now = await store.now();
     const proofs = new Map(
       await Promise.all(catalog.backups.map(async (each) => [each, await newestProof(store, each)] as const)),

@@ -1,5 +1,6 @@
-import { describeGap, findGaps } from '../chain.ts';
+import { findGaps } from '../chain.ts';
 import { Inputs } from '../inputs.ts';
+import { tellGaps } from '../locate.ts';
 import { formatBytes, formatCount } from '../numbers.ts';
 import { shortKeyId } from '../signing.ts';
 import { verify } from '../verify.ts';
@@ -16,8 +17,8 @@ export const verifyCommand: Command = {
     const programs = readPrograms(inputs);
     inputs.finish();
     const { store, backup, catalog } = await openBackup(terminal);
-    const gap = findGaps(catalog).find((each) => each.id === backup.manifest.id);
-    if (gap !== undefined) terminal.log.notice(`${gap.name}/${gap.id} ${describeGap(gap)}`);
+    const gaps = findGaps(catalog).filter((each) => each.id === backup.manifest.id);
+    tellGaps(gaps, terminal.log);
     const { manifest, census, bytes } = await verify(store, backup, programs, terminal.machine, terminal);
     answer(
       terminal,
