@@ -96,7 +96,7 @@ function describeEnd({ result, exitCode, totals }: RestoreRecord): string {
 }
 
 /** What `list --json` says of a backup. */
-function listed({ manifest }: Backup, proof: Proof | undefined): Record<string, unknown> {
+function listed({ manifest, signedBy }: Backup, proof: Proof | undefined): Record<string, unknown> {
   return {
     id: manifest.id,
     name: manifest.name,
@@ -108,7 +108,7 @@ function listed({ manifest }: Backup, proof: Proof | undefined): Record<string, 
     rows: manifest.totals.rows,
     serverVersion: manifest.database.serverVersion,
     encrypted: manifest.files.some((file) => file.encryption !== null),
-    signed: manifest.signing !== null,
+    signed: signedBy !== undefined || manifest.signing !== null,
     proof: proof === undefined ? null : summaryOf(proof),
   };
 }
