@@ -9,7 +9,7 @@ import { patternProblems } from './postgres/scope.ts';
 import { type ConnectionTarget, parseDatabaseUrl } from './postgres/url.ts';
 import { release } from './release.ts';
 import { keepInputs, readRetention } from './retention-inputs.ts';
-import { readSigningKey, readTrust } from './signing-inputs.ts';
+import { readBackupKey, readTrust } from './signing-inputs.ts';
 import type { IdentityService } from './store/s3-address.ts';
 import { readStore, storeInputs } from './store-inputs.ts';
 
@@ -141,7 +141,7 @@ export function readBackupConfig(
   const config = {
     store,
     trust,
-    signing: readSigningKey(inputs, trust),
+    signing: readBackupKey(inputs, trust),
     name: inputs.matching(
       'name',
       undefined,

@@ -6,7 +6,7 @@ import { formatCount, formatSeconds, parseDuration } from './numbers.ts';
 import { proofPattern } from './proof.ts';
 import { largestSignature } from './signing.ts';
 import type { Store } from './store/store.ts';
-import { judgeSignature, type Trust } from './trust.ts';
+import { judgeSignature, type Signed, type Trust } from './trust.ts';
 
 /** A backup that has a manifest, and the digest of that manifest's bytes. */
 export interface Backup {
@@ -61,13 +61,11 @@ export async function readBackup(
   const sizes = files ?? (await store.files(name, id)).get(id);
   if (sizes?.has(fileNames.manifest) !== true) return { kind: 'unfinished', name, id };
   const place = { name, id, sizes };
-  const signatures: Buffer[] = [];
-  if (trust.keys.length > 0)
-    for await (const bytes of versions(store, place, fileNames.signature, largestSignature)) signatures.push(bytes);
+  const signatures = new Signatures(versions(store, place, fileNames.signature, largestSignature));
   // The first version of a manifest that can be used is the backup: later ones are somebody else's.
   let damaged: Entry | undefined;
   for await (const bytes of versions(store, place, fileNames.manifest, largestManifest)) {
-    const entry = judge(store, trust, place, bytes, signatures);
+    const entry = judge(store, trust, place, bytes, await signatures.judge(bytes, trust));
     if (entry.kind === 'backup') return entry;
     damaged ??= entry;
   }
@@ -92,29 +90,40 @@ async function* versions(
 ): AsyncGenerator<Buffer> {
   if (!sizes.has(file)) return;
   for (let version = 0; ; version++) {
-    const tooLarge = version === 0 && (sizes.get(file) ?? 0) > largest;
-    const bytes = tooLarge
-      ? Buffer.alloc(0)
-      : await store.read(`${name}/${id}/${file}`, version).catch((error: unknown) => {
-          if (error instanceof Failure && error.exit === 'verification') return Buffer.alloc(0);
-          throw error;
-        });
+    const bytes = await store.read(`${name}/${id}/${file}`, version, largest).catch((error: unknown) => {
+      if (error instanceof Failure && error.exit === 'verification') return Buffer.alloc(0);
+      throw error;
+    });
     if (bytes === undefined) return;
     yield bytes;
   }
 }
 
+/** The signatures beside a manifest. Of many versions, only as many are read as it takes to find one that fits. */
+class Signatures {
+  readonly #unread: AsyncGenerator<Buffer>;
+  readonly #read: Buffer[] = [];
+
+  constructor(unread: AsyncGenerator<Buffer>) {
+    this.#unread = unread;
+  }
+
+  async judge(bytes: Buffer, trust: Trust): Promise<Signed> {
+    let signed = judgeSignature(bytes, this.#read, trust);
+    while ('distrust' in signed) {
+      const next = await this.#unread.next();
+      if (next.done === true) break;
+      this.#read.push(next.value);
+      signed = judgeSignature(bytes, [next.value], trust);
+    }
+    return signed;
+  }
+}
+
 /** Signature first: of bytes that nobody signed, not even the format is believed. */
-function judge(
-  store: Store,
-  trust: Trust,
-  { name, id, sizes }: Place,
-  bytes: Buffer,
-  signatures: readonly Buffer[],
-): Entry {
+function judge(store: Store, trust: Trust, { name, id, sizes }: Place, bytes: Buffer, signed: Signed): Entry {
   const untrusted = (reason: string): Entry => ({ kind: 'damaged', name, id, reason, untrusted: true });
   const asked = trust.keys.length > 0;
-  const signed = judgeSignature(bytes, signatures, trust);
   if ('distrust' in signed) return untrusted(signed.distrust);
   try {
     const manifest = parseManifest(bytes, { name, id });

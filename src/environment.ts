@@ -70,9 +70,12 @@ export function withPemFiles(read: ReadInput, inputs: Inputs): ReadInput {
     else {
       try {
         accessSync(value.trim(), constants.R_OK);
-        texts.set(name, readFileSync(value.trim(), 'utf8'));
+        const text = readFileSync(value.trim(), 'utf8');
+        // Taken for no key at all, it would switch off what it was meant to switch on.
+        if (text.trim() === '') inputs.problem(name, 'is the path of an empty file');
+        texts.set(name, text);
       } catch {
-        inputs.problem(name, 'is neither PEM text nor the path of a file that can be read');
+        inputs.problem(name, 'is neither PEM text nor the path of a file that can be read', pemHint(value.trim()));
       }
     }
   }
@@ -85,6 +88,13 @@ export function inputsOf(read: ReadInput): Inputs {
   const inputs = new Inputs(withPemFiles(read, files));
   inputs.add(files.problems);
   return inputs;
+}
+
+/** For a key without its first and last line, or in base64 once more. */
+function pemHint(value: string): string | undefined {
+  return /^[A-Za-z0-9+/\s]{40,}={0,2}$/.test(value) && !value.startsWith('/')
+    ? 'that looks like base64: store the text as the file has it, from its line -----BEGIN to its line -----END'
+    : undefined;
 }
 
 /**

@@ -9,8 +9,10 @@ import {
   type Selector,
   select,
 } from './catalog.ts';
+import { describeGap, type Gap } from './chain.ts';
 import { Failure } from './failure.ts';
 import type { Log } from './log.ts';
+import { formatCount } from './numbers.ts';
 import type { Store } from './store/store.ts';
 import type { Trust } from './trust.ts';
 
@@ -39,7 +41,8 @@ export async function locate(
   warnOf(catalog, log);
   const now = await store.now();
   const { selector } = wanted;
-  if (wanted.strict !== true) return { backup: select(catalog, selector, now), catalog };
+  if (wanted.strict !== true)
+    return { backup: noteUnchecked(select(catalog, selector, now), wanted.trust, log), catalog };
   const drawn = selector.by === 'random' ? drawDamaged(catalog, selector.withinMs, now) : undefined;
   if (drawn !== undefined) throw damaged(drawn, catalog);
   const backup = select(catalog, selector, now);
@@ -48,7 +51,15 @@ export async function locate(
     selector.by === 'latest' ||
     (selector.by === 'before' && newer !== undefined && (timeOfId(newer.id) ?? 0) <= selector.time);
   if (newer !== undefined && passedOver) throw damaged(newer, catalog);
-  return { backup, catalog };
+  return { backup: noteUnchecked(backup, wanted.trust, log), catalog };
+}
+
+/** A `verify-key` that came out empty, as a misspelt variable does, would go unnoticed. */
+function noteUnchecked(backup: Backup, { keys }: Trust, log: Log): Backup {
+  const { name, id, signing } = backup.manifest;
+  if (signing !== null && keys.length === 0)
+    log.notice(`${name}/${id} says that it is signed, and without verify-key nobody looks by whom`);
+  return backup;
 }
 
 /** One that cannot be tested, as often as chance would have it: drawn from whole ones only, a test would never find it. */
@@ -88,4 +99,20 @@ export function warnOf({ backups, damaged }: Catalog, log: Log): void {
       log.warn(
         `${manifest.name}/${manifest.id} is used as it was first stored, but somebody changed it: ${tampering.join(', ')}`,
       );
+}
+
+const mostGaps = 3;
+
+/**
+ * Which backups follow one that is not there as it was. Retention leaves a gap wherever it thins out, so those are notes, of
+ * the newest; nothing explains another manifest.
+ */
+export function tellGaps(gaps: readonly Gap[], log: Log): void {
+  const explained = gaps.filter(({ kind }) => kind !== 'another');
+  for (const gap of gaps)
+    if (gap.kind === 'another') log.warn(`${gap.name}/${gap.id} ${describeGap(gap)}`);
+    else if (explained.indexOf(gap) >= explained.length - mostGaps)
+      log.notice(`${gap.name}/${gap.id} ${describeGap(gap)}`);
+  if (explained.length > mostGaps)
+    log.notice(`and ${formatCount(explained.length - mostGaps, 'older backup')} before them; show <id> tells of one`);
 }

@@ -188,7 +188,7 @@ export function parseManifest(bytes: Buffer, expected?: { readonly name: string;
   const previous = check.isNull('previous') ? undefined : check.object('previous');
   previous?.text('id', idPattern);
   previous?.text('manifestSha256', sha256Pattern);
-  if (!check.isNull('signing')) check.object('signing').text('keyId');
+  if (!check.isNull('signing')) check.object('signing').text('keyId', sha256Pattern);
   const files = check.list('files');
   if (files.length === 0) throw new UnreadableDocument('manifest.json names no file');
   for (const file of files) {

@@ -51,6 +51,18 @@ export function readProofKey(inputs: Inputs, { keys }: Trust): SigningKey | unde
   return key;
 }
 
+/** The same for a backup step, which with `verify-key` alone would store what does not count for itself. */
+export function readBackupKey(inputs: Inputs, trust: Trust): SigningKey | undefined {
+  const key = readSigningKey(inputs, trust);
+  if (trust.keys.length > 0 && inputs.raw('signing-key') === undefined)
+    inputs.problem(
+      'signing-key',
+      'is empty, and with verify-key a backup that nobody signed does not count',
+      'look whether the secret exists and this job may read it; without signatures leave verify-key out as well',
+    );
+  return key;
+}
+
 function readKey(inputs: Inputs, name: string): SigningKey | undefined {
   const text = inputs.raw(name);
   if (text === undefined) return undefined;
@@ -60,14 +72,16 @@ function readKey(inputs: Inputs, name: string): SigningKey | undefined {
   return undefined;
 }
 
-/** Hides the private keys among the inputs, also one that was given as a public key by mistake. */
+/** Hides the private keys among the inputs, also one that was given as a public key by mistake, and one in another form. */
 export function hideKeys(read: ReadInput, secrets: Secrets): void {
   for (const name of keyInputs) {
     const text = read(name)?.trim();
-    if (!text || (name.endsWith('verify-key') && !text.includes('PRIVATE KEY')) || existsSync(text)) continue;
-    const lines = text.split(/\r?\n/).map((line) => line.trim());
+    if (!text || existsSync(text)) continue;
+    if (name.endsWith('verify-key') && text.includes('PUBLIC KEY') && !text.includes('PRIVATE KEY')) continue;
     // The first and last lines of a block are the same in all of them.
-    for (const line of lines.length === 1 ? lines : lines.filter((each) => !each.startsWith('-----')))
-      secrets.add(line);
+    const pieces = text.replaceAll(/-----(?:BEGIN|END) [A-Z0-9 ]+-----/g, '\n');
+    for (const line of pieces.split('\n')) secrets.add(line.trim());
+    // In one line, or with \n in place of line breaks, the key is a word among others.
+    for (const word of pieces.split(/\s|\\n/)) if (word.length >= 16) secrets.add(word);
   }
 }

@@ -27,7 +27,7 @@ export interface KeyProblem {
 }
 
 const makeOne = 'pgassay keygen --signing makes a pair of Ed25519 keys';
-const pemBlock = /-----BEGIN ([A-Z0-9 ]+)-----[^-]*-----END \1-----/g;
+const pemBlock = /-----BEGIN ([A-Z0-9 ]+)-----([^-]*)-----END \1-----/g;
 
 /** 64 bytes as base64, and white space around it. */
 const signaturePattern = /^\s*([A-Za-z0-9+/]{86}==)\s*$/;
@@ -123,6 +123,7 @@ export function shortKeyId(id: string): string {
   return id.slice(0, 16);
 }
 
+/** Line breaks and indentation suffer on the way through forms and files; the letters of the key are what counts. */
 function blocksOf(
   text: string,
 ): { readonly blocks: readonly { readonly label: string; readonly text: string }[] } | KeyProblem {
@@ -131,7 +132,10 @@ function blocksOf(
       problem: 'has \\n in it in place of line breaks',
       hint: 'store the key with its line breaks, as a file has them',
     };
-  const blocks = [...text.matchAll(pemBlock)].map(([block, label = '']) => ({ label, text: block }));
+  const blocks = [...text.matchAll(pemBlock)].map(([, label = '', body = '']) => {
+    const lines = body.replaceAll(/\s/g, '').match(/.{1,64}/g) ?? [];
+    return { label, text: [`-----BEGIN ${label}-----`, ...lines, `-----END ${label}-----`, ''].join('\n') };
+  });
   const rest = text.replaceAll(pemBlock, '').replaceAll(/^\s*#.*$/gm, '');
   if (blocks.length > 0 && rest.trim() !== '') return cutShort;
   return { blocks };

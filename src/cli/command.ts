@@ -13,6 +13,8 @@ export interface Flag {
   readonly many?: boolean;
   /** Never a value on the command line: a variable or `--<name>-file`. */
   readonly secret?: { readonly variable: string };
+  /** An empty value, of a variable that is not set for instance, is not the same as leaving the flag out. */
+  readonly refuseEmpty?: true;
 }
 
 export interface Command {

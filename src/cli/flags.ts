@@ -42,6 +42,12 @@ export function parseFlags(
       if (secret.warning !== undefined) warnings.push(secret.warning);
       if (secret.text !== undefined) texts.set(flag.name, secret.text);
     } else if (text !== undefined) texts.set(flag.name, text);
+    if (flag.refuseEmpty === true && text?.trim() === '')
+      problems.push({
+        input: flag.name,
+        message: 'was given, and is empty',
+        hint: `leave out --${flag.name} to do without`,
+      });
   }
   const [argument = command.argument?.fallback, ...more] = positionals;
   if (argument !== undefined && /:\/\/[^/@]*:[^@]*@/.test(argument))
@@ -72,7 +78,9 @@ function readSecret(
 ): Secret {
   if (typeof file === 'string') {
     try {
-      return { text: readFileSync(file, 'utf8') };
+      const text = readFileSync(file, 'utf8');
+      if (text.trim() !== '') return { text };
+      return { problem: { input: `${flag.name}-file`, message: `${file} is empty` } };
     } catch {
       return { problem: { input: `${flag.name}-file`, message: `${file} cannot be read` } };
     }

@@ -1,7 +1,7 @@
 import type { Backup } from '../catalog.ts';
 import { describeGap, findGaps } from '../chain.ts';
 import { Inputs } from '../inputs.ts';
-import { warnOf } from '../locate.ts';
+import { tellGaps, warnOf } from '../locate.ts';
 import { encryptionOf } from '../manifest.ts';
 import { formatAge, formatBytes, formatCount, formatNumber, formatSeconds, formatTime } from '../numbers.ts';
 import { readOpenings } from '../openings.ts';
@@ -41,7 +41,7 @@ export const listCommand: Command = {
       terminal.log.notice(
         `${formatCount(catalog.unfinished.length, 'upload')} without a manifest: running, or cut off; not a backup`,
       );
-    for (const gap of findGaps(catalog)) terminal.log.notice(`${gap.name}/${gap.id} ${describeGap(gap)}`);
+    tellGaps(findGaps(catalog), terminal.log);
     const now = await store.now();
     const proofs = new Map(
       await Promise.all(catalog.backups.map(async (each) => [each, await newestProof(store, each)] as const)),
@@ -110,7 +110,7 @@ function describeEnd({ result, exitCode, totals }: RestoreRecord): string {
 }
 
 /** What `list --json` says of a backup. */
-function listed({ manifest }: Backup, proof: Proof | undefined): Record<string, unknown> {
+function listed({ manifest, signedBy }: Backup, proof: Proof | undefined): Record<string, unknown> {
   return {
     id: manifest.id,
     name: manifest.name,
@@ -122,7 +122,7 @@ function listed({ manifest }: Backup, proof: Proof | undefined): Record<string, 
     rows: manifest.totals.rows,
     serverVersion: manifest.database.serverVersion,
     encrypted: encryptionOf(manifest) !== null,
-    signed: manifest.signing !== null,
+    signed: signedBy !== undefined || manifest.signing !== null,
     proof: proof === undefined ? null : summaryOf(proof),
   };
 }

@@ -31,6 +31,7 @@ export const storeFlags: readonly Flag[] = [
     name: 'verify-key',
     value: 'FILE',
     help: 'Ed25519 public keys in PEM: a backup that none of them signed does not count',
+    refuseEmpty: true,
   },
 ];
 

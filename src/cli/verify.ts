@@ -1,7 +1,8 @@
-import { describeGap, findGaps } from '../chain.ts';
+import { findGaps } from '../chain.ts';
 import { sourceOf } from '../environment.ts';
 import { Failure } from '../failure.ts';
 import { Inputs } from '../inputs.ts';
+import { tellGaps } from '../locate.ts';
 import { encryptionOf } from '../manifest.ts';
 import { formatBytes, formatCount } from '../numbers.ts';
 import { writeOpening } from '../openings.ts';
@@ -41,8 +42,8 @@ export const verifyCommand: Command = {
     const { store, backup, catalog } = await openBackup(terminal);
     const { manifest, manifestSha256, signedBy = null } = backup;
     const { name, id } = manifest;
-    const gap = findGaps(catalog).find((each) => each.id === id);
-    if (gap !== undefined) terminal.log.notice(`${gap.name}/${gap.id} ${describeGap(gap)}`);
+    const gaps = findGaps(catalog).filter((each) => each.id === id);
+    tellGaps(gaps, terminal.log);
     if (record && encryptionOf(manifest) === null)
       throw new Failure('input', 'badInput', `sign-proof: ${name}/${id} is not encrypted, so no recipient opens it`, {
         hint: 'leave it out; restore-test proves that a backup restores',

@@ -72,11 +72,11 @@ export class FolderStore implements Store {
     return 'as written';
   }
 
-  async read(path: string, version = 0): Promise<Buffer | undefined> {
+  async read(path: string, version = 0, largest = largestRead): Promise<Buffer | undefined> {
     if (version > 0) return undefined;
     const bytes = await this.#size(path);
     if (bytes === undefined) return undefined;
-    if (bytes > largestRead)
+    if (bytes > largest)
       throw new Failure('download', 'verification', `${this.#path(path)} has ${bytes} bytes, too many for what it is`);
     return readFile(this.#path(path)).catch((error: unknown) => {
       if (isCode(error, 'ENOENT')) return undefined;
@@ -102,7 +102,9 @@ export class FolderStore implements Store {
 
   async #size(path: string): Promise<number | undefined> {
     try {
-      return (await stat(this.#path(path))).size;
+      const found = await stat(this.#path(path));
+      // A folder, a device or a pipe under a file's name holds nothing that can be read to its end.
+      return found.isFile() ? found.size : undefined;
     } catch (error) {
       if (isCode(error, 'ENOENT') || isCode(error, 'ENOTDIR')) return undefined;
       throw this.#failure('locate', path, error);

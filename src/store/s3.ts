@@ -100,11 +100,11 @@ export class S3Store implements Store {
     return object !== undefined && object.versions.length > 1 ? 'overwritten' : 'as written';
   }
 
-  async read(path: string, version = 0): Promise<Buffer | undefined> {
+  async read(path: string, version = 0, largest = largestRead): Promise<Buffer | undefined> {
     if (version > 0 && version >= (this.#objects.get(path)?.versions.length ?? 1)) return undefined;
     const file = await this.open(path, version);
     if (file === undefined) return undefined;
-    if (file.bytes > largestRead) {
+    if (file.bytes > largest) {
       file.stream.destroy();
       throw new Failure(
         'download',

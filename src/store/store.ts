@@ -28,10 +28,11 @@ export interface Store {
   /** Names of the files in the folder of records, sorted. */
   records(): Promise<string[]>;
   /**
-   * A small file, whole; undefined when it is not there. Files over 256 MiB are refused. Where the store keeps versions,
-   * the first that was ever written counts, as of the last `files`; `version` 1 is the one after that.
+   * A small file, whole; undefined when it is not there. Files over `largest` bytes, 256 MiB unless told, are refused
+   * (exit 40). Where the store keeps versions, the first that was ever written counts, as of the last `files`;
+   * `version` 1 is the one after that.
    */
-  read(path: string, version?: number): Promise<Buffer | undefined>;
+  read(path: string, version?: number, largest?: number): Promise<Buffer | undefined>;
   /** What the last `files` saw happen to a file after it was written. */
   history(path: string): History;
   /** A file's bytes as a stream; undefined when it is not there. */

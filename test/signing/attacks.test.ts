@@ -149,6 +149,14 @@ describe('I-22: refused with verify-key', () => {
       /is not trusted: its signature is not/,
     ],
     [
+      'a folder in place of the signature',
+      async (folder) => {
+        await rm(join(folder, 'manifest.sig'));
+        await mkdir(join(folder, 'manifest.sig'));
+      },
+      /is not trusted: it is not signed/,
+    ],
+    [
       'another dump, its digest in the manifest, signed by the attacker under our key’s id',
       async (folder) => {
         const dump = Buffer.from('PGDMP of his own');
@@ -301,7 +309,12 @@ describe('a backup in another place than it was signed for', () => {
     assert.match(refused.stderr, new RegExp(`is not trusted: it was written to file://${root}, and this is file://`));
     const verified = await at('verify', ...key, '--accept-moved');
     assert.equal(verified.exitCode, 0, verified.stderr);
-    assert.equal((await at('verify')).exitCode, 0);
+    const unasked = await at('verify');
+    assert.equal(unasked.exitCode, 0);
+    assert.match(
+      unasked.stderr,
+      /^note: shop\/\S+ says that it is signed, and without verify-key nobody looks by whom/m,
+    );
     const inputs = { store: `file://${copy}`, 'verify-key': signer.publicKey, ...clientBin(cluster) };
     const recover = (accept: boolean) =>
       runAction(join(repository, 'restore'), {
@@ -352,6 +365,13 @@ describe('keys change', () => {
     });
     assert.equal(refused.exitCode, 2, refused.log);
     assert.match(errorOf(refused), /verify-key: does not hold the public half of signing-key/);
+    // A secret that this job may not read is empty.
+    const unsigned = await tryBackup(cluster, 'shop', {
+      ...{ store: `file://${root}`, name: 'shop' },
+      ...{ 'signing-key': '', 'verify-key': signer.publicKey },
+    });
+    assert.equal(unsigned.exitCode, 2, unsigned.log);
+    assert.match(errorOf(unsigned), /signing-key: is empty, and with verify-key a backup that nobody signed/);
   });
 });
 

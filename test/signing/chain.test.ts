@@ -3,6 +3,8 @@ import { createHash } from 'node:crypto';
 import { describe, test } from 'node:test';
 import type { Backup, Catalog } from '../../src/catalog.ts';
 import { describeGap, findGaps, runsWithoutBackup } from '../../src/chain.ts';
+import { tellGaps } from '../../src/locate.ts';
+import { type Log, silent } from '../../src/log.ts';
 import type { Manifest } from '../../src/manifest.ts';
 
 const idOf = (n: number): string => `202611${String(n).padStart(2, '0')}T020000Z-aaaaaa`;
@@ -58,6 +60,18 @@ describe('the chain of backups', () => {
       describeGap(gaps[2] ?? assert.fail()),
       `follows ${idOf(6)}, which is here with another manifest than the one it followed`,
     );
+  });
+
+  test('is told of as a note where retention explains it, of the newest few; as a warning where nothing does', () => {
+    const said: string[] = [];
+    const log: Log = { ...silent, notice: (text) => said.push(text), warn: (text) => said.push(`warning: ${text}`) };
+    const replaced = { ...made(12), manifestSha256: digestOf(66) };
+    tellGaps(findGaps(catalog([made(2), made(4), made(6), made(8), made(10), replaced, made(13)])), log);
+    assert.deepEqual(said, [
+      ...[8, 10, 12].map((n) => `shop/${idOf(n)} ${describeGap({ previous: idOf(n - 1), kind: 'missing' })}`),
+      `warning: shop/${idOf(13)} ${describeGap({ previous: idOf(12), kind: 'another' })}`,
+      'and 3 older backups before them; show <id> tells of one',
+    ]);
   });
 
   test('is each name’s own', () => {

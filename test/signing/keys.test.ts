@@ -1,6 +1,11 @@
 import assert from 'node:assert/strict';
 import { createHash, createPublicKey, generateKeyPairSync } from 'node:crypto';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { describe, test } from 'node:test';
+import { withPemFiles } from '../../src/environment.ts';
+import { Inputs } from '../../src/inputs.ts';
+import { Secrets } from '../../src/secrets.ts';
 import {
   generateSigningKeys,
   parseSigningKey,
@@ -11,7 +16,9 @@ import {
   type VerifyKey,
   verifyKeyOf,
 } from '../../src/signing.ts';
+import { hideKeys } from '../../src/signing-inputs.ts';
 import { cli } from '../support/backup.ts';
+import { scratch } from '../support/faults.ts';
 
 const pair = generateSigningKeys();
 const other = generateSigningKeys();
@@ -57,6 +64,25 @@ describe('keys', () => {
     );
   });
 
+  test('survive what forms and files do to line breaks and indentation', () => {
+    const [first = '', body = '', last = ''] = pair.privateKey.trim().split('\n');
+    for (const text of [
+      pair.privateKey.trim(),
+      pair.privateKey.replaceAll('\n', '\r\n'),
+      pair.privateKey.replaceAll('\n', '\r'),
+      `\uFEFF\n\n${pair.privateKey}\n\n`,
+      pair.privateKey.replaceAll(/^/gm, '    '),
+      pair.privateKey.replaceAll('\n', ' '),
+      [first, body.slice(0, 30), body.slice(30), last].join('\n'),
+    ])
+      assert.equal(signing(text).id, pair.id, JSON.stringify(text));
+    const two = `${pair.publicKey} ${other.publicKey}`.replaceAll('\n', ' ');
+    assert.deepEqual(
+      verifying(two).map((key) => key.id),
+      [pair.id, other.id],
+    );
+  });
+
   test('that are none are told apart, each with what to do, and nothing of them is said', () => {
     const cut = pair.privateKey.slice(0, 60);
     for (const [text, says] of [
@@ -89,6 +115,57 @@ describe('keys', () => {
       assert.ok('problem' in parsed, text);
       assert.match(parsed.problem, says);
     }
+  });
+});
+
+describe('keys among the inputs', () => {
+  const body = pair.privateKey.split('\n')[1] ?? '';
+  const hidden = (name: string, text: string): string[] => {
+    const secrets = new Secrets();
+    hideKeys((input) => (input === name ? text : undefined), secrets);
+    return secrets.forms();
+  };
+
+  test('are hidden in whatever form they come, as far as they are private', () => {
+    for (const text of [
+      pair.privateKey,
+      pair.privateKey.replaceAll('\n', '\r\n'),
+      pair.privateKey.replaceAll('\n', ' '),
+      pair.privateKey.replaceAll('\n', '\\n'),
+      pair.privateKey.replaceAll(/^/gm, '  '),
+      body,
+    ])
+      for (const name of ['signing-key', 'proof-key', 'verify-key'])
+        assert.ok(hidden(name, text).includes(body), `${name} ${JSON.stringify(text)}`);
+    const again = Buffer.from(pair.privateKey).toString('base64');
+    assert.ok(hidden('signing-key', again).includes(again) && hidden('verify-key', again).includes(again));
+    assert.ok(!hidden('signing-key', pair.privateKey).some((form) => form.startsWith('-----BEGIN PRIVATE KEY')));
+    assert.deepEqual(hidden('verify-key', pair.publicKey + other.publicKey), []);
+  });
+
+  test('in a file that is empty, or in base64, are no reason to go on without', async () => {
+    const empty = join(await scratch(), 'empty.pem');
+    await writeFile(empty, '\n');
+    const base64 = Buffer.from(pair.publicKey).toString('base64');
+    for (const [given, says, hint] of [
+      [empty, /is the path of an empty file/, undefined],
+      [base64, /is neither PEM text nor the path/, /looks like base64/],
+      [body, /is neither PEM text nor the path/, /looks like base64/],
+      ['keys/verify.pem', /is neither PEM text nor the path/, undefined],
+    ] as const) {
+      const inputs = new Inputs(() => undefined);
+      withPemFiles((name) => (name === 'verify-key' ? given : undefined), inputs);
+      const [problem, ...others] = inputs.problems;
+      assert.deepEqual(others, []);
+      assert.match(problem?.message ?? '', says);
+      assert.ok(hint === undefined ? problem?.hint === undefined : hint.test(problem?.hint ?? ''), problem?.hint);
+    }
+    const unset = await cli(['list', '--store', 'file:///nonexistent', '--verify-key', '']);
+    assert.equal(unset.exitCode, 2);
+    assert.match(unset.stderr, /verify-key: was given, and is empty/);
+    const file = await cli(['backup', '--signing-key-file', empty]);
+    assert.equal(file.exitCode, 2);
+    assert.match(file.stderr, /signing-key-file: .* is empty/);
   });
 });
 

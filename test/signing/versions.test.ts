@@ -1,12 +1,14 @@
 // A bucket that keeps versions, and an attacker who may write and delete there, but not delete versions.
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { parseSigningKey, signatureOf } from '../../src/signing.ts';
+import { readBackup } from '../../src/catalog.ts';
+import { parseSigningKey, parseVerifyKeys, signatureOf } from '../../src/signing.ts';
 import { type ActionResult, runAction } from '../support/action.ts';
 import { type CliResult, cli, clientBin } from '../support/backup.ts';
 import { createShop, repository } from '../support/faults.ts';
 import { Cluster } from '../support/postgres.ts';
 import { S3Server } from '../support/s3.ts';
+import { openS3 } from '../support/s3-store.ts';
 import { type Keys, keyPair } from '../support/signing.ts';
 
 let cluster: Cluster;
@@ -63,8 +65,28 @@ test('a signed backup has its signature in the bucket, stored once', async () =>
   assert.doesNotMatch(verified.stderr, /somebody changed it/);
 });
 
+/** What is read of the backup to judge it: files, and which versions of them. */
+async function readsOf(): Promise<string[]> {
+  const store = openS3(server, bucket, 'prod');
+  const reads: string[] = [];
+  const read = store.read.bind(store);
+  store.read = async (path, version = 0, largest) => {
+    const bytes = await read(path, version, largest);
+    if (bytes !== undefined) reads.push(`${path.split('/').pop()} ${version}`);
+    return bytes;
+  };
+  const parsed = parseVerifyKeys(signer.publicKey);
+  assert.ok('keys' in parsed);
+  const entry = await readBackup(store, { keys: parsed.keys, acceptMoved: false }, 'shop', id);
+  assert.equal(entry.kind, 'backup');
+  return reads;
+}
+
 test('overwritten and hidden, it is read as it was signed, and the tampering is told', async () => {
   const { manifest, signature } = await forged();
+  // Of however many versions, and however large: what verifies is all that is read.
+  await server.put(bucket, `${folder}/manifest.sig`, Buffer.alloc(2_000_000, 'A'));
+  assert.deepEqual(await readsOf(), ['manifest.json 0', 'manifest.sig 0']);
   await server.put(bucket, `${folder}/manifest.json`, manifest);
   await server.put(bucket, `${folder}/manifest.sig`, signature);
   const overwritten = await ask('verify', id, '--verify-key', signer.verify);
@@ -99,6 +121,7 @@ test('whoever was there first is not the backup: the first version that verifies
   const evil = Buffer.from(genuine.json.toString().replace('"scheduled"', '"his"'));
   await server.put(bucket, `${second}/manifest.json`, evil);
   await server.put(bucket, `${second}/manifest.sig`, 'his');
+  await server.put(bucket, `${second}/manifest.sig`, Buffer.alloc(2_000_000, 'A'));
   await server.put(bucket, `${second}/manifest.json`, genuine.json);
   await server.put(bucket, `${second}/manifest.sig`, genuine.sig);
   const shown = await ask('show', outputs['backup-id'] ?? '', '--json', '--verify-key', signer.verify);

@@ -6,6 +6,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { promisify } from 'node:util';
+import { parseVerifyKeys, signerOf } from '../../src/signing.ts';
 import { type ActionResult, runAction } from '../support/action.ts';
 import { type CliResult, cli, clientBin } from '../support/backup.ts';
 import { createShop, repository, scratch } from '../support/faults.ts';
@@ -152,12 +153,22 @@ test('the reader lists, verifies and fetches, and changes nothing', async () => 
   assert.equal(await status('reader', 'GET', '/other/secret'), 403);
 });
 
-test('the tester writes its proof beside the backup, and nothing else', async () => {
+test('the tester writes its proof beside the backup, signed, and nothing else', async () => {
+  const tester = await keyPair();
   const tested = await runAction(join(repository, 'restore-test'), {
-    inputs: { store: `s3://${bucket}/prod`, name: 'shop', ...keysOf('tester'), ...clientBin(cluster) },
+    inputs: {
+      ...{ store: `s3://${bucket}/prod`, name: 'shop', ...keysOf('tester'), ...clientBin(cluster) },
+      ...{ 'verify-key': signer.publicKey, 'proof-key': tester.privateKey },
+    },
   });
   assert.equal(tested.exitCode, 0, tested.log);
   assert.match(tested.outputs.proof ?? '', /\/proofs\//, tested.log);
+  const proof = (tested.outputs.proof ?? '').replace(`s3://${bucket}/`, '');
+  const { reader } = users;
+  const [bytes, signature] = await Promise.all([reader.get(bucket, proof), reader.get(bucket, `${proof}.sig`)]);
+  const parsed = parseVerifyKeys(tester.publicKey);
+  assert.ok('keys' in parsed);
+  assert.equal(signerOf(bytes, signature, parsed.keys)?.id, tester.id);
   assert.equal(await status('tester', 'PUT', `/${folder()}/manifest.json`), 403);
   assert.equal(await status('tester', 'DELETE', `/${folder()}/manifest.json`), 403);
 });
