@@ -33,7 +33,7 @@ import { endSessions } from './postgres/watch.ts';
 import { judgePooling, judgeServer, refuseEmpty, requirePrevious } from './preflight.ts';
 import type { Proof } from './proof.ts';
 import { newestPassed } from './proofs.ts';
-import { censusDocument, manifestOf, Publisher, requireEqual, restoreCommand, shellWord } from './publish.ts';
+import { censusDocument, manifestOf, Publisher, requireEqual, restoreCommand, rolesCommand } from './publish.ts';
 import { openStore, type StoreChoice } from './store/open.ts';
 import type { Store } from './store/store.ts';
 
@@ -73,8 +73,8 @@ export type BackupResult =
       readonly kind: 'stored';
       readonly manifest: Manifest;
       readonly location: string;
-      /** The same as a shell names it. */
-      readonly folder: string;
+      /** For the roles, which come first; undefined where they were left out. */
+      readonly rolesCommand: string | undefined;
       readonly restoreCommand: string;
       /** All of them, pg_dump's own too. */
       readonly warnings: readonly string[];
@@ -259,7 +259,7 @@ class Attempt {
       kind: 'stored',
       manifest,
       location,
-      folder: shellWord(this.#store.pathFor(folder)),
+      rolesCommand: rolesCommand(this.#store, manifest),
       restoreCommand: restoreCommand(this.#store, manifest),
       warnings: [...warnings, ...captured.warnings],
       history,
