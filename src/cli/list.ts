@@ -10,6 +10,7 @@ import { newestProof, readProofs } from '../proofs.ts';
 import { describeEncryption, shortRecipient } from '../report/encryption.ts';
 import { table } from '../report/table.ts';
 import { type RestoreRecord, readRecords } from '../restore-record.ts';
+import { warnUnneeded } from '../stored-files.ts';
 import { readCensus } from '../verify.ts';
 import { answer, type Command, type Terminal } from './command.ts';
 import {
@@ -142,6 +143,7 @@ export const showCommand: Command = {
     const keys = readKeyFlags(terminal);
     const { store, backup } = await openBackup(terminal);
     const { manifest } = backup;
+    warnUnneeded(manifest, keys, terminal.log);
     const census = await readCensus({ store, manifest, keys });
     const openings = await readOpenings(store, backup);
     const proofs = await readProofs(store, backup);
