@@ -1,3 +1,4 @@
+import { fstatSync } from 'node:fs';
 import { generateKeyPair } from '../age.ts';
 import { Inputs } from '../inputs.ts';
 import { answer, type Command } from './command.ts';
@@ -28,6 +29,7 @@ export const keygenCommand: Command = {
     log.info(
       'with, offline, in two places. Without a secret key nobody opens a backup, ever. docs/keys.md has the rest.',
     );
+    if (othersRead(process.stdout.fd)) log.warn('other users of this machine may read that file: chmod 600 it');
     answer(
       terminal,
       { recipient, identity },
@@ -35,3 +37,9 @@ export const keygenCommand: Command = {
     );
   },
 };
+
+/** A file that a shell made has the rights of its umask. */
+function othersRead(output: number): boolean {
+  const file = fstatSync(output);
+  return file.isFile() && (file.mode & 0o077) !== 0;
+}
