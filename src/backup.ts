@@ -34,7 +34,7 @@ import { judgePooling, judgeServer, refuseEmpty, requirePrevious } from './prefl
 import type { Proof } from './proof.ts';
 import { newestPassed } from './proofs.ts';
 import { prune } from './prune.ts';
-import { censusDocument, manifestOf, Publisher, requireEqual, restoreCommand, shellWord } from './publish.ts';
+import { censusDocument, manifestOf, Publisher, requireEqual, restoreCommand, rolesCommand } from './publish.ts';
 import type { Pruned, RetentionPolicy } from './retention.ts';
 import type { SigningKey } from './signing.ts';
 import { openStore, type StoreChoice } from './store/open.ts';
@@ -83,8 +83,8 @@ export type BackupResult =
       readonly kind: 'stored';
       readonly manifest: Manifest;
       readonly location: string;
-      /** The same as a shell names it. */
-      readonly folder: string;
+      /** For the roles, which come first; undefined where they were left out. */
+      readonly rolesCommand: string | undefined;
       readonly restoreCommand: string;
       /** All of them, pg_dump's own too. */
       readonly warnings: readonly string[];
@@ -272,7 +272,7 @@ class Attempt {
       kind: 'stored',
       manifest,
       location,
-      folder: shellWord(this.#store.pathFor(folder)),
+      rolesCommand: rolesCommand(this.#store, manifest),
       restoreCommand: restoreCommand(this.#store, manifest),
       warnings: [...warnings, ...captured.warnings],
       history,

@@ -126,6 +126,9 @@ export const fileNames = {
 /** What stands for a recipient where a passphrase was used. */
 export const byPassphrase = 'passphrase';
 
+/** What age calls a recipient: they are printed, and are nothing but that. */
+export const recipientPattern = /^age1[0-9a-z]{1,4000}$/;
+
 const encryptedSuffix = '.age';
 
 /** What a file is called in the store. */
@@ -199,7 +202,7 @@ export function parseManifest(bytes: Buffer, expected?: { readonly name: string;
     file.text('compression');
     const encryption = file.isNull('encryption') ? undefined : file.object('encryption');
     encryption?.text('type', /^age(?:-passphrase)?$/);
-    encryption?.texts('recipients');
+    encryption?.texts('recipients', recipientPattern);
   }
   const totals = check.object('totals');
   totals.count('tables');
@@ -327,9 +330,10 @@ export class JsonCheck {
     if (this.#value[key] !== undefined) this.text(key);
   }
 
-  texts(key: string): void {
+  texts(key: string, pattern?: RegExp): void {
     const value = this.#value[key];
-    if (!Array.isArray(value) || value.some((item) => typeof item !== 'string')) this.#refuse(key);
+    const fits = (item: unknown): boolean => typeof item === 'string' && (pattern === undefined || pattern.test(item));
+    if (!Array.isArray(value) || !value.every(fits)) this.#refuse(key);
   }
 
   count(key: string): void {

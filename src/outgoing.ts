@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
-import { AgeWriter, type Encryption } from './age.ts';
+import { beginAge, type Encryption } from './age.ts';
+import type { PayloadWriter } from './age-payload.ts';
 import type { Upload } from './store/store.ts';
 
 /** What was sent, as it is stored. */
@@ -16,7 +17,7 @@ export class Outgoing {
   readonly upload: Upload;
   readonly #hash = createHash('sha256');
   #bytes = 0;
-  #age: AgeWriter | undefined;
+  #age: PayloadWriter | undefined;
 
   private constructor(upload: Upload) {
     this.upload = upload;
@@ -24,7 +25,7 @@ export class Outgoing {
 
   static async begin(upload: Upload, encryption: Encryption | undefined): Promise<Outgoing> {
     const outgoing = new Outgoing(upload);
-    if (encryption !== undefined) outgoing.#age = await AgeWriter.begin(encryption, (chunk) => outgoing.#send(chunk));
+    if (encryption !== undefined) outgoing.#age = await beginAge(encryption, (chunk) => outgoing.#send(chunk));
     return outgoing;
   }
 

@@ -96,7 +96,8 @@ export async function lastProofs(
   const files = backups
     .flatMap((backup) => backup.proofs.map((file) => ({ backup, file })))
     .sort((a, b) => (a.file < b.file ? 1 : -1))
-    .slice(0, most);
+    // Some may be records of keys that opened a backup.
+    .slice(0, most * 2);
   const proofs = await Promise.all(files.map(({ backup, file }) => readProof(store, backup, file, keys)));
-  return proofs.filter((proof) => proof !== undefined);
+  return proofs.filter((proof) => proof !== undefined).slice(0, most);
 }

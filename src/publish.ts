@@ -3,7 +3,15 @@ import { type Encryption, encrypt } from './age.ts';
 import type { BackupConfig } from './backup.ts';
 import type { Backup } from './catalog.ts';
 import { Failure } from './failure.ts';
-import { encryptionOf, fileNames, type Manifest, type ManifestFile, serialize, storedName } from './manifest.ts';
+import {
+  encryptionOf,
+  fileNames,
+  type Manifest,
+  type ManifestFile,
+  plainName,
+  serialize,
+  storedName,
+} from './manifest.ts';
 import { formatCount } from './numbers.ts';
 import { Outgoing, type Sent } from './outgoing.ts';
 import type { Captured } from './postgres/capture.ts';
@@ -220,15 +228,26 @@ function countedTables({ scope, counts, countedOnServer, archive }: Captured): C
 
 /** One line that needs nothing but PostgreSQL's own programs, and age where it is encrypted. */
 export function restoreCommand(store: Store, manifest: Manifest): string {
+  return stockCommand(store, manifest, fileNames.dump, 'pg_restore -1 --exit-on-error -d "$TARGET_URL"');
+}
+
+/** The same for the roles, which come first; undefined where they were left out. */
+export function rolesCommand(store: Store, manifest: Manifest): string | undefined {
+  if (!manifest.files.some((file) => plainName(file) === fileNames.roles)) return undefined;
+  return stockCommand(store, manifest, fileNames.roles, 'psql -X -d "$TARGET_URL"', '-f ');
+}
+
+/** Has `program` read a stored file, by its name (after `flag`) or, where it must be fetched or decrypted, from a pipe. */
+function stockCommand(store: Store, manifest: Manifest, name: string, program: string, flag = ''): string {
   const encryption = encryptionOf(manifest);
-  const file = `${manifest.name}/${manifest.id}/${storedName(fileNames.dump, encryption !== null)}`;
-  const restore = 'pg_restore -1 --exit-on-error -d "$TARGET_URL"';
+  const file = `${manifest.name}/${manifest.id}/${storedName(name, encryption !== null)}`;
   const read = store.commandToRead(file)?.map(shellWord).join(' ');
   const local = shellWord(store.pathFor(file));
-  if (encryption === null) return read === undefined ? `${restore} ${local}` : `set -o pipefail; ${read} | ${restore}`;
+  if (encryption === null)
+    return read === undefined ? `${program} ${flag}${local}` : `set -o pipefail; ${read} | ${program}`;
   // Where it is a passphrase, age asks for it on the terminal.
   const age = encryption.type === 'age' ? 'age -d -i key.txt' : 'age -d';
-  return `set -o pipefail; ${read === undefined ? `${age} ${local}` : `${read} | ${age}`} | ${restore}`;
+  return `set -o pipefail; ${read === undefined ? `${age} ${local}` : `${read} | ${age}`} | ${program}`;
 }
 
 /** Fit to be pasted into a shell. */

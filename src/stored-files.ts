@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
-import { type Keys, NotAgeFile, openAge, WrongKey } from './age.ts';
+import { type Keys, openAge } from './age.ts';
+import { NotAgeFile, WrongKey } from './age-errors.ts';
 import { cancelled, Failure } from './failure.ts';
 import type { Log } from './log.ts';
 import { encryptionOf, type Manifest, type ManifestFile, plainName } from './manifest.ts';

@@ -189,6 +189,7 @@ describe('a manifest', () => {
       [['files', 2, 'encryption', 'recipients'], ['age1z'], /not all encrypted in the same way/],
       [['files', 0, 'plainSha256'], sha, /is encrypted, and a digest of its content is told/],
       [['files', 0, 'encryption', 'type'], 'gpg', /type is missing or malformed/],
+      [['files', 0, 'encryption', 'recipients'], ['age1x\n::error::'], /recipients is missing or malformed/],
     ] as const)
       assert.throws(() => parseManifest(changed(encrypted, path, to)), message);
     const plainCensus = {

@@ -2,6 +2,7 @@ import { isAbsolute, join } from 'node:path';
 import { fetchArchive } from '../fetch.ts';
 import { Inputs } from '../inputs.ts';
 import { formatBytes } from '../numbers.ts';
+import { warnUnneeded } from '../stored-files.ts';
 import { answer, type Command } from './command.ts';
 import { backupArgument, decryptFlags, openBackup, readFlags, readKeyFlags, storeFlags } from './shared-flags.ts';
 
@@ -21,6 +22,7 @@ export const fetchCommand: Command = {
     inputs.finish();
     const keys = readKeyFlags(terminal);
     const { store, backup } = await openBackup(terminal);
+    warnUnneeded(backup.manifest, keys, terminal.log);
     const path = isAbsolute(out) ? out : join(process.cwd(), out);
     const { bytes } = await fetchArchive({ store, manifest: backup.manifest, keys }, path, terminal.signal);
     const { id, name } = backup.manifest;

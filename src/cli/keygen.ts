@@ -1,3 +1,4 @@
+import { fstatSync } from 'node:fs';
 import { generateKeyPair } from '../age.ts';
 import { Failure } from '../failure.ts';
 import { Inputs } from '../inputs.ts';
@@ -23,6 +24,8 @@ export const keygenCommand: Command = {
       throw new Failure('input', 'badInput', 'post-quantum pairs encrypt, and signing asks for one that signs', {
         hint: 'make them one after the other',
       });
+    if (othersRead(process.stdout.fd))
+      terminal.log.warn('other users of this machine may read that file: chmod 600 it');
     if (signing) {
       const { document, text } = signingKeys();
       answer(terminal, document, text);
@@ -49,4 +52,10 @@ async function makeEncryptionKeys(terminal: Terminal, kind: 'x25519' | 'post-qua
     { recipient, identity },
     [`# created: ${new Date().toISOString()}`, `# public key: ${recipient}`, identity].join('\n'),
   );
+}
+
+/** A file that a shell made has the rights of its umask. */
+function othersRead(output: number): boolean {
+  const file = fstatSync(output);
+  return file.isFile() && (file.mode & 0o077) !== 0;
 }

@@ -12,6 +12,7 @@ import { describeEncryption, shortRecipient } from '../report/encryption.ts';
 import { table } from '../report/table.ts';
 import { type RestoreRecord, readRecords } from '../restore-record.ts';
 import { shortKeyId } from '../signing.ts';
+import { warnUnneeded } from '../stored-files.ts';
 import { readCensus } from '../verify.ts';
 import { answer, type Command, type Terminal } from './command.ts';
 import {
@@ -153,6 +154,7 @@ export const showCommand: Command = {
     const keys = readKeyFlags(terminal);
     const { store, backup, catalog } = await openBackup(terminal);
     const { manifest } = backup;
+    warnUnneeded(manifest, keys, terminal.log);
     const census = await readCensus({ store, manifest, keys });
     const openings = await readOpenings(store, backup);
     const proofs = await readProofs(store, backup);

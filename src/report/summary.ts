@@ -9,8 +9,8 @@ import { prunedWords, retentionDetails } from './prune.ts';
 /** A stored backup, and what to say about it. */
 export interface BackupReport {
   readonly manifest: Manifest;
-  /** Its folder, as a shell would name it. */
-  readonly folder: string;
+  /** With stock programs; undefined where there are no roles. */
+  readonly rolesCommand: string | undefined;
   readonly restoreCommand: string;
   /** All of them, pg_dump's own too. */
   readonly warnings: readonly string[];
@@ -31,7 +31,7 @@ export const withheld =
  * `details` nothing in it comes out of the database.
  */
 export function backupSummary(report: BackupReport, details: boolean, now: Date): string {
-  const { manifest, folder, restoreCommand, history, proven, pruned } = report;
+  const { manifest, history, proven, pruned } = report;
   const { totals, database, timings } = manifest;
   const dump = manifest.files[0];
   const size = `${formatCount(totals.tables, 'table')}, ${formatCount(totals.rows, 'row')}, ${formatBytes(database.sizeBytes)} → ${formatBytes(dump?.bytes ?? 0)} in ${formatSeconds(timings.total ?? 0)} · `;
@@ -51,7 +51,7 @@ export function backupSummary(report: BackupReport, details: boolean, now: Date)
     ...(details ? chart(history) : []),
     '<details><summary>Restore it</summary>',
     '',
-    ...(details ? stockLines(manifest, folder, restoreCommand) : []),
+    ...(details ? stockLines(report) : []),
     'With pgassay, which creates the database and the missing roles and compares every table afterwards:',
     '',
     fenced('sh', [
@@ -79,17 +79,14 @@ export function backupSummary(report: BackupReport, details: boolean, now: Date)
   return lines.join('\n');
 }
 
-function stockLines(manifest: Manifest, folder: string, restoreCommand: string): string[] {
-  const encryption = encryptionOf(manifest);
-  const decrypt = encryption?.type === 'age' ? 'age -d -i key.txt' : 'age -d';
-  const roles =
-    encryption === null
-      ? 'psql -d "$TARGET_URL" -f roles.sql   # roles that exist already only print an error'
-      : `${decrypt} roles.sql.age | psql -d "$TARGET_URL"   # roles that exist already only print an error`;
+function stockLines({ manifest, rolesCommand, restoreCommand }: BackupReport): string[] {
+  const type = encryptionOf(manifest)?.type;
+  const age = { age: ' and age (key.txt holds the secret key)', 'age-passphrase': ' and age' };
+  const existing = '# roles that exist already only print an error';
   return [
-    `With PostgreSQL's own programs${encryption === null ? '' : ' and age (key.txt holds the secret key)'}, into an empty database:`,
+    `With PostgreSQL's own programs${type === undefined ? '' : age[type]}, into an empty database:`,
     '',
-    fenced('sh', [`cd ${folder}`, roles, restoreCommand]),
+    fenced('sh', [...(rolesCommand === undefined ? [] : [`${rolesCommand}   ${existing}`]), restoreCommand]),
     '',
   ];
 }

@@ -1,9 +1,9 @@
 // A backup that is encrypted, from the dump to every way back, through the committed launchers.
 import assert from 'node:assert/strict';
-import { execFile, execFileSync, spawn } from 'node:child_process';
+import { execFile, execFileSync, spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { readFileSync, writeFileSync } from 'node:fs';
-import { cp, mkdir, readFile, truncate, writeFile } from 'node:fs/promises';
+import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmod, cp, mkdir, readFile, truncate, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -120,7 +120,7 @@ describe('an encrypted backup', () => {
       assert.ok(!('plainSha256' in file), file.name);
     }
     assert.match(result.summary, /^Encrypted to 2 recipients · /m);
-    assert.match(result.summary, /^age -d -i key\.txt roles\.sql\.age \| psql /m);
+    assert.match(result.summary, /^set -o pipefail; age -d -i key\.txt \S+\/roles\.sql\.age \| psql /m);
     assert.deepEqual(result.droppedOutputs, []);
   });
 
@@ -349,6 +349,11 @@ describe('I-21: what was changed in the store', () => {
     const verified = await ask(['verify', 'latest'], { store }, withKey(drill));
     assert.equal(verified.exitCode, 0, verified.stderr);
     assert.match(verified.stderr, /warning: shop\/\S+ is not encrypted, though a key to open it with was given/);
+    for (const args of [
+      ['show', 'latest'],
+      ['fetch', 'latest', '--out', join(await scratch(), 'shop.dump')],
+    ])
+      assert.match((await ask(args, { store }, withKey(drill))).stderr, /is not encrypted, though a key to open it/);
     const signed = await ask(['verify', 'latest', '--sign-proof'], { store }, withKey(drill));
     assert.equal(signed.exitCode, 2, signed.stderr);
   });
@@ -459,6 +464,19 @@ describe('pgassay keygen', () => {
     assert.match(stderr, /encrypt-to of the backup job/);
     assert.match(stderr, /decrypt-identity of restore tests, or offline for recovery\. Never in the backup job/);
     assert.ok(!stderr.includes('AGE-SECRET-KEY-1'));
+    for (const [mode, warned] of [
+      [0o600, false],
+      [0o644, true],
+    ] as const) {
+      await chmod(file, mode);
+      const output = openSync(file, 'w');
+      const { stderr: said } = spawnSync(process.execPath, [join(repository, 'dist', 'cli.js'), 'keygen'], {
+        stdio: ['ignore', output, 'pipe'],
+        encoding: 'utf8',
+      });
+      closeSync(output);
+      assert.equal(/^warning: other users of this machine may read that file: chmod 600 it$/m.test(said), warned, said);
+    }
     const hybrid = (await cli(['keygen', '--post-quantum', '--json'])).json as Keys;
     assert.match(hybrid.recipient, /^age1pq1[0-9a-z]{1900,}$/);
     assert.match(hybrid.identity, /^AGE-SECRET-KEY-PQ-1/);

@@ -53,7 +53,7 @@ describe('inputs that are not of this release', () => {
     ['slack-webhook-url', 'https://hooks.example.com/x'],
     ['ping-url', 'https://example.com/x'],
   ] as const) {
-    test(`${name} is refused: a key that is ignored would encrypt nothing`, async () => {
+    test(`${name} is refused: a key that is ignored would sign nothing`, async () => {
       const store = await scratch();
       const env = { [`INPUT_${name.toUpperCase()}`]: value };
       const result = await backUp(cluster.url('shop'), store, {}, { env });
