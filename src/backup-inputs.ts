@@ -11,7 +11,7 @@ import { release } from './release.ts';
 import { keepInputs, readRetention } from './retention-inputs.ts';
 import { readBackupKey, readTrust } from './signing-inputs.ts';
 import type { IdentityService } from './store/s3-address.ts';
-import { readStore, storeInputs } from './store-inputs.ts';
+import { readStores, storeInputs } from './store-inputs.ts';
 
 /** What an edge knows beyond the inputs. */
 export interface Surroundings {
@@ -115,7 +115,7 @@ export function readBackupConfig(
       `run backups on schedule, push or workflow_dispatch; allow-events: ${event} insists`,
     );
   const target = readTarget(inputs, 'database-url');
-  const store = readStore(inputs, identity);
+  const stores = readStores(inputs, identity);
   const trust = readTrust(inputs);
   const allowPooler = inputs.flag('allow-pooler', false);
   if (target?.poolerHint !== undefined && !allowPooler)
@@ -139,7 +139,7 @@ export function readBackupConfig(
   if (inputs.integer('jobs', 1, 1, 16) !== 1)
     inputs.problem('jobs', 'more than one is not part of this release', 'leave it at 1');
   const config = {
-    store,
+    stores,
     trust,
     signing: readBackupKey(inputs, trust),
     name: inputs.matching(

@@ -5,6 +5,7 @@ import type { Encryption } from './age.ts';
 import { withinLimits } from './attempts.ts';
 import { newId, safetyLabel } from './backup-id.ts';
 import { readRecent } from './catalog.ts';
+import { Destinations, failureOfMissed, type MissedStore } from './destinations.ts';
 import { cancelled, Failure } from './failure.ts';
 import type { Log } from './log.ts';
 import type { Machine } from './machine.ts';
@@ -34,7 +35,15 @@ import { judgePooling, judgeServer, refuseEmpty, requirePrevious } from './prefl
 import type { Proof } from './proof.ts';
 import { newestPassed } from './proofs.ts';
 import { prune } from './prune.ts';
-import { censusDocument, manifestOf, Publisher, requireEqual, restoreCommand, rolesCommand } from './publish.ts';
+import {
+  censusDocument,
+  manifestOf,
+  type Published,
+  Publisher,
+  requireEqual,
+  restoreCommand,
+  rolesCommand,
+} from './publish.ts';
 import type { Pruned, RetentionPolicy } from './retention.ts';
 import type { SigningKey } from './signing.ts';
 import { openStore, type StoreChoice } from './store/open.ts';
@@ -44,7 +53,8 @@ import type { Trust } from './trust.ts';
 /** Everything one backup needs to know, read and judged by an edge. Durations are milliseconds. */
 export interface BackupConfig {
   readonly target: ConnectionTarget;
-  readonly store: StoreChoice;
+  /** Where it goes, one or more: dumped once, to all of them at the same time. */
+  readonly stores: readonly StoreChoice[];
   readonly name: string;
   readonly label: string;
   /** Signs the manifest; undefined: nobody does. */
@@ -81,21 +91,44 @@ export interface BackupConfig {
 export type BackupResult =
   | {
       readonly kind: 'stored';
+      /** As the first of the stores has it: those of the others say another store, and another backup before it. */
       readonly manifest: Manifest;
-      readonly location: string;
-      /** For the roles, which come first; undefined where they were left out. */
-      readonly rolesCommand: string | undefined;
-      readonly restoreCommand: string;
+      /** In the order in which the stores were given, without those that failed. */
+      readonly stored: readonly StoredBackup[];
       /** All of them, pg_dump's own too. */
       readonly warnings: readonly string[];
       /** This backup and those before it of its name and series, oldest first, 30 at most. */
       readonly history: readonly Manifest[];
       /** The newest passed restore test among them; undefined when there is none. */
       readonly proven: Proof | undefined;
-      /** What retention did; undefined where there is no policy, or it could not be applied. */
-      readonly pruned: Pruned | undefined;
+      readonly missed: readonly MissedStore[];
     }
-  | { readonly kind: 'dry-run'; readonly tables: number; readonly server: string; readonly client: string };
+  | {
+      readonly kind: 'dry-run';
+      readonly tables: number;
+      readonly server: string;
+      readonly client: string;
+      readonly missed: readonly MissedStore[];
+    };
+
+/** A backup in one of its stores. */
+export interface StoredBackup {
+  /** `s3://bucket/prefix/shop/<id>` */
+  readonly location: string;
+  /** For the roles, which come first; undefined where they were left out. */
+  readonly rolesCommand: string | undefined;
+  readonly restoreCommand: string;
+  /** What retention did there; undefined where there is no policy, or it could not be applied. */
+  readonly pruned: Pruned | undefined;
+}
+
+/** Throws the `Failure` of a backup that is not in all of its stores. */
+export function failOfMissed(result: BackupResult): void {
+  const [first, ...others] = result.missed;
+  if (first === undefined) return;
+  const stored = result.kind === 'stored' ? result.stored.map(({ location }) => location) : [];
+  throw failureOfMissed([first, ...others], stored);
+}
 
 export interface BackupIo {
   readonly log: Log;
@@ -105,8 +138,9 @@ export interface BackupIo {
 }
 
 /**
- * Takes one backup. Resolves only when it is whole, proven and stored; every other end throws a `Failure` and leaves
- * nothing that is listed. Transient failures are tried again until something has been published.
+ * Takes one backup. Resolves only when it is whole, proven and stored, in one of its stores at least; every other end
+ * throws a `Failure` and leaves nothing that is listed. Transient failures are tried again until something has been
+ * published.
  */
 export async function backup(config: BackupConfig, io: BackupIo): Promise<BackupResult> {
   const limits = {
@@ -147,7 +181,7 @@ class Attempt {
   readonly #io: BackupIo;
   readonly #log: Log;
   readonly #signal: AbortSignal;
-  readonly #store: Store;
+  readonly #destinations: Destinations;
   readonly #started = Date.now();
   readonly #timings: Record<string, number> = {};
   readonly #sessions: Session[] = [];
@@ -159,7 +193,11 @@ class Attempt {
     this.#io = io;
     this.#log = io.log;
     this.#signal = io.signal;
-    this.#store = openStore(config.store, { signal: io.signal, idleMs: Math.min(config.stallMs, 60_000) });
+    const use = { signal: io.signal, idleMs: Math.min(config.stallMs, 60_000) };
+    this.#destinations = new Destinations(
+      config.stores.map((choice) => openStore(choice, use)),
+      io,
+    );
   }
 
   async run(): Promise<BackupResult> {
@@ -190,7 +228,9 @@ class Attempt {
     });
     await requirePrivileges(control, preview, facts);
     refuseEmpty(preview, config);
-    const previous = await requirePrevious(this.#store, config, facts, this.#log);
+    await this.#destinations.each(async (destination) => {
+      destination.previous = await requirePrevious(destination.store, config, facts, this.#log);
+    });
     const programs = await this.#programs(facts);
     const temporary = await this.#privateFolder();
     const compression = await chooseCompression(config.compression, programs);
@@ -204,6 +244,7 @@ class Attempt {
         tables: preview.tables.length,
         server: formatVersion(facts.version),
         client: `${formatVersion(programs.version)} from ${programs.origin}`,
+        missed: this.#destinations.missed,
       };
 
     const environment = await childEnvironment(config.target, control.server, temporary, {
@@ -212,20 +253,17 @@ class Attempt {
     });
     // Before hours are spent on the dump: some providers hide roles.
     const roles = config.roles ? await dumpRoles(programs, environment, this.#signal) : undefined;
-    const id = newId(await this.#store.now(), await this.#store.ids(config.name));
+    const id = await this.#newId();
     const folder = `${config.name}/${id}`;
     this.#io.began?.(id);
-    let published = false;
-    this.#cleanups.push(async () => {
-      if (!published) await this.#store.discard(config.name, id);
-    });
+    this.#cleanups.push(() => this.#destinations.discard(config.name, id));
+    this.#cleanups.push(() => this.#destinations.abort());
     // Text without compression can take more room than the tables: a bytea doubles.
     const expected = facts.database.sizeBytes * (compression.name === 'none' ? 2.5 : 1);
-    const publisher = new Publisher(this.#store, folder, config.encryption, this.#signal);
+    const publisher = new Publisher(this.#destinations, folder, { ...config, signal: this.#signal });
     let outgoing: Outgoing | undefined;
     const begin = async (): Promise<Sink> => {
-      await outgoing?.upload.abort();
-      const begun = await publisher.beginDump(expected, (upload) => this.#cleanups.push(() => upload.abort()));
+      const begun = await publisher.beginDump(expected);
       outgoing = begun;
       return (chunk) => begun.write(chunk);
     };
@@ -251,43 +289,58 @@ class Attempt {
     if (roles !== undefined) await publisher.put(fileNames.roles, roles);
     await publisher.put(fileNames.census, censusDocument(captured, config));
     this.#lap('publish');
-    const manifest = manifestOf({
-      id,
-      config,
-      store: this.#store,
-      facts,
-      captured,
-      previous,
-      pgDump: formatVersion(programs.version),
-      files: publisher.files,
-      warnings,
-      timings: { ...this.#timings, total: seconds(this.#started) },
-    });
-    await publisher.publish(manifest, config.signing);
-    published = true;
-    const pruned = await this.#prune();
-    const [{ history, proven }] = await Promise.all([this.#history(manifest), this.#sweep()]);
-    const location = `${this.#store.uri}/${folder}`;
+    const parts = { id, config, facts, captured, pgDump: formatVersion(programs.version), warnings };
+    const timings = { ...this.#timings, total: seconds(this.#started) };
+    const published = await publisher.publish(
+      (destination) => manifestOf({ ...parts, destination, files: publisher.files, timings }),
+      config.signing,
+    );
+    const stored = await Promise.all(published.map((each) => this.#settle(each)));
+    const [first] = published;
+    if (first === undefined) throw new Error('a backup was published nowhere');
+    const { history, proven } = await this.#history(first);
     return {
       kind: 'stored',
-      manifest,
-      location,
-      rolesCommand: rolesCommand(this.#store, manifest),
-      restoreCommand: restoreCommand(this.#store, manifest),
+      manifest: first.manifest,
+      stored,
       warnings: [...warnings, ...captured.warnings],
       history,
       proven,
+      missed: this.#destinations.missed,
+    };
+  }
+
+  /** By the first store's clock, and free in all of them. */
+  async #newId(): Promise<string> {
+    const found = await this.#destinations.each(async ({ store }) => ({
+      now: await store.now(),
+      ids: await store.ids(this.#config.name),
+    }));
+    return newId(
+      found[0]?.now ?? new Date(),
+      found.flatMap(({ ids }) => ids),
+    );
+  }
+
+  /** What is left to do in a store that has the backup. */
+  async #settle({ store, manifest }: Published): Promise<StoredBackup> {
+    const pruned = await this.#prune(store);
+    await this.#sweep(store);
+    return {
+      location: `${store.uri}/${manifest.name}/${manifest.id}`,
+      rolesCommand: rolesCommand(store, manifest),
+      restoreCommand: restoreCommand(store, manifest),
       pruned,
     };
   }
 
   /** The backup is published: what goes wrong here is a warning, and keeps more than it should. */
-  async #prune(): Promise<Pruned | undefined> {
+  async #prune(store: Store): Promise<Pruned | undefined> {
     const { name, retention, trust } = this.#config;
     if (retention === undefined) return undefined;
     const rules = { policy: retention, trust, proofKeys: [], criticalAfterMs: undefined, dryRun: false };
     try {
-      return await prune({ store: this.#store, name, ...rules }, this.#io);
+      return await prune({ store, name, ...rules }, this.#io);
     } catch (error) {
       if (!this.#signal.aborted && !(error instanceof Failure)) throw error;
       this.#log.warn(`the backup is stored, and retention was not applied to the end: ${(error as Error).message}`);
@@ -296,11 +349,11 @@ class Attempt {
   }
 
   /** What killed runs left behind a day ago or more. The backup is published: nothing here can fail it. */
-  async #sweep(): Promise<void> {
+  async #sweep(store: Store): Promise<void> {
     const { name } = this.#config;
     try {
-      const before = new Date((await this.#store.now()).getTime() - leftoverMs);
-      const swept = await within(sweepMs, this.#store.sweep(name, before));
+      const before = new Date((await store.now()).getTime() - leftoverMs);
+      const swept = await within(sweepMs, store.sweep(name, before));
       if (swept.length > 0)
         this.#log.notice(
           `removed what ${formatCount(swept.length, 'unfinished run')} had left in the store: ${swept.join(', ')}`,
@@ -311,13 +364,16 @@ class Attempt {
   }
 
   /** For the report only: whatever goes wrong here, the backup is published. */
-  async #history(manifest: Manifest): Promise<{ readonly history: Manifest[]; readonly proven: Proof | undefined }> {
-    const recent = await readRecent(this.#store, this.#config.trust, manifest.name, 30).catch(() => []);
+  async #history({
+    store,
+    manifest,
+  }: Published): Promise<{ readonly history: Manifest[]; readonly proven: Proof | undefined }> {
+    const recent = await readRecent(store, this.#config.trust, manifest.name, 30).catch(() => []);
     const series = recent.filter(
       ({ manifest: each }) =>
         each.series === manifest.series && (each.label === safetyLabel) === (manifest.label === safetyLabel),
     );
-    const proven = await newestPassed(this.#store, series.toReversed()).catch(() => undefined);
+    const proven = await newestPassed(store, series.toReversed()).catch(() => undefined);
     return { history: series.map((backup) => backup.manifest), proven };
   }
 

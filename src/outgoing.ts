@@ -14,16 +14,16 @@ export interface Sent {
  * it is visible there before the upload is completed, which is not done here.
  */
 export class Outgoing {
-  readonly upload: Upload;
+  readonly #upload: Pick<Upload, 'write'>;
   readonly #hash = createHash('sha256');
   #bytes = 0;
   #age: PayloadWriter | undefined;
 
-  private constructor(upload: Upload) {
-    this.upload = upload;
+  private constructor(upload: Pick<Upload, 'write'>) {
+    this.#upload = upload;
   }
 
-  static async begin(upload: Upload, encryption: Encryption | undefined): Promise<Outgoing> {
+  static async begin(upload: Pick<Upload, 'write'>, encryption: Encryption | undefined): Promise<Outgoing> {
     const outgoing = new Outgoing(upload);
     if (encryption !== undefined) outgoing.#age = await beginAge(encryption, (chunk) => outgoing.#send(chunk));
     return outgoing;
@@ -43,6 +43,6 @@ export class Outgoing {
   #send(chunk: Buffer): Promise<void> {
     this.#bytes += chunk.length;
     this.#hash.update(chunk);
-    return this.upload.write(chunk);
+    return this.#upload.write(chunk);
   }
 }

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { type Encryption, encrypt } from './age.ts';
 import type { BackupConfig } from './backup.ts';
-import type { Backup } from './catalog.ts';
+import { type Destination, type Destinations, FanOut } from './destinations.ts';
 import { Failure } from './failure.ts';
 import {
   encryptionOf,
@@ -20,7 +20,7 @@ import type { ServerFacts } from './postgres/server.ts';
 import { formatVersion } from './postgres/version.ts';
 import { withoutPatterns } from './restore-record.ts';
 import { type SigningKey, signatureOf } from './signing.ts';
-import { put, type Store, type Upload } from './store/store.ts';
+import { put, type Store } from './store/store.ts';
 import { type Counted, censusTables, compareCensus, describeFindings } from './verdict.ts';
 
 /** Throws a `Failure` unless the archive holds exactly what the server counted in the snapshot. */
@@ -49,30 +49,36 @@ export function requireEqual(captured: Captured): void {
     );
 }
 
-/** Puts a backup's files into the store, one after the other, the manifest last. */
+/** Puts a backup's files into its stores, one after the other, the manifest last. */
 export class Publisher {
-  /** What is in the store so far. */
+  /** What is in the stores so far. */
   readonly files: ManifestFile[] = [];
-  readonly #store: Store;
+  readonly #destinations: Destinations;
   readonly #folder: string;
   readonly #encryption: Encryption | undefined;
   readonly #signal: AbortSignal;
 
-  constructor(store: Store, folder: string, encryption: Encryption | undefined, signal: AbortSignal) {
-    this.#store = store;
+  constructor(
+    destinations: Destinations,
+    folder: string,
+    { encryption, signal }: { readonly encryption: Encryption | undefined; readonly signal: AbortSignal },
+  ) {
+    this.#destinations = destinations;
     this.#folder = folder;
     this.#encryption = encryption;
     this.#signal = signal;
   }
 
-  /** Begins the upload of the archive; `expected` is a guess of its size in bytes. */
-  async beginDump(expected: number, begun: (upload: Upload) => void): Promise<Outgoing> {
-    const upload = await this.#store.begin(this.#path(fileNames.dump), expected);
-    begun(upload);
-    return Outgoing.begin(upload, this.#encryption);
+  /** Begins the archive's uploads, anew where some were begun; `expected` is a guess of its size in bytes. */
+  async beginDump(expected: number): Promise<Outgoing> {
+    await this.#destinations.each(async (destination) => {
+      await destination.upload?.abort();
+      destination.upload = await destination.store.begin(this.#path(fileNames.dump), expected);
+    });
+    return Outgoing.begin(new FanOut(this.#destinations), this.#encryption);
   }
 
-  /** Completes the archive's upload and asks the store what it has; `read-back` hashes the stored bytes again. */
+  /** Completes the archive's uploads and asks each store what it has; `read-back` hashes the stored bytes again. */
   async completeDump(
     outgoing: Outgoing | undefined,
     compression: string,
@@ -80,34 +86,48 @@ export class Publisher {
   ): Promise<void> {
     if (outgoing === undefined) throw new Failure('upload', 'store', 'no upload was begun');
     this.#signal.throwIfAborted();
-    const { bytes, sha256 } = await outgoing.end();
-    const stored = await outgoing.upload.complete();
-    if (stored.bytes !== bytes)
-      throw new Failure(
-        'upload',
-        'store',
-        `the store says it has ${stored.bytes} bytes of the ${bytes} that were sent`,
-        { hint: 'the store lost data; nothing was published', transient: true },
-      );
-    if (verifyUpload === 'read-back') await this.#readBack(sha256);
-    this.#add(fileNames.dump, { bytes, sha256 }, compression);
+    const sent = await outgoing.end();
+    await this.#destinations.each(async ({ store, upload }) => {
+      const stored = await upload?.complete();
+      if (stored?.bytes !== sent.bytes)
+        throw new Failure(
+          'upload',
+          'store',
+          `the store says it has ${stored?.bytes ?? 0} bytes of the ${sent.bytes} that were sent`,
+          { hint: 'the store lost data; nothing was published there', transient: true },
+        );
+      if (verifyUpload === 'read-back') await this.#readBack(store, sent.sha256);
+    });
+    this.#add(fileNames.dump, sent, compression);
   }
 
   async put(name: string, content: Buffer): Promise<void> {
     this.#signal.throwIfAborted();
     const stored = this.#encryption === undefined ? content : await encrypt(content, this.#encryption);
-    await put(this.#store, this.#path(name), stored);
+    await this.#destinations.each(({ store }) => put(store, this.#path(name), stored));
     const sha256 = createHash('sha256').update(stored).digest('hex');
     this.#add(name, { bytes: stored.length, sha256 }, 'none');
   }
 
-  /** From here on it is a backup. A signature is there before it, or there would be a moment without one. */
-  async publish(manifest: Manifest, key: SigningKey | undefined): Promise<void> {
-    const bytes = serialize(manifest);
+  /**
+   * From here on it is a backup, in each store that has its manifest. A signature is there before it, or there would be a
+   * moment without one.
+   */
+  async publish(
+    manifestFor: (destination: Destination) => Manifest,
+    key: SigningKey | undefined,
+  ): Promise<Published[]> {
     this.#signal.throwIfAborted();
-    if (key !== undefined) await put(this.#store, `${this.#folder}/${fileNames.signature}`, signatureOf(bytes, key));
-    this.#signal.throwIfAborted();
-    await put(this.#store, `${this.#folder}/${fileNames.manifest}`, bytes);
+    return this.#destinations.each(async (destination) => {
+      const { store } = destination;
+      const manifest = manifestFor(destination);
+      const bytes = serialize(manifest);
+      if (key !== undefined) await put(store, `${this.#folder}/${fileNames.signature}`, signatureOf(bytes, key));
+      this.#signal.throwIfAborted();
+      await put(store, `${this.#folder}/${fileNames.manifest}`, bytes);
+      destination.published = true;
+      return { store, manifest };
+    });
   }
 
   #path(name: string): string {
@@ -120,8 +140,8 @@ export class Publisher {
     this.files.push({ name: storedName(name, encryption !== null), bytes, sha256, ...plain, compression, encryption });
   }
 
-  async #readBack(sha256: string): Promise<void> {
-    const file = await this.#store.open(this.#path(fileNames.dump));
+  async #readBack(store: Store, sha256: string): Promise<void> {
+    const file = await store.open(this.#path(fileNames.dump));
     if (file === undefined) throw new Failure('upload', 'store', 'the dump is not in the store after its upload');
     const hash = createHash('sha256');
     for await (const chunk of file.stream as AsyncIterable<Buffer>) {
@@ -130,10 +150,16 @@ export class Publisher {
     }
     if (hash.digest('hex') !== sha256)
       throw new Failure('upload', 'store', 'the stored bytes are not the bytes that were sent', {
-        hint: "check the store's disk; nothing was published",
+        hint: "check the store's disk; nothing was published there",
         transient: true,
       });
   }
+}
+
+/** A store, and the manifest that it has. */
+export interface Published {
+  readonly store: Store;
+  readonly manifest: Manifest;
 }
 
 function encryptionEntry(encryption: Encryption | undefined): ManifestFile['encryption'] {
@@ -163,16 +189,16 @@ export function censusDocument(captured: Captured, config: BackupConfig): Buffer
 export function manifestOf(parts: {
   readonly id: string;
   readonly config: BackupConfig;
-  readonly store: Store;
+  readonly destination: Destination;
   readonly facts: ServerFacts;
   readonly captured: Captured;
-  readonly previous: Backup | undefined;
   readonly pgDump: string;
   readonly files: readonly ManifestFile[];
   readonly warnings: readonly string[];
   readonly timings: Readonly<Record<string, number>>;
 }): Manifest {
-  const { config, facts, captured, previous } = parts;
+  const { config, facts, captured } = parts;
+  const { store, previous } = parts.destination;
   const { mode, ...patterns } = config.scope;
   const tables = censusTables(countedTables(captured), captured.archive);
   return {
@@ -188,7 +214,7 @@ export function manifestOf(parts: {
     tools: { pgDump: parts.pgDump, pgassay: config.version },
     source: config.source,
     scope: config.encryption === undefined ? config.scope : { mode, ...withoutPatterns(patterns) },
-    store: parts.store.uri,
+    store: store.uri,
     previous: previous === undefined ? null : { id: previous.manifest.id, manifestSha256: previous.manifestSha256 },
     signing: config.signing === undefined ? null : { keyId: config.signing.id },
     files: parts.files,

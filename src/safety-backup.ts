@@ -73,6 +73,7 @@ export async function takeSafetyBackup(
     const result = await backup(
       {
         ...request,
+        stores: [request.store],
         label: safetyLabel,
         scope: { mode: 'full', schemas: [], excludeSchemas: [], tables: [], excludeTables: [], excludeTableData: [] },
         roles: true,

@@ -1,5 +1,5 @@
 import type { Inputs } from './inputs.ts';
-import { parseStoreAddress, type StoreChoice } from './store/open.ts';
+import { parseStoreAddress, type StoreChoice, uriOf } from './store/open.ts';
 import { type IdentityService, parseEndpoint, type S3Options } from './store/s3-address.ts';
 
 /** Every input that says where backups are and which of them count, for each action and command that opens a store. */
@@ -42,17 +42,39 @@ export const storeSecrets: readonly string[] = ['s3-secret-access-key', 's3-sess
 const longestLock = 400;
 const mostLock = 36_500;
 
-/** Every problem of the store's inputs is told; what is returned then is never opened. */
+/** Never opened: there is a problem that says why. */
+const nowhere: StoreChoice = { kind: 'folder', root: '/nonexistent' };
+
+/** Reads the one store of whoever reads. Every problem of its inputs is told; what is returned then is never opened. */
 export function readStore(inputs: Inputs, identity?: IdentityService): StoreChoice {
-  const [first = '', ...others] = inputs.lines('store');
-  if (others.length > 0) inputs.problem('store', 'several stores are not part of this release', 'give one');
-  const parsed = parseStoreAddress(first);
-  if ('problem' in parsed) {
-    inputs.problem('store', parsed.problem);
-    return { kind: 'folder', root: '/nonexistent' };
-  }
-  const { address } = parsed;
-  if (address.kind === 's3') return { ...address, options: readS3Options(inputs, address.bucket, identity) };
+  const [first, ...others] = readStores(inputs, identity);
+  if (others.length > 0)
+    inputs.problem('store', `names ${others.length + 1} stores, and only a backup goes to several`, 'give one');
+  return first ?? nowhere;
+}
+
+/** Reads the stores a backup goes to, one per line. The S3 inputs are those of all S3 stores among them. */
+export function readStores(inputs: Inputs, identity?: IdentityService): readonly StoreChoice[] {
+  const lines = inputs.lines('store');
+  const addresses = (lines.length === 0 ? [''] : lines).flatMap((line) => {
+    const parsed = parseStoreAddress(line);
+    if ('address' in parsed) return [parsed.address];
+    inputs.problem('store', lines.length > 1 ? `${line} ${parsed.problem}` : parsed.problem);
+    return [];
+  });
+  const uris = addresses.map(uriOf);
+  const twice = uris.find((uri, at) => uris.indexOf(uri) !== at);
+  if (twice !== undefined) inputs.problem('store', `names ${twice} twice`, 'take one of them out');
+  const buckets = addresses.flatMap((address) => (address.kind === 's3' ? [address.bucket] : []));
+  const options = buckets.length > 0 ? readS3Options(inputs, buckets, identity) : undefined;
+  if (options === undefined && addresses.length > 0) refuseS3Inputs(inputs);
+  return addresses.flatMap((address): StoreChoice[] => {
+    if (address.kind === 'folder') return [address];
+    return options === undefined ? [] : [{ ...address, options: options(address.bucket) }];
+  });
+}
+
+function refuseS3Inputs(inputs: Inputs): void {
   for (const name of storeInputs)
     if (/^(?:s3|aws)-/.test(name) && inputs.optional(name) !== undefined && !harmless(inputs, name))
       inputs.problem(
@@ -60,7 +82,6 @@ export function readStore(inputs: Inputs, identity?: IdentityService): StoreChoi
         'is for S3 stores, and the store is a folder',
         'take it out, or give store: s3://bucket/prefix',
       );
-  return address;
 }
 
 /** action.yml's own defaults, which every run of the action has. */
@@ -73,8 +94,13 @@ function harmless(inputs: Inputs, name: string): boolean {
   return inputs.optional(name) === defaults[name];
 }
 
-function readS3Options(inputs: Inputs, bucket: string, identity: IdentityService | undefined): S3Options {
-  const endpoint = readEndpoint(inputs, bucket);
+/** Read once for all buckets, so that every problem is told once. */
+function readS3Options(
+  inputs: Inputs,
+  buckets: readonly string[],
+  identity: IdentityService | undefined,
+): (bucket: string) => S3Options {
+  const endpoint = readEndpoint(inputs, buckets);
   const roleArn = inputs.optional('aws-role-arn');
   const credentials = readCredentials(inputs);
   if (roleArn !== undefined && !/^arn:aws[a-z-]*:iam::\d{12}:role\/[\w+=,.@/-]{1,512}$/.test(roleArn))
@@ -83,11 +109,10 @@ function readS3Options(inputs: Inputs, bucket: string, identity: IdentityService
     inputs.problem('aws-role-arn', 'and access keys are both given', 'give one of them');
   if (roleArn !== undefined && endpoint !== undefined)
     inputs.problem('aws-role-arn', 'is for AWS, and s3-endpoint names another store', 'give access keys of that store');
-  return {
+  const pathStyle = inputs.optional('s3-path-style') === undefined ? undefined : inputs.flag('s3-path-style', false);
+  const common = {
     endpoint,
     region: inputs.matching('s3-region', 'us-east-1', /^[a-z0-9-]{1,32}$/, 'lower-case letters, digits and hyphens'),
-    // A certificate for *.s3.amazonaws.com does not cover a bucket with a dot in its name.
-    pathStyle: inputs.flag('s3-path-style', endpoint !== undefined || bucket.includes('.')),
     credentials,
     role: roleArn === undefined ? undefined : { arn: roleArn, identity },
     storageClass: readStorageClass(inputs),
@@ -95,15 +120,18 @@ function readS3Options(inputs: Inputs, bucket: string, identity: IdentityService
     lock: readLock(inputs),
     checksums: inputs.choice('s3-checksums', ['auto', 'when-required'], 'auto'),
   };
+  // A certificate for *.s3.amazonaws.com does not cover a bucket with a dot in its name.
+  return (bucket) => ({ ...common, pathStyle: pathStyle ?? (endpoint !== undefined || bucket.includes('.')) });
 }
 
-function readEndpoint(inputs: Inputs, bucket: string): string | undefined {
+function readEndpoint(inputs: Inputs, buckets: readonly string[]): string | undefined {
   const text = inputs.optional('s3-endpoint');
   if (text === undefined) return undefined;
-  const parsed = parseEndpoint(text, bucket);
-  if ('endpoint' in parsed) return parsed.endpoint;
-  inputs.problem('s3-endpoint', parsed.problem, parsed.hint);
-  return undefined;
+  const parsed = buckets.map((bucket) => parseEndpoint(text, bucket));
+  const [wrong] = parsed.flatMap((each) => ('problem' in each ? [each] : []));
+  if (wrong !== undefined) inputs.problem('s3-endpoint', wrong.problem, wrong.hint);
+  const [first] = parsed;
+  return first !== undefined && 'endpoint' in first ? first.endpoint : undefined;
 }
 
 function readCredentials(inputs: Inputs): S3Options['credentials'] {

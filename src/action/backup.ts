@@ -1,6 +1,6 @@
 import * as core from '@actions/core';
 import { alertInputs } from '../alert-inputs.ts';
-import { type BackupConfig, type BackupResult, backup } from '../backup.ts';
+import { type BackupConfig, type BackupResult, backup, failOfMissed } from '../backup.ts';
 import { backupInputs, laterInputs, readBackupConfig } from '../backup-inputs.ts';
 import { decryptInputs, strayKeys } from '../encryption-inputs.ts';
 import { identityOf, machineOf, readHiding, sourceOf, withPemFiles } from '../environment.ts';
@@ -47,6 +47,7 @@ export function runBackup(): Promise<void> {
       const details = alerts.details();
       const result = await backup(config, { ...run, began: (id) => saveUnfinished(config.name, id) });
       await report(result, run, await details);
+      failOfMissed(result);
       if (result.kind === 'stored') {
         const { manifest } = result;
         await alerts.passed({ subject: { of: 'name' }, backup: manifest, seconds: manifest.timings.total ?? 0 });
@@ -72,7 +73,7 @@ function readConfig(secrets: Secrets, temporary: string, known: readonly Problem
     };
     const config = readHiding(secrets, url, () => readBackupConfig(read, surroundings, inputs.problems));
     for (const secret of secretsOf(url, config.target)) secrets.add(secret);
-    for (const word of [...publicWordsOf(config.target), config.name, config.label, publicWordOf(config.store)])
+    for (const word of [...publicWordsOf(config.target), config.name, config.label, ...config.stores.map(publicWordOf)])
       secrets.spare(word);
     return config;
   } finally {
@@ -89,11 +90,12 @@ async function report(result: BackupResult, { log }: Run, details: boolean): Pro
     const dumped = details ? `${tables} would be dumped; nothing was stored.` : `Nothing was stored. ${withheld}`;
     return writeSummary(`### Dry run\n\nEverything is in place. ${dumped}\n`, log);
   }
-  const { manifest } = result;
+  const { manifest, stored, missed } = result;
   const dump = manifest.files[0];
+  const prunedIds = new Set(stored.flatMap(({ pruned }) => pruned?.removed ?? []).map(({ id }) => id));
   const outputs: Record<string, string> = {
     'backup-id': manifest.id,
-    location: result.location,
+    location: stored.map((each) => each.location).join('\n'),
     sha256: dump?.sha256 ?? '',
     'size-bytes': String(dump?.bytes ?? 0),
     'database-bytes': String(manifest.database.sizeBytes),
@@ -101,19 +103,21 @@ async function report(result: BackupResult, { log }: Run, details: boolean): Pro
     rows: String(manifest.totals.rows),
     'server-version': manifest.database.serverVersion,
     'duration-seconds': String(manifest.timings.total ?? 0),
-    pruned: jsonArray((result.pruned?.removed ?? []).map(({ id }) => JSON.stringify(id))),
-    'restore-command': result.restoreCommand,
+    pruned: jsonArray([...prunedIds].sort().map((id) => JSON.stringify(id))),
+    'restore-command': stored[0]?.restoreCommand ?? '',
+    'failed-stores': missed.map(({ uri }) => uri).join('\n'),
   };
   for (const [name, value] of Object.entries(outputs)) core.setOutput(name, value);
   for (const warning of result.warnings) log.warn(warning);
   const { tables, rows } = manifest.totals;
   log.info(
-    `backup ${manifest.name}/${manifest.id} is whole and stored: ${formatCount(tables, 'table')}, ${formatCount(rows, 'row')}, ${formatBytes(dump?.bytes ?? 0)}; restore it with\n  ${result.restoreCommand}`,
+    `backup ${manifest.name}/${manifest.id} is whole and stored: ${formatCount(tables, 'table')}, ${formatCount(rows, 'row')}, ${formatBytes(dump?.bytes ?? 0)}; restore it with\n  ${stored[0]?.restoreCommand}`,
   );
-  if (result.pruned !== undefined) {
-    log.info(pruneText(result.pruned));
-    warnOfPruned(result.pruned, log);
-  }
+  for (const { pruned } of stored)
+    if (pruned !== undefined) {
+      log.info(pruneText(pruned));
+      warnOfPruned(pruned, log);
+    }
   await writeSummary(backupSummary(result, details, new Date()), log);
 }
 

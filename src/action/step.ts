@@ -10,7 +10,7 @@ import type { Log } from '../log.ts';
 import type { Secrets } from '../secrets.ts';
 import { hideKeys } from '../signing-inputs.ts';
 import { openStore } from '../store/open.ts';
-import { readStore, storeSecrets } from '../store-inputs.ts';
+import { readStores, storeSecrets } from '../store-inputs.ts';
 
 /** An input of this step, as the runner hands it over. */
 export function input(name: string): string | undefined {
@@ -73,8 +73,9 @@ export async function discardUnfinished(): Promise<void> {
   const [name, id] = [core.getState('name'), core.getState('id')];
   if (!namePattern.test(name) || !idPattern.test(id)) return;
   const inputs = new Inputs(input);
-  const store = readStore(inputs, identityOf(process.env));
-  if (inputs.problems.length === 0) await openStore(store).discard(name, id);
+  const stores = readStores(inputs, identityOf(process.env));
+  if (inputs.problems.length > 0) return;
+  await Promise.all(stores.map((store) => openStore(store).discard(name, id)));
 }
 
 /** An output may be 64 KB. */

@@ -1,4 +1,4 @@
-import { backup } from '../backup.ts';
+import { backup, failOfMissed } from '../backup.ts';
 import { readBackupConfig } from '../backup-inputs.ts';
 import { strayKeys } from '../encryption-inputs.ts';
 import { identityOf, readHiding, sourceOf, withPemFiles } from '../environment.ts';
@@ -88,31 +88,43 @@ export const backupCommand: Command = {
     const surroundings = { machine, source: sourceOf(variables), event: undefined, identity: identityOf(variables) };
     const config = readHiding(secrets, url, () => readBackupConfig(read, surroundings, inputs.problems));
     for (const secret of secretsOf(url, config.target)) secrets.add(secret);
-    for (const word of [...publicWordsOf(config.target), config.name, config.label, publicWordOf(config.store)])
+    for (const word of [...publicWordsOf(config.target), config.name, config.label, ...config.stores.map(publicWordOf)])
       secrets.spare(word);
     for (const notice of config.target.notices) log.notice(notice);
     const result = await backup(config, { log, signal });
-    if (result.kind === 'dry-run')
-      return answer(
+    if (result.kind === 'dry-run') {
+      const { tables, server, client } = result;
+      answer(
         terminal,
-        { dryRun: true, ...result },
-        `everything is in place: ${formatCount(result.tables, 'table')}, PostgreSQL ${result.server}, pg_dump ${result.client}; nothing was stored`,
+        { dryRun: true, tables, server, client },
+        `everything ${result.missed.length === 0 ? 'is' : 'else is'} in place: ${formatCount(result.tables, 'table')}, PostgreSQL ${result.server}, pg_dump ${result.client}; nothing was stored`,
       );
-    const { manifest, location, restoreCommand, pruned } = result;
+      return failOfMissed(result);
+    }
+    const { manifest, stored, missed } = result;
     for (const warning of result.warnings) log.warn(`pg_dump: ${warning}`);
-    if (pruned !== undefined) warnOfPruned(pruned, log);
+    for (const { pruned } of stored) if (pruned !== undefined) warnOfPruned(pruned, log);
     const { totals, timings, database } = manifest;
     answer(
       terminal,
-      { backup: manifest, location, restoreCommand, pruned: (pruned?.removed ?? []).map(({ id }) => id) },
+      {
+        backup: manifest,
+        stored: stored.map(({ location, restoreCommand, pruned }) => {
+          return { location, restoreCommand, pruned: (pruned?.removed ?? []).map(({ id }) => id) };
+        }),
+        missed: missed.map(({ uri, failure }) => ({ store: uri, reason: failure.message })),
+      },
       [
         `backup ${manifest.name}/${manifest.id} is whole and stored`,
         `  ${formatCount(totals.tables, 'table')}, ${formatCount(totals.rows, 'row')}, ${formatBytes(database.sizeBytes)} → ${formatBytes(manifest.files[0]?.bytes ?? 0)} in ${formatSeconds(timings.total ?? 0)}`,
-        `  ${location}`,
         `  encrypted ${describeEncryption(manifest)}`,
-        `  restore: ${restoreCommand}`,
-        ...(pruned === undefined ? [] : [`  retention: ${prunedWords(pruned)}`]),
+        ...stored.flatMap(({ location, restoreCommand, pruned }) => [
+          `  ${location}`,
+          `  restore: ${restoreCommand}`,
+          ...(pruned === undefined ? [] : [`  retention: ${prunedWords(pruned)}`]),
+        ]),
       ].join('\n'),
     );
+    failOfMissed(result);
   },
 };

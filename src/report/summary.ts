@@ -9,16 +9,25 @@ import { prunedWords, retentionDetails } from './prune.ts';
 /** A stored backup, and what to say about it. */
 export interface BackupReport {
   readonly manifest: Manifest;
-  /** With stock programs; undefined where there are no roles. */
-  readonly rolesCommand: string | undefined;
-  readonly restoreCommand: string;
+  /** One for each store that has it. */
+  readonly stored: readonly StoredReport[];
+  /** The stores that do not. */
+  readonly missed: readonly { readonly uri: string; readonly failure: { readonly message: string } }[];
   /** All of them, pg_dump's own too. */
   readonly warnings: readonly string[];
   /** Earlier backups of its name and series, oldest first, and itself. */
   readonly history: readonly Manifest[];
   /** The newest restore test of them that passed. */
   readonly proven: Proof | undefined;
-  /** What retention did; undefined where there is no policy, or it could not be applied. */
+}
+
+/** A backup in one of its stores. */
+export interface StoredReport {
+  readonly location: string;
+  /** With stock programs; undefined where there are no roles. */
+  readonly rolesCommand: string | undefined;
+  readonly restoreCommand: string;
+  /** What retention did there; undefined where there is no policy, or it could not be applied. */
   readonly pruned: Pruned | undefined;
 }
 
@@ -31,19 +40,28 @@ export const withheld =
  * `details` nothing in it comes out of the database.
  */
 export function backupSummary(report: BackupReport, details: boolean, now: Date): string {
-  const { manifest, history, proven, pruned } = report;
+  const { manifest, stored, missed, history, proven } = report;
   const { totals, database, timings } = manifest;
   const dump = manifest.files[0];
+  const object = `${manifest.name}/${manifest.id}`;
   const size = `${formatCount(totals.tables, 'table')}, ${formatCount(totals.rows, 'row')}, ${formatBytes(database.sizeBytes)} → ${formatBytes(dump?.bytes ?? 0)} in ${formatSeconds(timings.total ?? 0)} · `;
   const lines = [
-    `### Backup of ${markdown(manifest.name)} is whole and stored`,
+    `### Backup of ${markdown(manifest.name)} is whole and stored${missed.length === 0 ? '' : ` in ${stored.length} of ${stored.length + missed.length} stores`}`,
     '',
     `${details ? size : ''}PostgreSQL ${database.serverVersion} · snapshot ${formatTime(manifest.createdAt)}`,
     '',
     ...(details ? [] : [withheld, '']),
     `|${details ? ' store |' : ''} object | checked |`,
     `|${details ? '---|' : ''}---|---|`,
-    `|${details ? ` ${code(manifest.store)} |` : ''} ${code(`${manifest.name}/${manifest.id}`)} | size, every row, SHA-256 |`,
+    ...stored.map(
+      ({ location }) =>
+        `|${details ? ` ${code(storeOf(location, manifest))} |` : ''} ${code(object)} | size, every row, SHA-256 |`,
+    ),
+    ...missed.map(({ uri, failure }) =>
+      details
+        ? `| ${code(uri)} | **not stored** | ${markdown(failure.message)} |`
+        : '| **not stored** | the log says where, and why |',
+    ),
     '',
     `${encryptionWords(manifest)} · ${manifest.signing === null ? 'not signed' : 'signed'} · label ${markdown(manifest.label)} · ${provenWords(proven, now)}`,
     '',
@@ -70,16 +88,30 @@ export function backupSummary(report: BackupReport, details: boolean, now: Date)
       .map(([stage, seconds]) => `${stage} ${formatSeconds(seconds)}`)
       .join(
         ' · ',
-      )}. Series ${manifest.series}; pg_dump ${manifest.tools.pgDump}; pgassay ${manifest.tools.pgassay}. Retention: ${pruned === undefined ? 'nothing was deleted' : prunedWords(pruned)}.`,
+      )}. Series ${manifest.series}; pg_dump ${manifest.tools.pgDump}; pgassay ${manifest.tools.pgassay}. ${retentionWords(report)}.`,
     '',
     '</details>',
     '',
-    ...(pruned === undefined ? [] : retentionDetails(pruned, details)),
+    ...stored.flatMap(({ pruned }) => (pruned === undefined ? [] : retentionDetails(pruned, details))),
   ];
   return lines.join('\n');
 }
 
-function stockLines({ manifest, rolesCommand, restoreCommand }: BackupReport): string[] {
+/** `s3://bucket/prefix` of `s3://bucket/prefix/shop/<id>` */
+function storeOf(location: string, { name, id }: Manifest): string {
+  return location.slice(0, -`/${name}/${id}`.length);
+}
+
+/** `Retention: 3 backups deleted, 34 kept; nothing was deleted`: one part for each store. */
+function retentionWords({ stored }: BackupReport): string {
+  const words = stored.map(({ pruned }) => (pruned === undefined ? 'nothing was deleted' : prunedWords(pruned)));
+  return `Retention: ${words.join('; ')}`;
+}
+
+function stockLines({ manifest, stored }: BackupReport): string[] {
+  const [first] = stored;
+  if (first === undefined) return [];
+  const { rolesCommand, restoreCommand } = first;
   const type = encryptionOf(manifest)?.type;
   const age = { age: ' and age (key.txt holds the secret key)', 'age-passphrase': ' and age' };
   const existing = '# roles that exist already only print an error';

@@ -92,14 +92,15 @@ function promises(kind: string, open: () => Promise<Place>): void {
       const chunk = Buffer.alloc(65_536);
       const hash = createHash('sha256');
       const path = `shop/${id(7)}/database.dump.age`;
-      const outgoing = await Outgoing.begin(await store.begin(path, 1000), encryption);
+      const upload = await store.begin(path, 1000);
+      const outgoing = await Outgoing.begin(upload, encryption);
       for (let n = 0; n < 140; n++) {
         chunk.fill(n);
         hash.update(chunk);
         await outgoing.write(chunk);
       }
       const sent = await outgoing.end();
-      assert.deepEqual(await outgoing.upload.complete(), { bytes: sent.bytes });
+      assert.deepEqual(await upload.complete(), { bytes: sent.bytes });
       const stored = await store.read(path);
       assert.ok(stored !== undefined);
       assert.equal(createHash('sha256').update(stored).digest('hex'), sent.sha256);
@@ -111,12 +112,13 @@ function promises(kind: string, open: () => Promise<Place>): void {
       }
       // A killed run's: nobody has given it up.
       const before = await everything();
-      const killed = await Outgoing.begin(await store.begin(`gone/${id(7)}/database.dump.age`, 20_000_000), encryption);
+      const begun = await store.begin(`gone/${id(7)}/database.dump.age`, 20_000_000);
+      const killed = await Outgoing.begin(begun, encryption);
       for (let n = 0; n < 160; n++) await killed.write(chunk);
       assert.ok((await everything()).length > before.length);
       await store.discard('gone', id(7));
       assert.deepEqual(await everything(), before);
-      await killed.upload.abort();
+      await begun.abort();
     });
 
     test('never replaces a file, small or large', async () => {
