@@ -150,6 +150,10 @@ describe('README.md', () => {
       ...{ 's3-access-key-id': server.accessKeyId, 's3-secret-access-key': server.secretAccessKey },
     });
     assert.equal(taken.exitCode, 0, taken.log);
+    assert.match(
+      taken.summary,
+      /^set -o pipefail; aws s3 cp s3:\S+\/roles\.sql\.age - .+ \| age -d -i key\.txt \| psql -X /m,
+    );
     const address = /s3:\/\/acme-backups\/prod\/shop\/[\dTZ]+-[0-9a-f]{6}/g;
     assert.equal(lines.match(address)?.length, 2);
     const here = lines

@@ -75,7 +75,7 @@ describe('a backup in a real S3 bucket', () => {
       [manifest.id],
     );
     const shown = await cli(['show', 'latest', ...flags(), '--json'], env());
-    assert.deepEqual(shown.json, { manifest, census, proofs: [] }, shown.stderr);
+    assert.deepEqual(shown.json, { manifest, census, proofs: [], openings: [] }, shown.stderr);
     const verified = await cli(['verify', 'latest', ...flags()], env());
     assert.equal(verified.exitCode, 0, verified.stderr);
     const file = `${await scratch()}/shop.dump`;

@@ -47,7 +47,12 @@ describe('a backup taken with nothing but a URL, a folder and a name', () => {
     assert.deepEqual(await countedRows(cluster, 'shop', backup.census), recorded);
     for (const table of backup.census.tables) assert.equal(table.archiveRows, table.rows, nameOf(table));
     const { stdout } = await cli(['show', backup.id, '--store', backup.store, '--json']);
-    assert.deepEqual(JSON.parse(stdout), { manifest: backup.manifest, census: backup.census, proofs: [] });
+    assert.deepEqual(JSON.parse(stdout), {
+      manifest: backup.manifest,
+      census: backup.census,
+      proofs: [],
+      openings: [],
+    });
   });
 
   test('records sequences where the archive puts them, extensions, roles and large objects', async () => {
