@@ -87,6 +87,7 @@ describe('a backup taken with nothing but a URL, a folder and a name', () => {
       'backup-id',
       'database-bytes',
       'duration-seconds',
+      'failed-stores',
       'location',
       'pruned',
       'restore-command',
@@ -247,7 +248,8 @@ describe('a backup taken with nothing but a URL, a folder and a name', () => {
       { DATABASE_URL: cluster.url('shop'), RUNNER_TEMP: temporary },
     );
     assert.equal(exitCode, 0, stderr);
-    const { backup: manifest, location } = json as { backup: Taken['manifest']; location: string };
+    const { backup: manifest, stored } = json as { backup: Taken['manifest']; stored: { location: string }[] };
+    const location = stored[0]?.location ?? '';
     assert.equal(manifest.label, 'by-hand');
     assert.equal(manifest.source, null);
     assert.deepEqual(manifest.scope.excludeTableData, ['audit.*', 'shop.orders']);
