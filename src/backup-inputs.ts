@@ -7,6 +7,7 @@ import type { Source } from './manifest.ts';
 import { patternProblems } from './postgres/scope.ts';
 import { type ConnectionTarget, parseDatabaseUrl } from './postgres/url.ts';
 import { release } from './release.ts';
+import type { ArtifactPlace } from './store/artifact-place.ts';
 import type { IdentityService } from './store/s3-address.ts';
 import { readStore, storeInputs } from './store-inputs.ts';
 
@@ -18,6 +19,8 @@ export interface Surroundings {
   readonly event: string | undefined;
   /** Where this job may ask GitHub for a token that says who it is. */
   readonly identity?: IdentityService | undefined;
+  /** Whose artifacts `store: artifact` means. */
+  readonly artifacts?: ArtifactPlace | undefined;
 }
 
 /** Every input of a backup; a test holds action.yml and the command line to this list. */
@@ -57,7 +60,6 @@ export const backupInputs: readonly string[] = [
 
 /** Inputs of the contract that belong to later releases. Giving one is an error: a key that is ignored encrypts nothing. */
 export const laterInputs: readonly string[] = [
-  'allow-plaintext-artifact',
   'verify-key',
   'encrypt-to',
   'encrypt-passphrase',
@@ -99,7 +101,7 @@ const strangersEvents = [
  */
 export function readBackupConfig(
   read: ReadInput,
-  { machine, source, event, identity }: Surroundings,
+  { machine, source, event, identity, artifacts }: Surroundings,
   known: readonly Problem[] = [],
 ): BackupConfig {
   const inputs = new Inputs(read);
@@ -119,7 +121,7 @@ export function readBackupConfig(
       `run backups on schedule, push or workflow_dispatch; allow-events: ${event} insists`,
     );
   const target = readTarget(inputs, 'database-url');
-  const store = readStore(inputs, identity);
+  const store = readStore(inputs, identity, artifacts);
   const allowPooler = inputs.flag('allow-pooler', false);
   if (target?.poolerHint !== undefined && !allowPooler)
     inputs.add([

@@ -161,6 +161,8 @@ class Attempt {
 
   async #run(): Promise<BackupResult> {
     const config = this.#config;
+    // Nothing encrypts yet, and nothing asks for how long it is kept.
+    await this.#store.admit({ encrypted: false, keepMs: undefined });
     const control = await this.#open('control');
     const warnings = judgePooling(await this.#pooling(control), config, this.#log);
     await prepareSession(control);
@@ -243,6 +245,7 @@ class Attempt {
       previous,
       pgDump: formatVersion(programs.version),
       files: publisher.files,
+      expiresAt: publisher.expiresAt,
       warnings,
       timings: { ...this.#timings, total: seconds(this.#started) },
     });

@@ -119,6 +119,8 @@ function compareText(a: string, b: string): number {
 
 /** The name asked for, else the only one of the store. Throws a `Failure` that lists them. */
 export async function requireName(store: Store, name: string | undefined): Promise<string> {
+  // Where artifacts are, names are the expensive question.
+  if (name !== undefined && (await store.ids(name)).length > 0) return name;
   const names = await store.names();
   if (name !== undefined) {
     if (names.includes(name)) return name;

@@ -41,6 +41,8 @@ export function requireEqual(captured: Captured): void {
 export class Publisher {
   /** What is in the store so far. */
   readonly files: ManifestFile[] = [];
+  /** When the store deletes the first of them by itself; null where it never does. */
+  expiresAt: Date | null = null;
   readonly #store: Store;
   readonly #folder: string;
   readonly #signal: AbortSignal;
@@ -68,6 +70,7 @@ export class Publisher {
         `the store says it has ${stored.bytes} bytes of the ${bytes} that were sent`,
         { hint: 'the store lost data; nothing was published', transient: true },
       );
+    this.expiresAt = stored.expiresAt ?? null;
     if (verifyUpload === 'read-back') await this.#readBack(sha256);
     this.files.push({ name: fileNames.dump, bytes, sha256, plainSha256: sha256, compression, encryption: null });
   }
@@ -133,6 +136,7 @@ export function manifestOf(parts: {
   readonly previous: Backup | undefined;
   readonly pgDump: string;
   readonly files: readonly ManifestFile[];
+  readonly expiresAt: Date | null;
   readonly warnings: readonly string[];
   readonly timings: Readonly<Record<string, number>>;
 }): Manifest {
@@ -146,7 +150,7 @@ export function manifestOf(parts: {
     series: captured.scope.series,
     createdAt: captured.createdAt.toISOString(),
     finishedAt: new Date().toISOString(),
-    expiresAt: null,
+    expiresAt: parts.expiresAt?.toISOString() ?? null,
     database: { ...facts.database, serverVersion: formatVersion(facts.version) },
     tools: { pgDump: parts.pgDump, pgassay: config.version },
     source: config.source,

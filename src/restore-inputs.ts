@@ -6,6 +6,7 @@ import { Inputs, type ReadInput } from './inputs.ts';
 import type { Machine } from './machine.ts';
 import type { Source } from './manifest.ts';
 import type { RestoreConfig } from './restore.ts';
+import type { ArtifactPlace } from './store/artifact-place.ts';
 import type { IdentityService } from './store/s3-address.ts';
 import { readStore, storeInputs } from './store-inputs.ts';
 
@@ -36,7 +37,6 @@ export const restoreInputs: readonly string[] = [
 
 /** Inputs of the contract that belong to later releases. */
 export const laterRestoreInputs: readonly string[] = [
-  'allow-plaintext-artifact',
   'verify-key',
   'accept-moved',
   'decrypt-identity',
@@ -62,12 +62,14 @@ export interface RestoreSurroundings {
   /** Who started it. */
   readonly actor: string;
   readonly identity: IdentityService | undefined;
+  /** Whose artifacts `store: artifact` means. */
+  readonly artifacts?: ArtifactPlace | undefined;
 }
 
 /** Inputs to one readonly request. Throws a `Failure` that lists every problem of every input. */
 export function readRestore(
   read: ReadInput,
-  { machine, source, actor, identity }: RestoreSurroundings,
+  { machine, source, actor, identity, artifacts }: RestoreSurroundings,
   known: readonly Problem[] = [],
 ): RestoreRequest {
   const inputs = new Inputs(read);
@@ -79,7 +81,7 @@ export function readRestore(
         'is not part of this release',
         'take it out; nothing is taken for granted that was not done',
       );
-  const store = readStore(inputs, identity);
+  const store = readStore(inputs, identity, artifacts);
   const parsed = parseSelector(inputs.optional('backup') ?? 'latest');
   if ('problem' in parsed) inputs.problem('backup', parsed.problem);
   const target = readTarget(inputs, 'target-url');

@@ -9,6 +9,7 @@ import type { Machine } from './machine.ts';
 import type { Source } from './manifest.ts';
 import { release } from './release.ts';
 import type { RestoreTestConfig } from './restore-test.ts';
+import type { ArtifactPlace } from './store/artifact-place.ts';
 import type { StoreChoice } from './store/open.ts';
 import type { IdentityService } from './store/s3-address.ts';
 import { readStore, storeInputs } from './store-inputs.ts';
@@ -39,7 +40,6 @@ export const restoreTestInputs: readonly string[] = [
 
 /** Inputs of the contract that belong to later releases. */
 export const laterRestoreTestInputs: readonly string[] = [
-  'allow-plaintext-artifact',
   'verify-key',
   'decrypt-identity',
   'decrypt-passphrase',
@@ -60,12 +60,14 @@ export interface TestSurroundings {
   readonly machine: Machine;
   readonly source: Source | null;
   readonly identity: IdentityService | undefined;
+  /** Whose artifacts `store: artifact` means. */
+  readonly artifacts?: ArtifactPlace | undefined;
 }
 
 /** Inputs to one readonly request. Throws a `Failure` that lists every problem of every input. */
 export function readRestoreTest(
   read: ReadInput,
-  { machine, source, identity }: TestSurroundings,
+  { machine, source, identity, artifacts }: TestSurroundings,
   known: readonly Problem[] = [],
 ): RestoreTestRequest {
   const inputs = new Inputs(read);
@@ -77,7 +79,7 @@ export function readRestoreTest(
         'is not part of this release',
         'take it out; nothing is taken for granted that was not done',
       );
-  const store = readStore(inputs, identity);
+  const store = readStore(inputs, identity, artifacts);
   const parsed = parseSelector(inputs.optional('backup') ?? 'latest');
   if ('problem' in parsed) inputs.problem('backup', parsed.problem);
   const scratch = inputs.optional('scratch-url') === undefined ? undefined : readTarget(inputs, 'scratch-url');

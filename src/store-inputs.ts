@@ -1,4 +1,6 @@
+import { readToken } from './alert-inputs.ts';
 import type { Inputs } from './inputs.ts';
+import { type ArtifactPlace, isEnterpriseServer } from './store/artifact-place.ts';
 import { parseStoreAddress, type StoreChoice } from './store/open.ts';
 import { type IdentityService, parseEndpoint, type S3Options } from './store/s3-address.ts';
 
@@ -19,6 +21,8 @@ export const storeInputs: readonly string[] = [
   's3-object-lock-confirm',
   's3-object-lock-mode',
   's3-checksums',
+  'allow-plaintext-artifact',
+  'github-token',
 ];
 
 /** Of them, the ones that matter to somebody who only reads. */
@@ -31,17 +35,18 @@ export const storeReadInputs: readonly string[] = [
   's3-secret-access-key',
   's3-session-token',
   'aws-role-arn',
+  'github-token',
 ];
 
 /** Of all of them, the ones whose values are hidden wherever they would appear. */
-export const storeSecrets: readonly string[] = ['s3-secret-access-key', 's3-session-token'];
+export const storeSecrets: readonly string[] = ['s3-secret-access-key', 's3-session-token', 'github-token'];
 
 /** Longer locks need to be confirmed: nobody can take one back in compliance mode. */
 const longestLock = 400;
 const mostLock = 36_500;
 
-/** Every problem of the store's inputs is told; what is returned then is never opened. */
-export function readStore(inputs: Inputs, identity?: IdentityService): StoreChoice {
+/** Every problem of the store's inputs is told; what is returned then is never opened. `place`: whose artifacts are meant. */
+export function readStore(inputs: Inputs, identity?: IdentityService, place?: ArtifactPlace): StoreChoice {
   const [first = '', ...others] = inputs.lines('store');
   if (others.length > 0) inputs.problem('store', 'several stores are not part of this release', 'give one');
   const parsed = parseStoreAddress(first);
@@ -50,15 +55,38 @@ export function readStore(inputs: Inputs, identity?: IdentityService): StoreChoi
     return { kind: 'folder', root: '/nonexistent' };
   }
   const { address } = parsed;
+  const allowPlaintext = inputs.flag('allow-plaintext-artifact', false);
+  if (allowPlaintext && address.kind !== 'artifact')
+    inputs.problem('allow-plaintext-artifact', 'is for store: artifact', 'take it out');
   if (address.kind === 's3') return { ...address, options: readS3Options(inputs, address.bucket, identity) };
   for (const name of storeInputs)
     if (/^(?:s3|aws)-/.test(name) && inputs.optional(name) !== undefined && !harmless(inputs, name))
       inputs.problem(
         name,
-        'is for S3 stores, and the store is a folder',
+        `is for S3 stores, and the store is ${address.kind === 'folder' ? 'a folder' : 'artifact'}`,
         'take it out, or give store: s3://bucket/prefix',
       );
-  return address;
+  if (address.kind === 'folder') return address;
+  return readArtifacts(inputs, place, allowPlaintext);
+}
+
+function readArtifacts(inputs: Inputs, place: ArtifactPlace | undefined, allowPlaintext: boolean): StoreChoice {
+  const token = readToken(inputs);
+  if (place === undefined) {
+    inputs.problem(
+      'store',
+      'artifact does not say of which repository',
+      'outside of GitHub Actions, set GITHUB_REPOSITORY to owner/name',
+    );
+    return { kind: 'folder', root: '/nonexistent' };
+  }
+  if (isEnterpriseServer(place.serverUrl))
+    inputs.problem(
+      'store',
+      'artifact needs artifacts that GitHub Enterprise Server does not have',
+      'use s3://bucket/prefix or file:///absolute/folder',
+    );
+  return { kind: 'artifact', options: { place, token, allowPlaintext } };
 }
 
 /** action.yml's own defaults, which every run of the action has. */

@@ -1,6 +1,6 @@
 import * as core from '@actions/core';
 import { parseSelector } from '../catalog.ts';
-import { identityOf } from '../environment.ts';
+import { artifactPlaceOf, identityOf, machineOf } from '../environment.ts';
 import { Failure } from '../failure.ts';
 import { Inputs } from '../inputs.ts';
 import { locate } from '../locate.ts';
@@ -61,7 +61,11 @@ function readRequest({ secrets }: Run) {
   hideSecretInputs(secrets);
   try {
     const inputs = new Inputs(input);
-    const store = readStore(inputs, identityOf(process.env));
+    const store = readStore(
+      inputs,
+      identityOf(process.env),
+      artifactPlaceOf(process.env, machineOf(process.env).temporary),
+    );
     const parsed = parseSelector(inputs.optional('backup') ?? 'latest');
     if ('problem' in parsed) inputs.problem('backup', parsed.problem);
     const name = inputs.optional('name');

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import * as core from '@actions/core';
 import { alertInputs } from '../alert-inputs.ts';
 import type { Subject } from '../alert-state.ts';
-import { identityOf, machineOf, readHiding, sourceOf, withPemFiles } from '../environment.ts';
+import { artifactPlaceOf, identityOf, machineOf, readHiding, sourceOf, withPemFiles } from '../environment.ts';
 import { Failure, type Problem } from '../failure.ts';
 import { Inputs, type ReadInput } from '../inputs.ts';
 import { locate } from '../locate.ts';
@@ -143,6 +143,7 @@ function readRequest(secrets: Secrets, temporary: string, known: readonly Proble
       machine: { ...machineOf(process.env), temporary },
       source: sourceOf(process.env),
       identity: identityOf(process.env),
+      artifacts: artifactPlaceOf(process.env, temporary),
     };
     const request = readHiding(secrets, url, () => readRestoreTest(read, surroundings, inputs.problems));
     const { scratch } = request.config;

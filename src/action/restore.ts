@@ -1,5 +1,5 @@
 import * as core from '@actions/core';
-import { actorOf, identityOf, machineOf, readHiding, sourceOf, withPemFiles } from '../environment.ts';
+import { actorOf, artifactPlaceOf, identityOf, machineOf, readHiding, sourceOf, withPemFiles } from '../environment.ts';
 import { Inputs } from '../inputs.ts';
 import { locate } from '../locate.ts';
 import { displayWord } from '../postgres/names.ts';
@@ -70,6 +70,7 @@ function readRequest(secrets: Secrets, temporary: string): RestoreRequest {
       source: sourceOf(process.env),
       actor: actorOf(process.env),
       identity: identityOf(process.env),
+      artifacts: artifactPlaceOf(process.env, temporary),
     };
     const request = readHiding(secrets, url, () => readRestore(read, surroundings, inputs.problems));
     const { target } = request.config;

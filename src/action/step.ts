@@ -2,7 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import * as core from '@actions/core';
 import { idPattern, namePattern } from '../backup-id.ts';
-import { identityOf, machineOf } from '../environment.ts';
+import { artifactPlaceOf, identityOf, machineOf } from '../environment.ts';
 import { Failure } from '../failure.ts';
 import { Inputs, nearest } from '../inputs.ts';
 import type { Log } from '../log.ts';
@@ -69,7 +69,11 @@ export async function discardUnfinished(): Promise<void> {
   const [name, id] = [core.getState('name'), core.getState('id')];
   if (!namePattern.test(name) || !idPattern.test(id)) return;
   const inputs = new Inputs(input);
-  const store = readStore(inputs, identityOf(process.env));
+  const store = readStore(
+    inputs,
+    identityOf(process.env),
+    artifactPlaceOf(process.env, machineOf(process.env).temporary),
+  );
   if (inputs.problems.length === 0) await openStore(store).discard(name, id);
 }
 

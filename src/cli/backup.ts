@@ -6,7 +6,7 @@ import { formatBytes, formatCount, formatSeconds } from '../numbers.ts';
 import { publicWordsOf, secretsOf } from '../postgres/url.ts';
 import { publicWordOf } from '../store/open.ts';
 import { answer, type Command } from './command.ts';
-import { hideStoreSecrets, programFlags, storeFlags, tlsFlags, writeFlags } from './shared-flags.ts';
+import { hideStoreSecrets, placeOf, programFlags, storeFlags, tlsFlags, writeFlags } from './shared-flags.ts';
 
 export const backupCommand: Command = {
   name: 'backup',
@@ -68,7 +68,10 @@ export const backupCommand: Command = {
     const read = withPemFiles(flags.read, inputs);
     hideStoreSecrets(terminal);
     const url = flags.read('database-url') ?? '';
-    const surroundings = { machine, source: sourceOf(variables), event: undefined, identity: identityOf(variables) };
+    const surroundings = {
+      ...{ machine, source: sourceOf(variables), event: undefined },
+      ...{ identity: identityOf(variables), artifacts: placeOf(terminal) },
+    };
     const config = readHiding(secrets, url, () => readBackupConfig(read, surroundings, inputs.problems));
     for (const secret of secretsOf(url, config.target)) secrets.add(secret);
     for (const word of [...publicWordsOf(config.target), config.name, config.label, publicWordOf(config.store)])

@@ -9,7 +9,7 @@ import { readRestoreTest } from '../restore-test-inputs.ts';
 import { openStore } from '../store/open.ts';
 import { storedSubject } from '../test-subject.ts';
 import { answer, type Command } from './command.ts';
-import { backupArgument, hideStoreSecrets, programFlags, storeFlags, tlsFlags } from './shared-flags.ts';
+import { backupArgument, hideStoreSecrets, placeOf, programFlags, storeFlags, tlsFlags } from './shared-flags.ts';
 
 export const restoreTestCommand: Command = {
   name: 'restore-test',
@@ -56,6 +56,7 @@ export const restoreTestCommand: Command = {
         machine,
         source: sourceOf(variables),
         identity: identityOf(variables),
+        artifacts: placeOf(terminal),
       };
       return readRestoreTest(read, surroundings, inputs.problems);
     });

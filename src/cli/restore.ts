@@ -8,7 +8,15 @@ import { restore } from '../restore.ts';
 import { readRestore } from '../restore-inputs.ts';
 import { openStore } from '../store/open.ts';
 import { answer, type Command } from './command.ts';
-import { backupArgument, hideStoreSecrets, programFlags, storeFlags, tlsFlags, writeFlags } from './shared-flags.ts';
+import {
+  backupArgument,
+  hideStoreSecrets,
+  placeOf,
+  programFlags,
+  storeFlags,
+  tlsFlags,
+  writeFlags,
+} from './shared-flags.ts';
 
 export const restoreCommand: Command = {
   name: 'restore',
@@ -50,7 +58,10 @@ export const restoreCommand: Command = {
       const read = withPemFiles((input) => (input === 'backup' ? flags.argument : flags.read(input)), inputs);
       return readRestore(
         read,
-        { machine, source: sourceOf(variables), actor: actorOf(variables), identity: identityOf(variables) },
+        {
+          ...{ machine, source: sourceOf(variables), actor: actorOf(variables) },
+          ...{ identity: identityOf(variables), artifacts: placeOf(terminal) },
+        },
         inputs.problems,
       );
     });

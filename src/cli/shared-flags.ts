@@ -1,16 +1,21 @@
 import { type Backup, type Catalog, parseSelector, readCatalog, requireName } from '../catalog.ts';
-import { identityOf } from '../environment.ts';
+import { artifactPlaceOf, identityOf } from '../environment.ts';
 import { Failure } from '../failure.ts';
 import { Inputs } from '../inputs.ts';
 import { locate } from '../locate.ts';
 import type { ProgramChoice } from '../machine.ts';
+import type { ArtifactPlace } from '../store/artifact-place.ts';
 import { openStore } from '../store/open.ts';
 import type { Store } from '../store/store.ts';
 import { readStore, storeSecrets } from '../store-inputs.ts';
 import type { Flag, Terminal } from './command.ts';
 
 export const storeFlags: readonly Flag[] = [
-  { name: 'store', value: 'ADDRESS', help: 'where backups live: s3://bucket/prefix or file:///absolute/folder' },
+  {
+    name: 'store',
+    value: 'ADDRESS',
+    help: 'where backups live: s3://bucket/prefix, file:///absolute/folder or artifact',
+  },
   { name: 'name', value: 'NAME', help: "which database's backups; may be left out where the store has only one" },
   { name: 's3-endpoint', value: 'URL', help: 'an S3 server other than AWS, https://host' },
   { name: 's3-region', value: 'REGION', help: "the bucket's region (default us-east-1)" },
@@ -23,6 +28,11 @@ export const storeFlags: readonly Flag[] = [
   { name: 's3-secret-access-key', help: 'its secret', secret: { variable: 'PGASSAY_S3_SECRET_ACCESS_KEY' } },
   { name: 's3-session-token', help: 'its session token', secret: { variable: 'PGASSAY_S3_SESSION_TOKEN' } },
   { name: 'aws-role-arn', value: 'ARN', help: "a role to assume with GitHub's OIDC token, inside a workflow" },
+  {
+    name: 'github-token',
+    help: 'reads the artifacts of GITHUB_REPOSITORY, for --store artifact (or GITHUB_TOKEN)',
+    secret: { variable: 'PGASSAY_GITHUB_TOKEN', also: 'GITHUB_TOKEN' },
+  },
 ];
 
 /** How a backup is kept in S3. */
@@ -38,6 +48,7 @@ export const writeFlags: readonly Flag[] = [
     value: 'WHEN',
     help: 'auto (default) or when-required, for servers that refuse checksum headers',
   },
+  { name: 'allow-plaintext-artifact', help: 'keep a backup in artifacts without encryption; never where all can read' },
 ];
 
 export const programFlags: readonly Flag[] = [
@@ -69,11 +80,16 @@ export function hideStoreSecrets({ flags, secrets }: Terminal): void {
   }
 }
 
+/** Whose artifacts `--store artifact` means. */
+export function placeOf({ variables, machine }: Terminal): ArtifactPlace | undefined {
+  return artifactPlaceOf(variables, machine.temporary);
+}
+
 /** The store the flags name, and the name they give, whether it is there or not. */
 export function openNamed(terminal: Terminal): { readonly store: Store; readonly name: string | undefined } {
   const inputs = new Inputs(terminal.flags.read);
   hideStoreSecrets(terminal);
-  const choice = readStore(inputs, identityOf(terminal.variables));
+  const choice = readStore(inputs, identityOf(terminal.variables), placeOf(terminal));
   inputs.finish();
   return { store: openStore(choice, { signal: terminal.signal }), name: inputs.optional('name') };
 }
@@ -89,7 +105,7 @@ export async function openCatalog(terminal: Terminal): Promise<{ store: Store; c
 export async function openBackup(terminal: Terminal): Promise<{ store: Store; backup: Backup }> {
   const inputs = new Inputs(terminal.flags.read);
   hideStoreSecrets(terminal);
-  const choice = readStore(inputs, identityOf(terminal.variables));
+  const choice = readStore(inputs, identityOf(terminal.variables), placeOf(terminal));
   const parsed = parseSelector(terminal.flags.argument ?? 'latest');
   if ('problem' in parsed) inputs.problem('backup', parsed.problem);
   inputs.finish();

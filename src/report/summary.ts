@@ -40,6 +40,7 @@ export function backupSummary(report: BackupReport, details: boolean, now: Date)
     '',
     `Not encrypted · not signed · label ${markdown(manifest.label)} · ${provenWords(proven, now)}`,
     '',
+    ...(manifest.expiresAt === null ? [] : [`**The store deletes it on ${formatTime(manifest.expiresAt)}.**`, '']),
     ...warnings(manifest.warnings, details),
     ...(details ? chart(history) : []),
     '<details><summary>Restore it</summary>',
@@ -47,9 +48,7 @@ export function backupSummary(report: BackupReport, details: boolean, now: Date)
     ...(details ? stockLines(folder, restoreCommand) : []),
     'With pgassay, which creates the database and the missing roles and compares every table afterwards:',
     '',
-    fenced('sh', [
-      `TARGET_URL=postgresql://… pgassay restore ${manifest.id} --store ${details ? manifest.store : "'…'"} --name ${manifest.name}`,
-    ]),
+    fenced('sh', [`TARGET_URL=postgresql://… ${restoreWords(manifest, details)} --name ${manifest.name}`]),
     '',
     '</details>',
     '',
@@ -76,12 +75,20 @@ function stockLines(folder: string, restoreCommand: string): string[] {
     "With PostgreSQL's own programs, into an empty database:",
     '',
     fenced('sh', [
-      `cd ${folder}`,
-      'psql -d "$TARGET_URL" -f roles.sql   # roles that exist already only print an error',
+      ...(/^'?\w+:\/\//.test(folder)
+        ? []
+        : [`cd ${folder}`, 'psql -d "$TARGET_URL" -f roles.sql   # roles that exist already only print an error']),
       restoreCommand,
     ]),
     '',
   ];
+}
+
+/** On the command line, artifacts are found by the repository's name, and read with a token. */
+function restoreWords({ id, store }: Manifest, details: boolean): string {
+  const repository = /^artifact:\/\/[^/]+\/(.+)$/.exec(store)?.[1];
+  if (repository === undefined) return `pgassay restore ${id} --store ${details ? store : "'…'"}`;
+  return `GITHUB_TOKEN=… GITHUB_REPOSITORY=${details ? repository : "'…'"} pgassay restore ${id} --store artifact`;
 }
 
 function provenWords(proven: Proof | undefined, now: Date): string {
