@@ -1,5 +1,5 @@
 // npm run bench:restore [-- --gigabytes=1.1 --rounds=5 --majors=15,17]
-// A restore test against what people do by hand, gunzip | psql, into the same throw-away server, in the same run.
+// A restore test, which starts its own server, against what people do by hand, gunzip | psql, into one set up the same.
 import { mkdtemp, rm } from 'node:fs/promises';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -26,6 +26,9 @@ const conf = {
   shared_buffers: '256MB',
   maintenance_work_mem: '256MB',
   max_wal_size: '4GB',
+  synchronous_commit: 'off',
+  full_page_writes: 'off',
+  bgwriter_lru_maxpages: '0',
   wal_level: 'minimal',
   max_wal_senders: '0',
   checkpoint_timeout: '1h',
@@ -59,9 +62,7 @@ async function compare(major: number): Promise<void> {
       env: { ...env, TARGET_URL: scratch.url('recipe') },
     });
     await scratch.query('postgres', 'DROP DATABASE recipe');
-    const tested = await cli(['restore-test', '--store', backup.store, '--client-bin', source.bin, '--json'], {
-      PGASSAY_SCRATCH_URL: scratch.url('postgres'),
-    });
+    const tested = await cli(['restore-test', '--store', backup.store, '--client-bin', source.bin, '--json']);
     if (tested.exitCode !== 0) throw new Error(tested.stderr);
     const report = tested.json as TestReport;
     // The first round warms caches.

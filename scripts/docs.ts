@@ -29,6 +29,8 @@ const meanings: Record<ExitName, string> = {
   wrongKey: 'The key does not open this backup.',
   restore: 'The restore failed or the target is not empty.',
   differences: 'A restore test found that the restored database is not what was backed up. Every finding is listed.',
+  retention:
+    'Retention refused to delete: backups of this name have stopped, and what is there may be all there will be.',
   cancelled: 'Cancelled. Nothing was published.',
 };
 

@@ -7,6 +7,7 @@ import type { Source } from './manifest.ts';
 import { patternProblems } from './postgres/scope.ts';
 import { type ConnectionTarget, parseDatabaseUrl } from './postgres/url.ts';
 import { release } from './release.ts';
+import { keepInputs, readRetention } from './retention-inputs.ts';
 import type { ArtifactPlace } from './store/artifact-place.ts';
 import type { IdentityService } from './store/s3-address.ts';
 import { readStore, storeInputs } from './store-inputs.ts';
@@ -48,6 +49,7 @@ export const backupInputs: readonly string[] = [
   'max-replica-lag',
   'verify-upload',
   'dry-run',
+  ...keepInputs,
   'client-bin',
   'install-client',
   'timeout',
@@ -64,13 +66,6 @@ export const laterInputs: readonly string[] = [
   'encrypt-to',
   'encrypt-passphrase',
   'signing-key',
-  'keep-last',
-  'keep-within',
-  'keep-daily',
-  'keep-weekly',
-  'keep-monthly',
-  'keep-yearly',
-  'keep-labels',
   'slack-webhook-url',
   'webhook-url',
   'webhook-secret',
@@ -169,6 +164,7 @@ export function readBackupConfig(
     maxReplicaLagMs: inputs.duration('max-replica-lag', '1h', '365d'),
     verifyUpload: inputs.choice('verify-upload', ['checksum', 'read-back'], 'checksum'),
     dryRun: inputs.flag('dry-run', false),
+    retention: readRetention(inputs),
     clientBin: inputs.optional('client-bin'),
     installClient: inputs.flag('install-client', true),
     timeoutMs: inputs.duration('timeout', '5h', '120h'),

@@ -31,7 +31,9 @@ import { endSessions } from './postgres/watch.ts';
 import { judgePooling, judgeServer, refuseEmpty, requirePrevious } from './preflight.ts';
 import type { Proof } from './proof.ts';
 import { newestPassed } from './proofs.ts';
+import { prune } from './prune.ts';
 import { censusDocument, manifestOf, Publisher, requireEqual, restoreCommand, shellWord } from './publish.ts';
+import type { Pruned, RetentionPolicy } from './retention.ts';
 import { openStore, type StoreChoice } from './store/open.ts';
 import type { Store, Upload } from './store/store.ts';
 
@@ -54,6 +56,8 @@ export interface BackupConfig {
   readonly maxReplicaLagMs: number;
   readonly verifyUpload: 'checksum' | 'read-back';
   readonly dryRun: boolean;
+  /** Applied once the backup is stored; undefined: nothing is deleted. */
+  readonly retention: RetentionPolicy | undefined;
   readonly clientBin: string | undefined;
   readonly installClient: boolean;
   readonly timeoutMs: number;
@@ -76,6 +80,8 @@ export type BackupResult =
       readonly history: readonly Manifest[];
       /** The newest passed restore test among them; undefined when there is none. */
       readonly proven: Proof | undefined;
+      /** What retention did; undefined where there is no policy, or it could not be applied. */
+      readonly pruned: Pruned | undefined;
     }
   | { readonly kind: 'dry-run'; readonly tables: number; readonly server: string; readonly client: string };
 
@@ -161,8 +167,8 @@ class Attempt {
 
   async #run(): Promise<BackupResult> {
     const config = this.#config;
-    // Nothing encrypts yet, and nothing asks for how long it is kept.
-    await this.#store.admit({ encrypted: false, keepMs: undefined });
+    // Nothing encrypts yet.
+    await this.#store.admit({ encrypted: false, keepMs: config.retention?.within });
     const control = await this.#open('control');
     const warnings = judgePooling(await this.#pooling(control), config, this.#log);
     await prepareSession(control);
@@ -251,6 +257,7 @@ class Attempt {
     });
     await publisher.publish(manifest);
     published = true;
+    const pruned = await this.#prune();
     const [{ history, proven }] = await Promise.all([this.#history(manifest), this.#sweep()]);
     const location = `${this.#store.uri}/${folder}`;
     return {
@@ -261,7 +268,22 @@ class Attempt {
       restoreCommand: restoreCommand(this.#store, manifest),
       history,
       proven,
+      pruned,
     };
+  }
+
+  /** The backup is published: what goes wrong here is a warning, and keeps more than it should. */
+  async #prune(): Promise<Pruned | undefined> {
+    const { name, retention } = this.#config;
+    if (retention === undefined) return undefined;
+    const request = { store: this.#store, name, policy: retention, criticalAfterMs: undefined, dryRun: false };
+    try {
+      return await prune(request, this.#io);
+    } catch (error) {
+      if (!this.#signal.aborted && !(error instanceof Failure)) throw error;
+      this.#log.warn(`the backup is stored, and retention was not applied to the end: ${(error as Error).message}`);
+      return undefined;
+    }
   }
 
   /** What killed runs left behind a day ago or more. The backup is published: nothing here can fail it. */

@@ -46,11 +46,24 @@ export async function readBackup(
   // The first version of a manifest that can be used is the backup: later ones are somebody else's.
   let damaged: Entry | undefined;
   for (let version = 0; ; version++) {
-    const bytes = await store.read(`${name}/${id}/${fileNames.manifest}`, version);
+    const bytes = await readManifest(store, `${name}/${id}/${fileNames.manifest}`, version);
     if (bytes === undefined) return damaged ?? { kind: 'unfinished', name, id };
-    const entry = judge(store, { name, id }, bytes, sizes);
+    const entry =
+      bytes instanceof Failure
+        ? ({ kind: 'damaged', name, id, reason: bytes.message } as const)
+        : judge(store, { name, id }, bytes, sizes);
     if (entry.kind === 'backup') return entry;
     damaged ??= entry;
+  }
+}
+
+/** A store that says itself that a manifest is not what was written speaks of that backup only, not of its neighbours. */
+async function readManifest(store: Store, path: string, version: number): Promise<Buffer | Failure | undefined> {
+  try {
+    return await store.read(path, version);
+  } catch (error) {
+    if (error instanceof Failure && error.exit === 'verification') return error;
+    throw error;
   }
 }
 

@@ -35,6 +35,7 @@ export const exitCodes = {
   wrongKey: 41,
   restore: 50,
   differences: 51,
+  retention: 60,
   cancelled: 130,
 } as const;
 

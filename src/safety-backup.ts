@@ -47,6 +47,7 @@ export async function takeSafetyBackup(
         maxReplicaLagMs: 60_000,
         verifyUpload: 'checksum',
         dryRun: false,
+        retention: undefined,
         retries: 2,
         version: release,
       },

@@ -145,7 +145,7 @@ describe('the inputs of a backup', () => {
         'allow-pooler': 'maybe',
         'accept-new-database': 'x',
         'install-client': 'TrUe',
-        'keep-last': '7',
+        'keep-last': '0',
       },
     };
     const { message, exitCode, stage, hint } = failure(bad);

@@ -7,6 +7,8 @@ import type { Problem } from '../failure.ts';
 import { Inputs } from '../inputs.ts';
 import { formatBytes, formatCount, formatTime } from '../numbers.ts';
 import { publicWordsOf, secretsOf } from '../postgres/url.ts';
+import { warnOfPruned } from '../prune.ts';
+import { pruneText } from '../report/prune.ts';
 import { backupSummary, withheld } from '../report/summary.ts';
 import type { Secrets } from '../secrets.ts';
 import { publicWordOf } from '../store/open.ts';
@@ -16,6 +18,7 @@ import {
   discardUnfinished,
   hideSecretInputs,
   input,
+  jsonArray,
   refuseWindows,
   removeStepFolder,
   reportUnknown,
@@ -97,7 +100,7 @@ async function report(result: BackupResult, { log }: Run, details: boolean): Pro
     rows: String(manifest.totals.rows),
     'server-version': manifest.database.serverVersion,
     'duration-seconds': String(manifest.timings.total ?? 0),
-    pruned: '[]',
+    pruned: jsonArray((result.pruned?.removed ?? []).map(({ id }) => JSON.stringify(id))),
     'restore-command': result.restoreCommand,
   };
   for (const [name, value] of Object.entries(outputs)) core.setOutput(name, value);
@@ -107,6 +110,10 @@ async function report(result: BackupResult, { log }: Run, details: boolean): Pro
     `backup ${manifest.name}/${manifest.id} is whole and stored: ${formatCount(tables, 'table')}, ${formatCount(rows, 'row')}, ${formatBytes(dump?.bytes ?? 0)}; restore it with\n  ${result.restoreCommand}`,
   );
   if (manifest.expiresAt !== null) log.notice(`the store deletes this backup on ${formatTime(manifest.expiresAt)}`);
+  if (result.pruned !== undefined) {
+    log.info(pruneText(result.pruned));
+    warnOfPruned(result.pruned, log);
+  }
   await writeSummary(backupSummary(result, details, new Date()), log);
 }
 

@@ -28,6 +28,7 @@ import { maskAll, type Run, runAction } from './run.ts';
 import {
   hideSecretInputs,
   input,
+  jsonArray,
   refuseWindows,
   removeStepFolder,
   reportUnknown,
@@ -156,26 +157,16 @@ function readRequest(secrets: Secrets, temporary: string, known: readonly Proble
   }
 }
 
-/** An output may be 64 KB. */
-const mostBytes = 60_000;
-
 async function tell(
   outputs: Readonly<Record<string, string>>,
   findings: readonly Finding[],
   secrets: Secrets,
 ): Promise<void> {
   const texts = findings.map((finding) => secrets.redact(JSON.stringify(finding)));
-  const kept: string[] = [];
-  let bytes = 2;
-  for (const text of texts) {
-    bytes += Buffer.byteLength(text) + 1;
-    if (bytes > mostBytes) break;
-    kept.push(text);
-  }
   // The step's own folder goes with the step; this file is for the steps after it.
   const file = join(machineOf(process.env).temporary, `pgassay-findings-${randomBytes(4).toString('hex')}.json`);
   await writeFile(file, `[${texts.join(',\n')}]\n`, { mode: 0o600 });
-  const all = { ...outputs, findings: `[${kept.join(',')}]`, 'findings-file': file };
+  const all = { ...outputs, findings: jsonArray(texts), 'findings-file': file };
   for (const [name, value] of Object.entries(all)) core.setOutput(name, value);
 }
 

@@ -77,6 +77,21 @@ export async function discardUnfinished(): Promise<void> {
   if (inputs.problems.length === 0) await openStore(store).discard(name, id);
 }
 
+/** An output may be 64 KB. */
+const mostBytes = 60_000;
+
+/** Values that are JSON already as one array for an output, cut after a whole one. */
+export function jsonArray(values: readonly string[]): string {
+  const kept: string[] = [];
+  let bytes = 2;
+  for (const value of values) {
+    bytes += Buffer.byteLength(value) + 1;
+    if (bytes > mostBytes) break;
+    kept.push(value);
+  }
+  return `[${kept.join(',')}]`;
+}
+
 /** A summary that cannot be written changes nothing about the result. */
 export async function writeSummary(markdown: string, log: Log): Promise<void> {
   if (!process.env.GITHUB_STEP_SUMMARY) return;

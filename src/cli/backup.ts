@@ -4,8 +4,11 @@ import { identityOf, readHiding, sourceOf, withPemFiles } from '../environment.t
 import { Inputs } from '../inputs.ts';
 import { formatBytes, formatCount, formatSeconds } from '../numbers.ts';
 import { publicWordsOf, secretsOf } from '../postgres/url.ts';
+import { warnOfPruned } from '../prune.ts';
+import { prunedWords } from '../report/prune.ts';
 import { publicWordOf } from '../store/open.ts';
 import { answer, type Command } from './command.ts';
+import { keepFlags } from './prune.ts';
 import { hideStoreSecrets, placeOf, programFlags, storeFlags, tlsFlags, writeFlags } from './shared-flags.ts';
 
 export const backupCommand: Command = {
@@ -56,6 +59,7 @@ export const backupCommand: Command = {
     { name: 'max-replica-lag', value: 'TIME', help: 'how old a standby may be (default 1h)' },
     { name: 'verify-upload', value: 'HOW', help: 'checksum (default) or read-back: hash the stored bytes again' },
     { name: 'dry-run', help: 'check everything, store nothing' },
+    ...keepFlags,
     ...programFlags,
     { name: 'timeout', value: 'TIME', help: 'for everything, retries included (default 5h)' },
     { name: 'retries', value: 'N', help: 'tries again after a passing fault (default 2)' },
@@ -84,17 +88,19 @@ export const backupCommand: Command = {
         { dryRun: true, ...result },
         `everything is in place: ${formatCount(result.tables, 'table')}, PostgreSQL ${result.server}, pg_dump ${result.client}; nothing was stored`,
       );
-    const { manifest, location, restoreCommand } = result;
+    const { manifest, location, restoreCommand, pruned } = result;
     for (const warning of manifest.warnings) log.warn(`pg_dump: ${warning}`);
+    if (pruned !== undefined) warnOfPruned(pruned, log);
     const { totals, timings, database } = manifest;
     answer(
       terminal,
-      { backup: manifest, location, restoreCommand },
+      { backup: manifest, location, restoreCommand, pruned: (pruned?.removed ?? []).map(({ id }) => id) },
       [
         `backup ${manifest.name}/${manifest.id} is whole and stored`,
         `  ${formatCount(totals.tables, 'table')}, ${formatCount(totals.rows, 'row')}, ${formatBytes(database.sizeBytes)} → ${formatBytes(manifest.files[0]?.bytes ?? 0)} in ${formatSeconds(timings.total ?? 0)}`,
         `  ${location}`,
         `  restore: ${restoreCommand}`,
+        ...(pruned === undefined ? [] : [`  retention: ${prunedWords(pruned)}`]),
       ].join('\n'),
     );
   },

@@ -10,6 +10,7 @@ import type { Command, Terminal } from './command.ts';
 import { fetchCommand } from './fetch.ts';
 import { commandHelp, generalHelp, parseFlags } from './flags.ts';
 import { listCommand, showCommand } from './list.ts';
+import { pruneCommand } from './prune.ts';
 import { restoreCommand } from './restore.ts';
 import { restoreTestCommand } from './restore-test.ts';
 import { rowsCommand } from './rows.ts';
@@ -26,6 +27,7 @@ const commands: readonly Command[] = [
   restoreTestCommand,
   restoreCommand,
   rowsCommand,
+  pruneCommand,
 ];
 
 /** The command line: `pgassay <command> …`. Results go to stdout, everything else to stderr; sets the exit status. */

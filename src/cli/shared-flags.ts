@@ -80,9 +80,10 @@ export function hideStoreSecrets({ flags, secrets }: Terminal): void {
   }
 }
 
-/** Whose artifacts `--store artifact` means. */
+/** Whose artifacts `--store artifact` means. GitHub's client prints to the standard output, which is ours: none are added. */
 export function placeOf({ variables, machine }: Terminal): ArtifactPlace | undefined {
-  return artifactPlaceOf(variables, machine.temporary);
+  const place = artifactPlaceOf(variables, machine.temporary);
+  return place && { ...place, writable: false };
 }
 
 /** The store the flags name, and the name they give, whether it is there or not. */

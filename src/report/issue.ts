@@ -121,6 +121,10 @@ const advice: Record<ExitName | 'defect', Advice> = {
     brief: 'not passed',
     first: 'Read the findings: each names an object, what the backup recorded and what came back.',
   },
+  retention: {
+    brief: 'retention paused',
+    first: 'Find out why backups of this name stopped; nothing is deleted until there is a new one.',
+  },
   cancelled: { brief: 'cancelled', first: 'Nothing is wrong; run it again.' },
   defect: {
     brief: 'pgassay itself failed',

@@ -1,7 +1,9 @@
 import type { Manifest } from '../manifest.ts';
 import { formatAge, formatBytes, formatCount, formatSeconds, formatTime } from '../numbers.ts';
 import { type Proof, restoreSeconds } from '../proof.ts';
+import type { Pruned } from '../retention.ts';
 import { code, fenced, markdown } from './markdown.ts';
+import { prunedWords, retentionDetails } from './prune.ts';
 
 /** A stored backup, and what to say about it. */
 export interface BackupReport {
@@ -13,6 +15,8 @@ export interface BackupReport {
   readonly history: readonly Manifest[];
   /** The newest restore test of them that passed. */
   readonly proven: Proof | undefined;
+  /** What retention did; undefined where there is no policy, or it could not be applied. */
+  readonly pruned: Pruned | undefined;
 }
 
 /** In a summary whose names, counts and sizes are withheld. */
@@ -24,7 +28,7 @@ export const withheld =
  * `details` nothing in it comes out of the database.
  */
 export function backupSummary(report: BackupReport, details: boolean, now: Date): string {
-  const { manifest, folder, restoreCommand, history, proven } = report;
+  const { manifest, folder, restoreCommand, history, proven, pruned } = report;
   const { totals, database, timings } = manifest;
   const dump = manifest.files[0];
   const size = `${formatCount(totals.tables, 'table')}, ${formatCount(totals.rows, 'row')}, ${formatBytes(database.sizeBytes)} → ${formatBytes(dump?.bytes ?? 0)} in ${formatSeconds(timings.total ?? 0)} · `;
@@ -62,10 +66,11 @@ export function backupSummary(report: BackupReport, details: boolean, now: Date)
       .map(([stage, seconds]) => `${stage} ${formatSeconds(seconds)}`)
       .join(
         ' · ',
-      )}. Series ${manifest.series}; pg_dump ${manifest.tools.pgDump}; pgassay ${manifest.tools.pgassay}. Retention did nothing: pgassay deletes nothing in this release.`,
+      )}. Series ${manifest.series}; pg_dump ${manifest.tools.pgDump}; pgassay ${manifest.tools.pgassay}. Retention: ${pruned === undefined ? 'nothing was deleted' : prunedWords(pruned)}.`,
     '',
     '</details>',
     '',
+    ...(pruned === undefined ? [] : retentionDetails(pruned, details)),
   ];
   return lines.join('\n');
 }

@@ -1,4 +1,6 @@
 import { createHash } from 'node:crypto';
+import { Readable } from 'node:stream';
+import { buffer } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Failure } from '../failure.ts';
 import {
@@ -35,6 +37,9 @@ export interface ArtifactPage {
   readonly listed: number;
   readonly total: number;
 }
+
+/** What a list has to look into is smaller; bytes. */
+const largestSmall = 8 * 1024 * 1024;
 
 /** The most that GitHub gives at once. */
 export const pageSize = 100;
@@ -99,8 +104,8 @@ export class ArtifactApi {
   }
 
   /** Resolves, too, when it is not there. */
-  async remove(id: number, signal?: AbortSignal): Promise<void> {
-    const response = await this.#ask(deleting, 'DELETE', `/actions/artifacts/${id}`, [404, 410], signal);
+  async remove(id: number): Promise<void> {
+    const response = await this.#ask(deleting, 'DELETE', `/actions/artifacts/${id}`, [404, 410]);
     await response.body?.cancel();
   }
 
@@ -122,7 +127,21 @@ export class ArtifactApi {
    */
   async download(artifact: StoredArtifact): Promise<AsyncGenerator<Buffer> | undefined> {
     const first = await this.#body(artifact, 0);
-    return first === undefined ? undefined : this.#read(artifact, first);
+    if (first === 'expired') throw expired(artifact.name);
+    return first === 'gone' ? undefined : this.#read(artifact, first);
+  }
+
+  /** The same in one piece. Undefined, too, when it has expired, is too large, or is not what GitHub says it has. */
+  async small(artifact: StoredArtifact): Promise<Buffer | undefined> {
+    if (artifact.bytes > largestSmall) return undefined;
+    const first = await this.#body(artifact, 0);
+    if (typeof first === 'string') return undefined;
+    try {
+      return await buffer(Readable.from(this.#read(artifact, first), { objectMode: false }));
+    } catch (error) {
+      if (error instanceof Failure && error.exit === 'verification') return undefined;
+      throw error;
+    }
   }
 
   async *#read(artifact: StoredArtifact, first: Response): AsyncGenerator<Buffer> {
@@ -133,10 +152,11 @@ export class ArtifactApi {
     if (bytes === 0) await first.body?.cancel();
     for (let broken = 0; at < bytes; broken++) {
       try {
-        response ??= await this.#body(artifact, at);
-        if (response === undefined) throw expired(name);
-        for await (const chunk of this.#chunks(response)) {
+        const found: Response | 'gone' | 'expired' = response ?? (await this.#body(artifact, at));
+        if (typeof found === 'string') throw expired(name);
+        for await (const chunk of this.#chunks(found)) {
           at += chunk.length;
+          if (at > bytes) throw notAsListed(name);
           hash.update(chunk);
           yield chunk;
         }
@@ -149,15 +169,7 @@ export class ArtifactApi {
       response = undefined;
       if (at < bytes) await pauseFor(200 * 2 ** broken, this.#signal);
     }
-    if (at !== bytes || (sha256 !== undefined && hash.digest('hex') !== sha256))
-      throw new Failure(
-        'download',
-        'verification',
-        `what GitHub gave of the artifact ${name} is not what it says it has`,
-        {
-          hint: 'use another backup (pgassay list), and report it to GitHub',
-        },
-      );
+    if (sha256 !== undefined && hash.digest('hex') !== sha256) throw notAsListed(name);
   }
 
   /** The chunks of an answer; a connection on which nothing moves is given up. */
@@ -181,18 +193,18 @@ export class ArtifactApi {
   }
 
   /** The answer with an artifact's bytes from `start` on. GitHub sends there with an address that is good for a minute. */
-  async #body({ id, name }: StoredArtifact, start: number): Promise<Response | undefined> {
+  async #body({ id, name }: StoredArtifact, start: number): Promise<Response | 'gone' | 'expired'> {
     const found = await this.#ask(downloading, 'GET', `/actions/artifacts/${id}/zip`, [302, 404, 410]);
     await found.body?.cancel();
-    if (found.status === 410) throw expired(name);
+    if (found.status === 410) return 'expired';
+    if (found.status === 404) return 'gone';
     const location = found.headers.get('location');
-    if (found.status === 404) return undefined;
     if (location === null) throw unreadable(downloading);
     const headers: Record<string, string> = start === 0 ? {} : { range: `bytes=${start}-` };
     const response = await this.#fetch(downloading, location, { headers });
     if (response.status === (start === 0 ? 200 : 206)) return response;
     await response.body?.cancel();
-    if (response.status === 404) return undefined;
+    if (response.status === 404) return 'gone';
     throw new Failure('download', 'store', `GitHub's storage answered ${response.status} for the artifact ${name}`, {
       hint: 'run it again; githubstatus.com tells about outages',
       transient: true,
@@ -205,7 +217,6 @@ export class ArtifactApi {
     method: 'GET' | 'DELETE',
     path: string,
     known: readonly number[] = [],
-    signal = this.#signal,
   ): Promise<Response> {
     const { apiUrl, repository } = this.#place;
     if (this.#token === undefined) throw noToken(repository);
@@ -221,7 +232,7 @@ export class ArtifactApi {
       },
     };
     for (let attempt = 1; ; attempt++) {
-      const answer = await this.#fetch(question, url, init, signal).catch((error: Failure) => error);
+      const answer = await this.#fetch(question, url, init).catch((error: Failure) => error);
       if (!(answer instanceof Failure)) {
         const date = Date.parse(answer.headers.get('date') ?? '');
         if (!Number.isNaN(date)) this.#clockAhead = date - Date.now();
@@ -230,11 +241,12 @@ export class ArtifactApi {
       const failure =
         answer instanceof Failure ? answer : refusal(question, repository, answer, await messageOf(answer));
       if (!failure.transient || attempt === tries) throw failure;
-      await pauseFor(firstPauseMs * 3 ** (attempt - 1), signal);
+      await pauseFor(firstPauseMs * 3 ** (attempt - 1), this.#signal);
     }
   }
 
-  async #fetch(question: ArtifactQuestion, url: string, init: RequestInit, signal = this.#signal): Promise<Response> {
+  async #fetch(question: ArtifactQuestion, url: string, init: RequestInit): Promise<Response> {
+    const signal = this.#signal;
     // Until the headers are there; `#chunks` watches over what comes after them.
     const silence = new AbortController();
     const timer = setTimeout(() => silence.abort(), Math.min(this.#idleMs, 30_000));
@@ -281,6 +293,15 @@ function parseArtifact(value: unknown): StoredArtifact | undefined {
     expiresAt: Number.isNaN(expiresAt.getTime()) ? undefined : expiresAt,
     expired: artifact.expired !== false,
   };
+}
+
+function notAsListed(artifact: string): Failure {
+  return new Failure(
+    'download',
+    'verification',
+    `what GitHub gave of the artifact ${artifact} is not what it says it has`,
+    { hint: 'use another backup (pgassay list), and report it to GitHub' },
+  );
 }
 
 async function messageOf(response: Response): Promise<string> {

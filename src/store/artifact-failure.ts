@@ -152,6 +152,19 @@ export function uploadFailure(error: unknown, artifact: string): Failure {
   );
 }
 
+/** What the deletion of an artifact of this run failed with. */
+export function deletionFailure(error: unknown, artifact: string): Failure {
+  if (error instanceof Failure) return error;
+  const status = /\((\d{3})\)/.exec((error as Error | undefined)?.message ?? '')?.[1];
+  const refused = status === '401' || status === '403';
+  return new Failure(
+    'prune',
+    refused ? 'storeCredentials' : 'store',
+    `the artifact ${artifact} of this run could not be deleted (${status ?? codeOf(error)})`,
+    { hint: 'run it again; githubstatus.com tells about outages', cause: error, transient: !refused },
+  );
+}
+
 /** Seconds, from the moment that a rate limit's header names. */
 function resetIn(reset: string | null): string | undefined {
   if (reset === null || !/^\d{1,12}$/.test(reset)) return undefined;

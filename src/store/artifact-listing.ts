@@ -12,8 +12,8 @@ const mostReadings = 3;
 const atOnce = 8;
 /** Of a shared name's numbers so many in a row that nobody has are the end of it. */
 const gap = 3;
-/** Proofs whose content is looked at, newest first. */
-const mostProofs = 100;
+/** Proofs that are looked into at a time, newest first: all of these, and older ones until one says that it passed. */
+const proofsAtOnce = 100;
 
 /** What there is of one backup. */
 export interface ArtifactEntry {
@@ -33,21 +33,22 @@ export interface ArtifactSurvey {
   readonly unclear: ReadonlySet<number>;
 }
 
+/** What this process did and a list may not show yet. */
+export interface OwnWork {
+  readonly uploaded: ReadonlyMap<number, StoredArtifact>;
+  readonly removed: ReadonlySet<number>;
+}
+
 /** Finds a store's files among a repository's artifacts. What was read once is remembered: artifacts never change. */
 export class ArtifactLister {
   readonly #api: ArtifactApi;
-  /** The content of a small artifact; undefined when it is gone. */
+  /** The content of a small artifact; undefined when it is gone, or not to be used. */
   readonly #read: (artifact: StoredArtifact) => Promise<Buffer | undefined>;
-  /** What this process uploaded and a list may not show yet. */
-  readonly #own: ReadonlyMap<number, StoredArtifact>;
+  readonly #ownWork: OwnWork;
 
-  constructor(
-    api: ArtifactApi,
-    own: ReadonlyMap<number, StoredArtifact>,
-    read: (artifact: StoredArtifact) => Promise<Buffer | undefined>,
-  ) {
+  constructor(api: ArtifactApi, ownWork: OwnWork, read: (artifact: StoredArtifact) => Promise<Buffer | undefined>) {
     this.#api = api;
-    this.#own = own;
+    this.#ownWork = ownWork;
     this.#read = read;
   }
 
@@ -69,31 +70,29 @@ export class ArtifactLister {
     return [...new Set(names)].sort();
   }
 
-  async survey(name: string): Promise<ArtifactSurvey> {
-    const all = await this.#about(name);
+  /** `runs`: only what these runs made, asked for anew. */
+  async survey(name: string, runs?: readonly number[]): Promise<ArtifactSurvey> {
+    const all = runs === undefined ? await this.#about(name) : await this.#ofRuns(runs);
     const named = all.flatMap((artifact) => {
       const parsed = parseArtifactName(artifact.name);
       return parsed !== undefined && 'name' in parsed && parsed.name === name ? [{ artifact, parsed }] : [];
     });
-    const files = new Map<string, Map<string, StoredArtifact>>();
-    for (const { artifact, parsed } of named) {
-      if (parsed.kind !== 'file') continue;
-      const of = files.get(parsed.id) ?? new Map<string, StoredArtifact>();
-      files.set(parsed.id, of);
-      // What came first counts; a name cannot be taken twice in a run, but in another one.
-      const taken = of.get(parsed.file);
-      if (taken === undefined || artifact.id < taken.id) of.set(parsed.file, artifact);
-    }
+    const files = new Map<string, FileArtifact[]>();
+    for (const { artifact, parsed } of named)
+      if (parsed.kind === 'file')
+        files.set(parsed.id, [...(files.get(parsed.id) ?? []), { file: parsed.file, artifact }]);
     const ofKind = (kind: ArtifactName['kind']): StoredArtifact[] =>
       named.flatMap(({ artifact, parsed }) => (parsed.kind === kind && !artifact.expired ? [artifact] : []));
     const { manifests, unclear } = await this.#identify(ofKind('manifest').sort(byAge), files);
     const proofs = await this.#proofs(ofKind('proof'));
     const ids = [...new Set([...files.keys(), ...manifests.keys()])].sort();
     const entries = ids.flatMap((id): ArtifactEntry[] => {
-      const found = files.get(id) ?? new Map<string, StoredArtifact>();
+      const [first, ...others] = manifests.get(id) ?? [];
+      const found = filesOf(files.get(id) ?? [], first?.runId);
       // GitHub deletes a backup's artifacts one by one: what has lost one to age is over as a whole.
       if ([...found.values()].some((artifact) => artifact.expired)) return [];
-      return [{ id, files: found, manifests: manifests.get(id) ?? [], proofs: proofs.get(id) ?? new Map() }];
+      const published = first === undefined ? [] : [first, ...others];
+      return [{ id, files: found, manifests: published, proofs: proofs.get(id) ?? new Map() }];
     });
     return { entries, unclear };
   }
@@ -113,8 +112,13 @@ export class ArtifactLister {
     const [manifests, proofs] = await Promise.all([this.#shared(manifestsOf(name)), this.#shared(proofsOf(name))]);
     const runs = [...new Set(manifests.map(({ runId }) => runId))];
     if (pagesOf(first) <= runs.length) return this.#withOwn(await this.#rest({}, first));
-    const ofRuns = await inParallel(runs, async (runId) => this.#rest({ runId }, await this.#api.page({ runId }, 1)));
-    return this.#withOwn([...manifests, ...proofs, ...ofRuns.flat()]);
+    return this.#withOwn([...manifests, ...proofs, ...(await this.#ofRuns(runs))]);
+  }
+
+  async #ofRuns(runs: readonly number[]): Promise<StoredArtifact[]> {
+    const lists = await inParallel(runs, async (runId) => this.#rest({ runId }, await this.#api.page({ runId }, 1)));
+    const own = [...this.#ownWork.uploaded.values()].filter(({ runId }) => runs.includes(runId));
+    return this.#distinct([...lists.flat(), ...own]);
   }
 
   /** Every artifact with a shared name, whatever its number. */
@@ -150,13 +154,13 @@ export class ArtifactLister {
   /** Which backup each manifest publishes. */
   async #identify(
     manifests: readonly StoredArtifact[],
-    files: ReadonlyMap<string, ReadonlyMap<string, StoredArtifact>>,
+    files: ReadonlyMap<string, readonly FileArtifact[]>,
   ): Promise<{ manifests: Map<string, StoredArtifact[]>; unclear: Set<number> }> {
     const found = new Map<string, StoredArtifact[]>();
     const unclear = new Set<number>();
     const runs = [...Map.groupBy(manifests, ({ runId }) => runId)];
     const told = await inParallel(runs, async ([runId, those]) => {
-      const ids = [...files].flatMap(([id, of]) => ([...of.values()].some((each) => each.runId === runId) ? [id] : []));
+      const ids = [...files].flatMap(([id, of]) => (of.some(({ artifact }) => artifact.runId === runId) ? [id] : []));
       const [only, ...others] = ids;
       // Most runs make one backup, and then nothing has to be read. Whoever reads the manifest checks the id in it.
       if (those.length === 1 && only !== undefined && others.length === 0) return those.map(() => only);
@@ -172,12 +176,16 @@ export class ArtifactLister {
   }
 
   async #proofs(artifacts: readonly StoredArtifact[]): Promise<Map<string, Map<string, StoredArtifact>>> {
-    const newest = artifacts.toSorted(byAge).slice(-mostProofs);
-    const contents = await inParallel(newest, async (each) => parsed(await this.#read(each)));
     const found = new Map<string, StoredArtifact[]>();
-    for (const [index, artifact] of newest.entries()) {
-      const id = contents[index]?.backupId;
-      if (typeof id === 'string') found.set(id, [...(found.get(id) ?? []), artifact]);
+    const newestFirst = artifacts.toSorted(byAge).toReversed();
+    for (let from = 0, passed = false; from < newestFirst.length && !passed; from += proofsAtOnce) {
+      const some = newestFirst.slice(from, from + proofsAtOnce);
+      const contents = await inParallel(some, async (each) => parsed(await this.#read(each)));
+      passed = contents.some(({ result }) => result === 'passed');
+      for (const [index, artifact] of some.entries()) {
+        const id = contents[index]?.backupId;
+        if (typeof id === 'string') found.set(id, [artifact, ...(found.get(id) ?? [])]);
+      }
     }
     const proofs = new Map<string, Map<string, StoredArtifact>>();
     for (const [id, those] of found)
@@ -203,8 +211,30 @@ export class ArtifactLister {
   }
 
   #withOwn(artifacts: readonly StoredArtifact[]): StoredArtifact[] {
-    return [...new Map([...artifacts, ...this.#own.values()].map((each) => [each.id, each])).values()];
+    return this.#distinct([...artifacts, ...this.#ownWork.uploaded.values()]);
   }
+
+  #distinct(artifacts: readonly StoredArtifact[]): StoredArtifact[] {
+    const there = artifacts.filter(({ id }) => !this.#ownWork.removed.has(id));
+    return [...new Map(there.map((each) => [each.id, each])).values()];
+  }
+}
+
+/** One file of a backup, or what has its name in another run. */
+interface FileArtifact {
+  readonly file: string;
+  readonly artifact: StoredArtifact;
+}
+
+/** A backup is made by one run, that of its manifest: other runs can take the same names, and are not looked at. */
+function filesOf(all: readonly FileArtifact[], runId: number | undefined): Map<string, StoredArtifact> {
+  const found = new Map<string, StoredArtifact>();
+  for (const { file, artifact } of all) {
+    if (runId !== undefined && artifact.runId !== runId) continue;
+    const taken = found.get(file);
+    if (taken === undefined || artifact.id < taken.id) found.set(file, artifact);
+  }
+  return found;
 }
 
 function pagesOf({ total }: ArtifactPage): number {

@@ -42,12 +42,11 @@ export function requireReadableByFew({
 const dayMs = 86_400_000;
 
 /**
- * The days to ask for, so that a backup is there for as long as `keep-within` says (milliseconds); undefined: nothing is
- * asked for, and the repository's own default counts. Throws a `Failure` when the repository keeps artifacts for less:
- * GitHub would shorten the time without an error.
+ * Throws a `Failure` when the repository keeps artifacts for less than `keep-within` says (milliseconds). No time is asked
+ * for: the most that the repository allows is what it gives to those who do not ask.
  */
-export function daysToKeep(keepWithinMs: number | undefined, mostDays: number | undefined): number | undefined {
-  if (keepWithinMs === undefined) return undefined;
+export function requireLongEnough(keepWithinMs: number | undefined, mostDays: number | undefined): void {
+  if (keepWithinMs === undefined) return;
   const days = Math.ceil(keepWithinMs / dayMs);
   const most = mostDays ?? 400;
   if (days > most)
@@ -59,7 +58,6 @@ export function daysToKeep(keepWithinMs: number | undefined, mostDays: number | 
         hint: 'raise the retention in the settings of the repository (Actions, General; 90 days at most if it is public, 400 if not), lower keep-within, or use a bucket',
       },
     );
-  return days;
 }
 
 /** The same after the upload, when GitHub has said until when it keeps the artifact. Throws a `Failure`. */

@@ -12,10 +12,9 @@ import type { Upload } from './store.ts';
 /** Many backups of one name in one run: a matrix, a restore with its safety backup. */
 const mostOfAName = 500;
 
-/** GitHub's own client for the run's artifacts. It is large, and most runs use another store: it starts when it is needed. */
+/** GitHub's own client for the run's artifacts. It is as large as all the rest, and most runs use another store: it is loaded when it is needed. */
 export async function artifactClient() {
-  // The comment is the bundler's: a part of the one bundle, not a file beside it.
-  const { DefaultArtifactClient } = await import(/* webpackMode: "eager" */ '@actions/artifact');
+  const { DefaultArtifactClient } = await import('@actions/artifact');
   return new DefaultArtifactClient();
 }
 
@@ -25,10 +24,11 @@ export interface UploadOrder {
   readonly shared: boolean;
   readonly api: ArtifactApi;
   readonly temporary: string;
-  /** Days to ask for; undefined: the repository's default. */
-  readonly days: number | undefined;
+  /** `keep-within`, milliseconds. */
   readonly keepMs: number | undefined;
   readonly signal: AbortSignal | undefined;
+  /** Told of the upload when it begins; it may go on after this process was told to stop. */
+  readonly sending: (work: Promise<unknown>) => void;
   /** Told when it is there. */
   readonly stored: (artifact: StoredArtifact) => void;
 }
@@ -93,7 +93,7 @@ export class ArtifactUpload implements Upload {
     await this.#close();
     const { id } = await this.#send(sha256);
     const artifact = await api.stored(id);
-    if (artifact.bytes !== this.#bytes || (artifact.sha256 !== undefined && artifact.sha256 !== sha256))
+    if (artifact.bytes !== this.#bytes || (artifact.sha256 ?? (await readBack(api, artifact))) !== sha256)
       throw changed(artifact.name);
     stored(artifact);
     await this.abort();
@@ -109,14 +109,15 @@ export class ArtifactUpload implements Upload {
 
   /** The client calls an artifact as the file is called. Of a name that is taken it says so before a byte is sent. */
   async #send(sha256: string): Promise<{ readonly id: number }> {
-    const { artifact, shared, days } = this.#order;
+    const { artifact, shared, signal, sending } = this.#order;
     const client = await artifactClient();
     for (let nth = 1; ; nth++) {
       const name = nthName(artifact, nth);
       try {
         await this.#call(name);
-        const options = { skipArchive: true, ...(days === undefined ? {} : { retentionDays: days }) };
-        const sent = await this.#orCancelled(client.uploadArtifact(name, [this.#path], this.#folder, options));
+        const work = client.uploadArtifact(name, [this.#path], this.#folder, { skipArchive: true });
+        sending(work);
+        const sent = await orAborted(work, signal);
         if (sent.id === undefined || sent.size !== this.#bytes || sent.digest !== sha256) throw changed(name);
         return { id: sent.id };
       } catch (error) {
@@ -132,27 +133,33 @@ export class ArtifactUpload implements Upload {
     this.#path = path;
   }
 
-  /** The client cannot be stopped: it is left to itself, and to the end of the process. */
-  async #orCancelled<T>(work: Promise<T>): Promise<T> {
-    const { signal } = this.#order;
-    if (signal === undefined) return work;
-    const { promise: cancelled, reject } = Promise.withResolvers<never>();
-    const onAbort = (): void => reject(signal.reason);
-    signal.addEventListener('abort', onAbort, { once: true });
-    if (signal.aborted) onAbort();
-    work.catch(() => {});
-    try {
-      return await Promise.race([work, cancelled]);
-    } finally {
-      signal.removeEventListener('abort', onAbort);
-    }
-  }
-
   async #close(): Promise<void> {
     if (!this.#open) return;
     this.#open = false;
     await this.#file.close();
   }
+}
+
+/** GitHub's client cannot be stopped: it is left to itself, and to the end of the process. */
+export async function orAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return work;
+  const { promise: aborted, reject } = Promise.withResolvers<never>();
+  const onAbort = (): void => reject(signal.reason);
+  signal.addEventListener('abort', onAbort, { once: true });
+  if (signal.aborted) onAbort();
+  work.catch(() => {});
+  try {
+    return await Promise.race([work, aborted]);
+  } finally {
+    signal.removeEventListener('abort', onAbort);
+  }
+}
+
+/** SHA-256 of what GitHub has, where it does not say so itself. */
+async function readBack(api: ArtifactApi, artifact: StoredArtifact): Promise<string> {
+  const hash = createHash('sha256');
+  for await (const chunk of (await api.download(artifact)) ?? []) hash.update(chunk);
+  return hash.digest('hex');
 }
 
 function changed(artifact: string): Failure {

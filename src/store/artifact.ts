@@ -1,19 +1,21 @@
 import type { FileHandle } from 'node:fs/promises';
 import { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { idPattern, namePattern } from '../backup-id.ts';
 import { Failure } from '../failure.ts';
 import { ArtifactApi, type StoredArtifact } from './artifact-api.ts';
-import { noToken, notWritable, uploadFailure } from './artifact-failure.ts';
+import { deleting, deletionFailure, noToken, notWritable } from './artifact-failure.ts';
 import { type ArtifactEntry, ArtifactLister, type ArtifactSurvey } from './artifact-listing.ts';
 import { artifactNameOf } from './artifact-names.ts';
-import { daysToKeep, requireReadableByFew } from './artifact-permit.ts';
+import { requireLongEnough, requireReadableByFew } from './artifact-permit.ts';
 import { type ArtifactOptions, type ArtifactPlace, artifactUri } from './artifact-place.ts';
-import { ArtifactUpload, artifactClient, requireSpoolSpace } from './artifact-upload.ts';
+import { ArtifactUpload, artifactClient, orAborted, requireSpoolSpace } from './artifact-upload.ts';
 import {
   type BackupTraits,
   type History,
   largestRead,
+  type Removal,
   recordsFolder,
   type Store,
   type StoredFile,
@@ -23,6 +25,8 @@ import {
 
 const defaultIdleMs = 60_000;
 const cleanUpMs = 5000;
+/** A manifest that was on its way when the run was cancelled is there by then, or nobody waits for it. */
+const publishingMs = 1500;
 /** What one command asks one thing after the other is answered from one listing. */
 const surveyMs = 10_000;
 /** Manifests and proofs are smaller; a census may be large, and is read once. Bytes. */
@@ -38,7 +42,9 @@ export class ArtifactStore implements Store {
   readonly #signal: AbortSignal | undefined;
   readonly #idleMs: number;
   readonly #api: ArtifactApi;
-  readonly #own = new Map<number, StoredArtifact>();
+  readonly #own = { uploaded: new Map<number, StoredArtifact>(), removed: new Set<number>() };
+  /** Manifests that GitHub's client was given, by `<name>/<id>`. */
+  readonly #publishing = new Map<string, Promise<unknown>>();
   readonly #paths = new Map<string, StoredArtifact>();
   /** How many manifests there are of a backup. */
   readonly #manifests = new Map<string, number>();
@@ -63,7 +69,7 @@ export class ArtifactStore implements Store {
     if (token === undefined) throw noToken(place.repository);
     const visibility = encrypted ? 'private' : await this.#api.visibility();
     requireReadableByFew({ encrypted, visibility, allowPlaintext });
-    daysToKeep(keepMs, place.mostDays);
+    requireLongEnough(keepMs, place.mostDays);
     this.#keepMs = keepMs;
   }
 
@@ -123,16 +129,18 @@ export class ArtifactStore implements Store {
   }
 
   async begin(path: string, expected: number): Promise<Upload> {
-    const { repository, writable, temporary, mostDays } = this.#place;
+    const { repository, writable, temporary } = this.#place;
     if (!writable) throw notWritable(repository);
-    const [name = '', , file = ''] = path.split('/');
+    const [name = '', id = '', file = ''] = path.split('/');
     if (file.startsWith('database.')) await requireSpoolSpace(temporary, await this.#needed(name, expected));
     return ArtifactUpload.begin({
       ...artifactNameOf(path),
       ...{ api: this.#api, temporary, signal: this.#signal, keepMs: this.#keepMs },
-      days: daysToKeep(this.#keepMs, mostDays),
+      sending: (work) => {
+        if (file === 'manifest.json') this.#publishing.set(`${name}/${id}`, work);
+      },
       stored: (artifact) => {
-        this.#own.set(artifact.id, artifact);
+        this.#own.uploaded.set(artifact.id, artifact);
         this.#paths.set(path, artifact);
         this.#surveys.clear();
       },
@@ -140,21 +148,56 @@ export class ArtifactStore implements Store {
   }
 
   async discard(name: string, id: string): Promise<void> {
-    const api = this.#apiUntil(AbortSignal.timeout(cleanUpMs));
-    const { entries } = await this.#listerOf(api).survey(name);
+    // A manifest on its way publishes what it names: nothing of that may go until it has arrived, or cannot any more.
+    const publishing = this.#publishing.get(`${name}/${id}`);
+    if (publishing !== undefined && !(await settles(publishing, publishingMs))) return;
+    const signal = AbortSignal.timeout(cleanUpMs);
+    const api = this.#apiUntil(signal);
+    const { runId } = this.#place;
+    const { entries } = await this.#listerOf(api).survey(name, runId === undefined ? undefined : [Number(runId)]);
     const entry = entries.find((each) => each.id === id);
-    if (entry !== undefined && entry.manifests.length === 0) await this.#remove([...entry.files.values()], api);
+    if (entry === undefined || entry.manifests.length > 0) return;
+    for (const artifact of entry.files.values()) await this.#delete(artifact, api, signal);
+    this.#surveys.clear();
   }
 
   async sweep(name: string, before: Date): Promise<string[]> {
-    const { entries, unclear } = await this.#lister.survey(name);
-    const leftovers = entries.filter(
-      ({ files, manifests }) =>
-        manifests.length === 0 &&
-        [...files.values()].every(({ createdAt, runId }) => createdAt < before && !unclear.has(runId)),
-    );
-    for (const { files } of leftovers) await this.#remove([...files.values()], this.#api);
-    return leftovers.map(({ id }) => id);
+    const swept: string[] = [];
+    for (const { id, files } of leftoversIn(await this.#lister.survey(name), before)) {
+      const runs = [...new Set([...files.values()].map(({ runId }) => runId))];
+      // A long list can lose a line to somebody who deletes meanwhile; the short one of a run has its manifest for certain.
+      const again = leftoversIn(await this.#lister.survey(name, runs), before).find((each) => each.id === id);
+      if (again === undefined) continue;
+      for (const artifact of again.files.values()) await this.#delete(artifact, this.#api, this.#signal);
+      swept.push(id);
+    }
+    this.#surveys.clear();
+    return swept;
+  }
+
+  async remove(name: string, id: string): Promise<Removal> {
+    const survey = await this.#survey(name);
+    const entry = survey.entries.find((each) => each.id === id);
+    if (entry === undefined) return { kind: 'removed' };
+    const known = this.#surveys.get(name);
+    this.#surveys.delete(name);
+    // The first one is the backup until it goes.
+    for (const manifest of entry.manifests.toReversed()) {
+      const refused = await this.#refusal(manifest);
+      if (refused !== undefined) return { kind: 'kept', reason: refused };
+    }
+    const reasons: string[] = [];
+    for (const artifact of [...entry.files.values(), ...entry.proofs.values()]) {
+      const refused = await this.#refusal(artifact);
+      if (refused !== undefined) reasons.push(refused);
+    }
+    // Many may go one after the other, and a list takes many requests.
+    const rest = survey.entries.filter((each) => each !== entry);
+    const [reason] = reasons;
+    if (reason !== undefined) return { kind: 'partly', reason };
+    if (known !== undefined)
+      this.#surveys.set(name, { ...known, survey: Promise.resolve({ ...survey, entries: rest }) });
+    return { kind: 'removed' };
   }
 
   pathFor(path: string): string {
@@ -233,9 +276,18 @@ export class ArtifactStore implements Store {
     const content = api
       .download(artifact)
       .then((bytes) => (bytes === undefined ? undefined : buffer(Readable.from(bytes, { objectMode: false }))));
+    return this.#keep(artifact, content);
+  }
+
+  #small(artifact: StoredArtifact, api: ArtifactApi): Promise<Buffer | undefined> {
+    return this.#contents.get(artifact.id) ?? this.#keep(artifact, api.small(artifact));
+  }
+
+  #keep(artifact: StoredArtifact, content: Promise<Buffer | undefined>): Promise<Buffer | undefined> {
     if (artifact.bytes > largestKept) return content;
     this.#contents.set(artifact.id, content);
-    content.catch(() => this.#contents.delete(artifact.id));
+    const forget = (): unknown => this.#contents.delete(artifact.id);
+    content.then((bytes) => bytes ?? forget(), forget);
     return content;
   }
 
@@ -244,22 +296,53 @@ export class ArtifactStore implements Store {
   }
 
   #listerOf(api: ArtifactApi): ArtifactLister {
-    return new ArtifactLister(api, this.#own, (artifact) => this.#content(artifact, api));
+    return new ArtifactLister(api, this.#own, (artifact) => this.#small(artifact, api));
+  }
+
+  /** Why GitHub did not let it go; undefined when it is gone. */
+  async #refusal(artifact: StoredArtifact): Promise<string | undefined> {
+    try {
+      await this.#delete(artifact, this.#api, this.#signal);
+      return undefined;
+    } catch (error) {
+      if (!(error instanceof Failure) || error.exit !== 'storeCredentials') throw error;
+      return `github-token needs the permission ${deleting.permission}`;
+    }
   }
 
   /** A run may delete its own artifacts without any permission. */
-  async #remove(artifacts: readonly StoredArtifact[], api: ArtifactApi): Promise<void> {
+  async #delete(artifact: StoredArtifact, api: ArtifactApi, signal: AbortSignal | undefined): Promise<void> {
     const { runId, writable } = this.#place;
-    for (const artifact of artifacts) {
-      if (writable && String(artifact.runId) === runId)
-        await (await artifactClient()).deleteArtifact(artifact.name).catch((error: unknown) => {
-          throw uploadFailure(error, artifact.name);
-        });
-      else await api.remove(artifact.id);
-      this.#own.delete(artifact.id);
-    }
-    this.#surveys.clear();
+    if (writable && String(artifact.runId) === runId) await deleteOwn(artifact, signal);
+    else await api.remove(artifact.id);
+    this.#own.uploaded.delete(artifact.id);
+    this.#own.removed.add(artifact.id);
   }
+}
+
+async function deleteOwn({ name }: StoredArtifact, signal: AbortSignal | undefined): Promise<void> {
+  const client = await artifactClient();
+  await orAborted(client.deleteArtifact(name), signal).catch((error: unknown) => {
+    if ((error as Error | undefined)?.name !== 'ArtifactNotFoundError') throw deletionFailure(error, name);
+  });
+}
+
+/** Backups without a manifest of which nothing is younger than `before`. */
+function leftoversIn({ entries, unclear }: ArtifactSurvey, before: Date): ArtifactEntry[] {
+  return entries.filter(
+    ({ files, manifests }) =>
+      manifests.length === 0 &&
+      [...files.values()].every(({ createdAt, runId }) => createdAt < before && !unclear.has(runId)),
+  );
+}
+
+/** Whether it has come to an end, of either kind, within the time. */
+async function settles(work: Promise<unknown>, ms: number): Promise<boolean> {
+  const settled = work.then(
+    () => true,
+    () => true,
+  );
+  return Promise.race([settled, sleep(ms, false, { ref: false })]);
 }
 
 function filesOf({ files, manifests, proofs }: ArtifactEntry): Map<string, StoredArtifact> {

@@ -20,7 +20,9 @@ import { Failure, type Stage } from '../failure.ts';
 import {
   type History,
   largestRead,
+  ownFile,
   proofsFolder,
+  type Removal,
   recordsFolder,
   type Store,
   type StoredFile,
@@ -126,16 +128,13 @@ export class FolderStore implements Store {
   }
 
   async discard(name: string, id: string): Promise<void> {
-    const folder = join(this.#root, name, id);
-    const files = await readdir(folder).catch((): string[] => []);
+    const folder = `${name}/${id}`;
+    const files = [...(await this.#sizes(folder).catch(() => new Map<string, number>())).keys()];
     const whole = files.includes('manifest.json');
     // Killed between a file's two names, a run leaves the temporary one beside a whole backup.
-    const ours = files.filter((file) => partial.test(file) || (!whole && /^(?:database|roles|census)\./.test(file)));
-    await Promise.all(ours.map((file) => rm(join(folder, file), { force: true })));
-    if (whole) return;
-    // Only folders that are empty now go; somebody else's file keeps its folder.
-    await rmdir(folder).catch(() => {});
-    await rmdir(dirname(folder)).catch(() => {});
+    const ours = files.filter((file) => partial.test(file) || (!whole && ownFile.test(file)));
+    await Promise.all(ours.map((file) => rm(this.#path(`${folder}/${file}`), { force: true })));
+    if (!whole) await this.#removeIfEmpty(`${folder}/${proofsFolder}`, folder, name);
   }
 
   async sweep(name: string, before: Date): Promise<string[]> {
@@ -143,7 +142,7 @@ export class FolderStore implements Store {
     for (const id of await this.ids(name)) {
       const folder = join(this.#root, name, id);
       const files = await readdir(folder).catch((): string[] => []);
-      if (files.some((file) => file.startsWith('manifest.'))) continue;
+      if (files.includes('manifest.json')) continue;
       // The folder's own time says when a file last came or went, a file's when it last grew.
       const times = await Promise.all(
         [folder, ...files.map((file) => join(folder, file))].map(async (path) => (await stat(path)).mtime),
@@ -153,6 +152,36 @@ export class FolderStore implements Store {
       swept.push(id);
     }
     return swept;
+  }
+
+  async remove(name: string, id: string): Promise<Removal> {
+    const folder = `${name}/${id}`;
+    try {
+      await rm(this.#path(`${folder}/manifest.json`), { force: true });
+      // Only once its name is gone for good may what it names go.
+      await syncUpwards(this.#path(folder), this.#path(folder));
+    } catch (error) {
+      return this.#refused('kept', folder, error);
+    }
+    try {
+      const files = [...(await this.#sizes(folder)).keys()].filter((file) => ownFile.test(file));
+      await Promise.all(files.map((file) => rm(this.#path(`${folder}/${file}`), { force: true })));
+    } catch (error) {
+      return this.#refused('partly', folder, error);
+    }
+    await this.#removeIfEmpty(`${folder}/${proofsFolder}`, folder, name);
+    return { kind: 'removed' };
+  }
+
+  #refused(kind: 'kept' | 'partly', path: string, error: unknown): Removal {
+    const failure = this.#failure('prune', path, error);
+    if (failure.exit !== 'storeCredentials') throw failure;
+    return { kind, reason: failure.message };
+  }
+
+  /** Somebody else's file keeps its folder. */
+  async #removeIfEmpty(...folders: readonly string[]): Promise<void> {
+    for (const folder of folders) await rmdir(this.#path(folder)).catch(() => {});
   }
 
   pathFor(path: string): string {

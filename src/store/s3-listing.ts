@@ -11,6 +11,8 @@ export interface S3Object {
   readonly versions: readonly S3Version[];
   /** A delete marker lies on top: whoever does not look at versions sees nothing. */
   readonly deleted: boolean;
+  /** The delete markers among its versions, wherever they lie. */
+  readonly markers: readonly string[];
 }
 
 export interface S3Version {
@@ -81,7 +83,12 @@ export class S3Lister {
       );
       yield {
         objects: (page.Contents ?? []).map(({ Key = '', Size = 0, LastModified = unknownTime }) => {
-          return { key: Key, versions: [{ id: undefined, bytes: Size, written: LastModified }], deleted: false };
+          return {
+            key: Key,
+            versions: [{ id: undefined, bytes: Size, written: LastModified }],
+            deleted: false,
+            markers: [],
+          };
         }),
         prefixes: (page.CommonPrefixes ?? []).map(({ Prefix = '' }) => Prefix),
       };
@@ -96,7 +103,7 @@ export class S3Lister {
     delimiter: string | undefined,
     signal: AbortSignal | undefined,
   ): AsyncGenerator<S3Page> {
-    const open = new Map<string, { versions: S3Version[]; deleted: boolean }>();
+    const open = new Map<string, { versions: S3Version[]; deleted: boolean; markers: string[] }>();
     for (let next: { key: string; version: string | undefined } | undefined, more = true; more; ) {
       const page = await this.#bucket.raw(
         new ListObjectVersionsCommand({
@@ -109,7 +116,7 @@ export class S3Lister {
         signal === undefined ? {} : { abortSignal: signal },
       );
       for (const { Key = '', VersionId, Size = 0, LastModified = unknownTime } of page.Versions ?? []) {
-        const entry = open.get(Key) ?? { versions: [], deleted: false };
+        const entry = open.get(Key) ?? { versions: [], deleted: false, markers: [] };
         entry.versions.unshift({
           id: VersionId === 'null' ? undefined : VersionId,
           bytes: Size,
@@ -117,9 +124,10 @@ export class S3Lister {
         });
         open.set(Key, entry);
       }
-      for (const { Key = '', IsLatest } of page.DeleteMarkers ?? []) {
-        const entry = open.get(Key) ?? { versions: [], deleted: false };
+      for (const { Key = '', IsLatest, VersionId } of page.DeleteMarkers ?? []) {
+        const entry = open.get(Key) ?? { versions: [], deleted: false, markers: [] };
         entry.deleted ||= IsLatest === true;
+        if (VersionId !== undefined) entry.markers.push(VersionId);
         open.set(Key, entry);
       }
       more = page.IsTruncated === true && page.NextKeyMarker !== undefined;
@@ -127,9 +135,7 @@ export class S3Lister {
       const done = [...open].filter(([key]) => key !== last);
       for (const [key] of done) open.delete(key);
       yield {
-        objects: done
-          .filter(([, { versions }]) => versions.length > 0)
-          .map(([key, { versions, deleted }]) => ({ key, versions, deleted })),
+        objects: done.filter(([, { versions }]) => versions.length > 0).map(([key, entry]) => ({ key, ...entry })),
         prefixes: (page.CommonPrefixes ?? []).map(({ Prefix = '' }) => Prefix),
       };
       next = more ? { key: page.NextKeyMarker ?? '', version: page.NextVersionIdMarker } : undefined;

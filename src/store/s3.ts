@@ -7,12 +7,15 @@ import { Failure } from '../failure.ts';
 import type { S3Options } from './s3-address.ts';
 import { S3Bucket } from './s3-client.ts';
 import { listing, S3Lister, type S3Object } from './s3-listing.ts';
+import { removeBackup } from './s3-removal.ts';
 import { abortStale, abortUploads } from './s3-unfinished.ts';
 import { type S3Habits, S3Upload } from './s3-upload.ts';
 import {
   type History,
   largestRead,
+  ownFile,
   proofsFolder,
+  type Removal,
   recordsFolder,
   type Store,
   type StoredFile,
@@ -133,41 +136,45 @@ export class S3Store implements Store {
       objects.push(...page.objects);
     await abortUploads(this.#bucket, this.#key(`${folder}database.dump`));
     if (objects.some((object) => object.key === this.#key(`${folder}manifest.json`))) return;
-    await this.#remove(objects, abortSignal);
+    await this.#remove(this.#key(folder), objects, abortSignal);
   }
 
   async sweep(name: string, before: Date): Promise<string[]> {
     const swept = new Set<string>();
     for (const key of await abortStale(this.#bucket, this.#key(`${name}/`), before, this.#signal))
       swept.add(key.slice(this.#key(`${name}/`).length).split('/')[0] ?? '');
-    const folders = Map.groupBy(await this.#unfinished(name), ({ key }) => key.slice(0, key.lastIndexOf('/')));
-    for (const [folder, objects] of folders) {
+    for (const [id, objects] of await this.#unfinished(name)) {
       if (objects.some(({ versions }) => versions.some(({ written }) => written >= before))) continue;
-      await this.#remove(objects, this.#signal);
-      swept.add(folder.slice(folder.lastIndexOf('/') + 1));
+      await this.#remove(this.#key(`${name}/${id}/`), objects, this.#signal);
+      swept.add(id);
     }
     return [...swept].filter((id) => idPattern.test(id)).sort();
   }
 
-  /** Every object below an id of this name that has no manifest, in no version. */
-  async #unfinished(name: string): Promise<S3Object[]> {
+  async remove(name: string, id: string): Promise<Removal> {
+    const folder = this.#key(`${name}/${id}/`);
     const objects: S3Object[] = [];
-    const whole = new Set<string>();
-    for await (const page of this.#lister.pages(this.#key(`${name}/`), undefined, this.#signal))
-      for (const object of page.objects) {
-        const [folder = '', file = ''] = splitKey(object.key);
-        if (file.startsWith('manifest.')) whole.add(folder);
-        objects.push(object);
-      }
-    return objects.filter(({ key }) => {
-      const [folder = ''] = splitKey(key);
-      return !whole.has(folder) && idPattern.test(folder.slice(this.#key(`${name}/`).length));
-    });
+    for await (const page of this.#lister.pages(folder, undefined, this.#signal)) objects.push(...page.objects);
+    return removeBackup(this.#bucket, folder, objects);
   }
 
-  /** The data files among the objects, every version of them. */
-  async #remove(objects: readonly S3Object[], signal: AbortSignal | undefined): Promise<void> {
-    const ours = objects.filter(({ key }) => /^(?:database|roles|census)\./.test(splitKey(key)[1] ?? ''));
+  /** Every object below an id of this name that has no manifest, in no version. */
+  async #unfinished(name: string): Promise<Map<string, S3Object[]>> {
+    const from = this.#key(`${name}/`);
+    const found = new Map<string, S3Object[]>();
+    for await (const page of this.#lister.pages(from, undefined, this.#signal))
+      for (const object of page.objects) {
+        const [id = ''] = object.key.slice(from.length).split('/');
+        if (idPattern.test(id)) found.set(id, [...(found.get(id) ?? []), object]);
+      }
+    const whole = ([id, objects]: [string, S3Object[]]): boolean =>
+      objects.some(({ key }) => key === `${from}${id}/manifest.json`);
+    return new Map([...found].filter((each) => !whole(each)));
+  }
+
+  /** Our own files among a folder's objects, every version of them. */
+  async #remove(folder: string, objects: readonly S3Object[], signal: AbortSignal | undefined): Promise<void> {
+    const ours = objects.filter(({ key }) => ownFile.test(key.slice(folder.length)));
     await Promise.all(
       ours.flatMap(({ key, versions }) =>
         versions.map((version) =>
@@ -298,10 +305,4 @@ export class S3Store implements Store {
       }
     }
   }
-}
-
-/** Everything before the last slash, and what is after it. */
-function splitKey(key: string): [string, string] {
-  const at = key.lastIndexOf('/');
-  return [key.slice(0, at), key.slice(at + 1)];
 }

@@ -50,6 +50,11 @@ export interface Store {
    * never completed, and files of a backup that has no manifest in any version. Returns the ids, oldest first.
    */
   sweep(name: string, before: Date): Promise<string[]>;
+  /**
+   * Deletes a backup: its manifest first, every version of it, so that whatever comes after, it is no backup any more. Of
+   * its other files only those that this program writes go. What the store refuses is an answer, not an error.
+   */
+  remove(name: string, id: string): Promise<Removal>;
   /** What stock tools call the file: a path here, an address elsewhere. */
   pathFor(path: string): string;
   /** The words of a shell command that writes the file to its standard output; undefined where the path itself will do. */
@@ -73,12 +78,24 @@ export interface StoreUse {
 /** What a store may refuse a backup for. */
 export interface BackupTraits {
   readonly encrypted: boolean;
-  /** It must be there for at least so long, milliseconds; undefined: for as long as the store keeps things. */
+  /** `keep-within`: it must be there for at least so long, milliseconds. */
   readonly keepMs: number | undefined;
 }
 
 /** Of a file in a store that keeps versions; `deleted` is hidden by a marker, and still there. */
 export type History = 'as written' | 'overwritten' | 'deleted';
+
+/** What became of a backup that was to be deleted. */
+export type Removal =
+  | { readonly kind: 'removed' }
+  /** Nothing of it was deleted; `reason` is a clause. */
+  | { readonly kind: 'kept'; readonly reason: string }
+  /** It is no backup any more, and files of it are still there. */
+  | { readonly kind: 'partly'; readonly reason: string };
+
+/** The files of a backup after its manifest, and of its proofs: nothing else in a folder is ever deleted. */
+export const ownFile =
+  /^(?:(?:database|roles|census)\.[a-z]+(?:\.age)?|manifest\.sig|proofs\/[\dTZ-]+\.json(?:\.sig)?)$/;
 
 export interface StoredFile {
   readonly bytes: number;

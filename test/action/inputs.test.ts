@@ -11,6 +11,7 @@ import { restoreCommand } from '../../src/cli/restore.ts';
 import { restoreTestCommand } from '../../src/cli/restore-test.ts';
 import { writeFlags } from '../../src/cli/shared-flags.ts';
 import { Inputs } from '../../src/inputs.ts';
+import { pruneInputs } from '../../src/prune-inputs.ts';
 import { release } from '../../src/release.ts';
 import { laterRestoreInputs, readRestore, restoreInputs } from '../../src/restore-inputs.ts';
 import { laterRestoreTestInputs, readRestoreTest, restoreTestInputs } from '../../src/restore-test-inputs.ts';
@@ -157,6 +158,10 @@ describe('the program', () => {
   test('the release is the version of package.json', () => {
     assert.equal(JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')).version, release);
   });
+});
+
+test('the inputs of prune are the same in action.yml and in the code', () => {
+  assert.deepEqual(Object.keys(actionIn('prune').inputs).sort(), [...pruneInputs, ...alertInputs].sort());
 });
 
 test('the inputs of locate are the same in action.yml and in the code', () => {

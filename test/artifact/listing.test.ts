@@ -1,6 +1,7 @@
 // What is found among a repository's artifacts, across runs, and what is not.
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
+import { readCatalog } from '../../src/catalog.ts';
 import type { ArtifactStore } from '../../src/store/artifact.ts';
 import { put, putNext } from '../../src/store/store.ts';
 import { ArtifactServer, openArtifacts, type Run, readArtifacts } from '../support/artifacts.ts';
@@ -132,6 +133,42 @@ describe('backups in artifacts', () => {
     );
   });
 
+  test('are made by one run: what another one calls the same is not theirs', async () => {
+    await list({ id: 1 }, id(1));
+    const planted = await server.add(`pgassay-shop-${id(1)}.sig`, { id: 2 }, Buffer.from('planted'));
+    planted.expiresAt = new Date(Date.now() - 1000);
+    await server.add(`pgassay-shop-${id(1)}.dump`, { id: 2 }, Buffer.from('planted'));
+    const artifacts = reader();
+    assert.deepEqual([...((await artifacts.files('shop')).get(id(1))?.keys() ?? [])].sort(), [
+      ...['census.json', 'database.dump', 'manifest.json', 'roles.sql'],
+    ]);
+    assert.equal(String(await artifacts.read(`shop/${id(1)}/database.dump`)), id(1));
+  });
+
+  test('are listed beside artifacts that are not what GitHub says, or far too large', async () => {
+    await list({ id: 1 }, id(1));
+    await list({ id: 2 }, id(2));
+    for (const [name, change] of [
+      ['pgassay-manifest-shop', { digest: `sha256:${'0'.repeat(64)}` }],
+      ['pgassay-manifest-shop~2', { size: 1e12 }],
+      ['pgassay-proof-shop', { size: 3 }],
+      ['pgassay-proof-shop~2', { size: 1e12 }],
+    ] as const)
+      Object.assign(await server.add(name, { id: 3 }, manifest(id(3))), change);
+    const [, , , broken] = server.artifacts;
+    assert.ok(broken?.name === 'pgassay-manifest-shop');
+    broken.digest = `sha256:${'0'.repeat(64)}`;
+    const { backups, damaged, unfinished } = await readCatalog(reader(), 'shop');
+    assert.deepEqual([backups.length, unfinished.length], [0, 0]);
+    assert.deepEqual(
+      damaged.map((each) => [each.id, /not what it says it has/.test(each.reason)]),
+      [
+        [id(1), true],
+        [id(2), false],
+      ],
+    );
+  });
+
   test('F32: that have expired are not offered, from the first artifact on', async () => {
     for (const n of [1, 2]) await list({ id: n }, id(n));
     const [first] = server.artifacts;
@@ -178,7 +215,34 @@ describe('backups in artifacts', () => {
   });
 });
 
+describe('sweeping artifacts', () => {
+  test('F31: takes nothing of a backup whose manifest a list has lost', async () => {
+    for (let n = 1; n <= 30; n++) await list({ id: n }, id(n));
+    const published = server.artifacts.filter(({ name }) => name === 'pgassay-manifest-shop');
+    // Somebody deletes on the first page and adds there: the second page begins one further, and the total is the same.
+    server.fault = ({ path }) => {
+      for (const each of published) each.finalized = path.includes('/runs/');
+      return undefined;
+    };
+    assert.deepEqual(await reader(server.token).sweep('shop', new Date(Date.now() + 60_000)), []);
+    server.fault = () => undefined;
+    assert.equal(server.artifacts.length, 120);
+  });
+});
+
 describe('small artifacts beside backups', () => {
+  test('the newest proof that passed is found behind a hundred that failed', async () => {
+    await list({ id: 1 }, id(1));
+    const proof = (n: number, result: string): Buffer =>
+      Buffer.from(JSON.stringify({ backupId: id(1), testedAt: new Date(Date.UTC(2026, 7, n)), result }));
+    await server.add('pgassay-proof-shop', { id: 2 }, proof(0, 'failed'));
+    await server.add('pgassay-proof-shop', { id: 3 }, proof(1, 'passed'));
+    for (let n = 2; n <= 120; n++) await server.add('pgassay-proof-shop', { id: n + 2 }, proof(n, 'failed'));
+    const files = [...((await reader().files('shop')).get(id(1))?.keys() ?? [])];
+    assert.equal(files.filter((file) => file.startsWith('proofs/')).length, 121);
+    assert.ok(files.includes('proofs/20260801T000000Z.json'));
+  });
+
   test('proofs are found by what is in them, restores by when they were', async () => {
     await list({ id: 1 }, id(1));
     const tested = await openArtifacts(server, { id: 2 });

@@ -19,7 +19,7 @@ interface Place {
   readonly store: Store;
   /** Every file that is visible in the store, and whatever is hidden or half there. */
   readonly everything: () => Promise<string[]>;
-  /** What is not complete is not in the store in any form. */
+  /** What is not complete is not in the store in any form, and nothing is that does not belong to a backup. */
   readonly spools?: boolean;
 }
 
@@ -169,6 +169,19 @@ function promises(kind: string, open: () => Promise<Place>): void {
 
     test('has a clock', async () => {
       assert.ok(Math.abs((await store.now()).getTime() - Date.now()) < 5000);
+    });
+
+    test('removes a backup whole, and nothing that is not its own', async () => {
+      const folder = `gone/${id(9)}`;
+      const files = ['database.dump', 'census.json', 'manifest.json', 'manifest.sig', 'proofs/20261121T020000Z.json'];
+      const content = Buffer.from(JSON.stringify({ id: id(9), backupId: id(9), testedAt: '2026-11-21T02:00:00Z' }));
+      for (const file of files) await put(store, `${folder}/${file}`, content);
+      const foreign = spools ? [] : [['notes.txt', content.length]];
+      if (!spools) await put(store, `${folder}/notes.txt`, content);
+      assert.deepEqual(await store.remove('gone', id(9)), { kind: 'removed' });
+      assert.deepEqual([...((await store.files('gone')).get(id(9)) ?? [])], foreign);
+      assert.deepEqual(await store.remove('gone', id(9)), { kind: 'removed' }, 'what is gone stays gone');
+      assert.equal((await everything()).filter((file) => /\bgone\b/.test(file)).length, foreign.length);
     });
   });
 }

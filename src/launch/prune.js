@@ -1,0 +1,3 @@
+import { prune } from './index.js';
+
+await prune();

@@ -1,0 +1,91 @@
+import { createHash } from 'node:crypto';
+import { newId } from '../../src/backup-id.ts';
+import { type Manifest, serialize } from '../../src/manifest.ts';
+import { type Proof, proofName, serializeProof } from '../../src/proof.ts';
+import { put, type Store } from '../../src/store/store.ts';
+
+/** What a made-up backup differs in. */
+export interface Past {
+  readonly name?: string;
+  readonly label?: string;
+  readonly series?: string;
+  readonly database?: string | null;
+  /** Bytes of its dump. */
+  readonly bytes?: number;
+  /** When a restore test of it ended, and how. */
+  readonly tested?: { readonly at: Date; readonly result: Proof['result']; readonly restoreSeconds?: number };
+  readonly more?: Partial<Manifest>;
+}
+
+const sha256 = (content: Buffer): string => createHash('sha256').update(content).digest('hex');
+export const oneDatabase = sha256(Buffer.from('one database'));
+
+/** Stores a backup as of `at`, whole but for what its files hold, and returns its manifest. */
+export async function storePast(store: Store, at: Date, past: Past = {}): Promise<Manifest> {
+  const { name = 'shop', label = 'scheduled', series = 'full', database = oneDatabase, bytes = 100 } = past;
+  const id = newId(at, []);
+  const folder = `${name}/${id}`;
+  const contents = {
+    'database.dump': Buffer.alloc(bytes, 7),
+    'roles.sql': Buffer.alloc(0),
+    'census.json': Buffer.from('{}\n'),
+  };
+  const files: Manifest['files'] = Object.entries(contents).map(([file, content]) => ({
+    ...{ name: file, bytes: content.length, sha256: sha256(content), plainSha256: sha256(content) },
+    ...{ compression: 'none', encryption: null },
+  }));
+  const manifest: Manifest = {
+    ...{ format: 'pgassay/1', id, name, label, series },
+    ...{ createdAt: at.toISOString(), finishedAt: at.toISOString(), expiresAt: null },
+    database: {
+      ...{ id: database, name: 'shop', serverVersion: '17.6', encoding: 'UTF8', collation: 'C.UTF-8' },
+      sizeBytes: bytes * 3,
+    },
+    tools: { pgDump: '17.6', pgassay: '0.1.0' },
+    source: null,
+    scope: { mode: 'full', schemas: [], excludeSchemas: [], tables: [], excludeTables: [], excludeTableData: [] },
+    store: store.uri,
+    previous: null,
+    signing: null,
+    files,
+    totals: { tables: 3, rows: bytes, largeObjects: 0 },
+    selfContained: true,
+    warnings: [],
+    timings: { total: 1 },
+    ...past.more,
+  };
+  for (const [file, content] of Object.entries(contents)) await put(store, `${folder}/${file}`, content);
+  await put(store, `${folder}/manifest.json`, serialize(manifest));
+  if (past.tested !== undefined) await storeProof(store, manifest, past.tested);
+  return manifest;
+}
+
+/** Stores the verdict of a restore test beside a backup. */
+export async function storeProof(
+  store: Store,
+  manifest: Manifest,
+  { at, result, restoreSeconds = 10 }: NonNullable<Past['tested']>,
+): Promise<void> {
+  const proof: Proof = {
+    ...{ format: 'pgassay-proof/1', backupId: manifest.id, name: manifest.name },
+    ...{ manifestSha256: sha256(serialize(manifest)), testedAt: at.toISOString(), result, level: 'rows' },
+    findings: result === 'passed' ? [] : [{ object: 'public.users', expected: '3 rows', found: '2 rows' }],
+    ...{ findingsLeftOut: 0, leftOut: [], notes: [] },
+    timings: { download: 1, restore: restoreSeconds - 1, total: restoreSeconds + 2 },
+    ...{ maxRestoreSeconds: null, server: '17.6', recipient: null },
+    tools: { pgRestore: '17.6', pgassay: '0.1.0' },
+    runUrl: null,
+  };
+  await put(store, `${manifest.name}/${manifest.id}/${proofName(at)}`, serializeProof(proof));
+}
+
+/** A store whose clock says what the test says. */
+export function withClock<S extends Store>(store: S, now: () => Date): S {
+  return new Proxy(store, {
+    get(target, property) {
+      if (property === 'now') return async () => now();
+      const value: unknown = Reflect.get(target, property, target);
+      return typeof value === 'function' ? value.bind(target) : value;
+    },
+  });
+}
