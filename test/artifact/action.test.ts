@@ -157,15 +157,29 @@ describe('store: artifact', () => {
     assert.match(errorOf(other), /shop holds backups of another database/);
   });
 
-  test('a dump that fails uploads nothing', async () => {
-    const before = server.artifacts.length;
-    const failed = await backup(
-      { id: 6 },
-      { 'client-bin': await wrapped(cluster, { pg_dump: '"$REAL" "$@"; case "$*" in *--snapshot=*) exit 1;; esac' }) },
+  for (const [what, end] of [
+    ['whose dump fails after its last byte', 'exit 1'],
+    ['that is killed with its dump', 'kill -9 $PPID; exit 1'],
+  ] as const)
+    test(`a run ${what} uploads nothing and leaves nothing on the disk`, async () => {
+      const pgDump = `"$REAL" "$@"; case "$*" in *--snapshot=*) ${end};; esac`;
+      server.requests.length = 0;
+      const failed = await backup({ id: 6 }, { 'client-bin': await wrapped(cluster, { pg_dump: pgDump }) });
+      assert.notEqual(failed.exitCode, 0);
+      assert.deepEqual(
+        server.requests.filter(({ path }) => path.includes('CreateArtifact')),
+        [],
+      );
+      assert.deepEqual([failed.leftovers, failed.orphans], [[], []]);
+    });
+
+  test('a repository that keeps artifacts for less than keep-within is told of before the dump', async () => {
+    const refused = await backup(
+      { id: 8 },
+      { 'database-url': 'postgresql://u:pw@127.0.0.1:9/shop', 'keep-within': '100d' },
     );
-    assert.notEqual(failed.exitCode, 0);
-    assert.equal(server.artifacts.length, before);
-    assert.deepEqual(failed.leftovers, []);
+    assert.equal(refused.exitCode, 2, refused.log);
+    assert.match(errorOf(refused), /^preflight: keep-within asks for 100 days, and this repository .* 90 at most/);
   });
 
   test('a backup that fails after its dump was uploaded takes it away again', async () => {

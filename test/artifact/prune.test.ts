@@ -80,7 +80,7 @@ describe('retention in artifacts', () => {
   });
 
   test('I-25, F27: cut off at any deletion, it leaves whole backups or none, and later runs finish', async () => {
-    for (const nth of [1, 2, 4]) {
+    for (const nth of [1, 3]) {
       server.artifacts.length = 0;
       const [old, newest] = await stored([2], [0.5]);
       let left = nth;
@@ -97,8 +97,7 @@ describe('retention in artifacts', () => {
         nth === 1 ? [newest, old] : [newest],
       );
       if (nth === 1) assert.equal((await prune()).exitCode, 0);
-      else
-        assert.deepEqual(await readArtifacts(server, server.token).sweep('shop', new Date(Date.now() + day)), [old]);
+      else assert.deepEqual(await readArtifacts(server, server.token).sweep('shop', new Date(Date.now() + day)), [old]);
       assert.equal(server.artifacts.length, 4);
     }
   });
