@@ -5,7 +5,7 @@ import { after, afterEach, before, beforeEach, describe, test } from 'node:test'
 import type { Manifest } from '../../src/manifest.ts';
 import { type ActionResult, runAction } from '../support/action.ts';
 import { ArtifactServer, openArtifacts, readArtifacts } from '../support/artifacts.ts';
-import { cli } from '../support/backup.ts';
+import { type CliResult, cli } from '../support/backup.ts';
 import { repository } from '../support/faults.ts';
 import { type Past, storePast } from '../support/history.ts';
 
@@ -40,6 +40,10 @@ describe('retention in artifacts', () => {
       inputs: { store: 'artifact', name: 'shop', 'keep-last': 1, ...inputs },
       token: server.token,
       env: server.env({ id: ++runs }),
+    });
+  const atHome = (args: readonly string[], token: string): Promise<CliResult> =>
+    cli([...args, '--store', 'artifact'], {
+      ...{ GITHUB_API_URL: server.url, GITHUB_REPOSITORY: server.repository, GITHUB_TOKEN: token },
     });
   const deletions = (): string[] =>
     server.requests.flatMap(({ method, path }) => (method === 'DELETE' ? [path.split('/').at(-1) ?? ''] : []));
@@ -88,16 +92,19 @@ describe('retention in artifacts', () => {
       const cut = await prune();
       server.fault = () => undefined;
       assert.equal(cut.exitCode, 30, cut.log);
-      const listed = await cli(['list', '--store', 'artifact', '--json'], {
-        ...{ GITHUB_API_URL: server.url, GITHUB_REPOSITORY: server.repository, GITHUB_TOKEN: server.readToken },
-      });
+      const listed = await atHome(['list', '--json'], server.readToken);
       const { backups } = listed.json as { backups: { id: string }[] };
       assert.deepEqual(
         backups.map(({ id }) => id),
         nth === 1 ? [newest, old] : [newest],
       );
-      if (nth === 1) assert.equal((await prune()).exitCode, 0);
-      else assert.deepEqual(await readArtifacts(server, server.token).sweep('shop', new Date(Date.now() + day)), [old]);
+      if (nth === 1) {
+        const pruned = await atHome(['prune', '--name', 'shop', '--keep-last', '1', '--json'], server.token);
+        assert.deepEqual((pruned.json as { pruned: string[] }).pruned, [old], pruned.stderr);
+      } else {
+        const store = readArtifacts(server, server.token);
+        assert.deepEqual(await store.sweep('shop', new Date(Date.now() + day)), [old]);
+      }
       assert.equal(server.artifacts.length, 4);
     }
   });
