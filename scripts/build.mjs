@@ -1,4 +1,5 @@
-// Builds dist/, the part of this repository that GitHub and npm run: one ESM bundle, its licences, one launcher per entry.
+// Builds dist/, the part of this repository that GitHub and npm run: one ESM bundle and the part
+// of it that only the artifact store needs, their licences, one launcher per entry.
 //
 //   node scripts/build.mjs           rebuilds dist/
 //   node scripts/build.mjs --check   builds beside it, compares byte for byte, names every file that differs
@@ -41,9 +42,12 @@ try {
 
 function bundle() {
   run('typescript/bin/tsc', ['-p', 'tsconfig.build.json']);
-  mkdirSync(fresh, { recursive: true });
-  const entry = join('build', 'index.js');
-  run('@vercel/ncc/dist/ncc/cli.js', ['build', entry, '-o', fresh, '--license', 'licenses.txt', '--no-cache', '-q']);
+  ncc(join('build', 'index.js'), fresh);
+  // The bundler forgets the licences of one file when it writes those of the next: here everything is in one.
+  const whole = join(compiled, 'whole.js');
+  writeFileSync(whole, "export * from './index.js';\nexport * as artifact from '@actions/artifact';\n");
+  ncc(whole, join(compiled, '.whole'), '--license', 'licenses.txt');
+  renameSync(join(compiled, '.whole', 'licenses.txt'), join(fresh, 'licenses.txt'));
   // Git checks text out with one kind of line end; a licence that came with the other would never compare equal.
   const licenses = join(fresh, 'licenses.txt');
   writeFileSync(licenses, readFileSync(licenses, 'utf8').replaceAll('\r\n', '\n'));
@@ -51,6 +55,11 @@ function bundle() {
   for (const name of readdirSync(join(root, 'src', 'launch')))
     copyFileSync(join(root, 'src', 'launch', name), join(fresh, name));
   for (const name of filesBelow(fresh)) chmodSync(join(fresh, name), name === 'cli.js' ? 0o755 : 0o644);
+}
+
+function ncc(entry, folder, ...options) {
+  mkdirSync(folder, { recursive: true });
+  run('@vercel/ncc/dist/ncc/cli.js', ['build', entry, '-o', folder, ...options, '--no-cache', '-q']);
 }
 
 function replace() {

@@ -1,14 +1,16 @@
 import type { NotifyOn } from './alert-state.ts';
 import type { Inputs } from './inputs.ts';
 
-/** Every input of the alerts, for each action that raises them; a test holds the action.yml files to this list. */
+/**
+ * Every input that only the alerts have, for each action that raises them; a test holds the action.yml files to this list.
+ * `github-token` is the stores' too.
+ */
 export const alertInputs: readonly string[] = [
   'alert-issue',
   'alert-labels',
   'alert-assignees',
   'alert-details',
   'notify-on',
-  'github-token',
 ];
 
 export interface AlertConfig {
@@ -57,9 +59,10 @@ function autoOr(inputs: Inputs, name: string): 'auto' | boolean {
 }
 
 /** A token with a line break in it is refused by fetch in a sentence that repeats it. */
-function readToken(inputs: Inputs): string | undefined {
+export function readToken(inputs: Inputs): string | undefined {
   const token = inputs.optional('github-token');
   if (token === undefined || /^[\x21-\x7e]+$/.test(token)) return token;
+  if (inputs.problems.some(({ input }) => input === 'github-token')) return undefined;
   inputs.problem('github-token', 'has a space, a line break or a letter in it that no token has', 'copy it again');
   return undefined;
 }

@@ -10,6 +10,7 @@ import { type ConnectionTarget, parseDatabaseUrl } from './postgres/url.ts';
 import { release } from './release.ts';
 import { keepInputs, readRetention } from './retention-inputs.ts';
 import { readBackupKey, readTrust } from './signing-inputs.ts';
+import type { ArtifactPlace } from './store/artifact-place.ts';
 import type { IdentityService } from './store/s3-address.ts';
 import { readStores, storeInputs } from './store-inputs.ts';
 
@@ -21,6 +22,8 @@ export interface Surroundings {
   readonly event: string | undefined;
   /** Where this job may ask GitHub for a token that says who it is. */
   readonly identity?: IdentityService | undefined;
+  /** Whose artifacts `store: artifact` means. */
+  readonly artifacts?: ArtifactPlace | undefined;
 }
 
 /** Every input of a backup; a test holds action.yml and the command line to this list. */
@@ -63,7 +66,6 @@ export const backupInputs: readonly string[] = [
 
 /** Inputs of the contract that belong to later releases. Giving one is an error: a key that is ignored encrypts nothing. */
 export const laterInputs: readonly string[] = [
-  'allow-plaintext-artifact',
   'slack-webhook-url',
   'webhook-url',
   'webhook-secret',
@@ -94,7 +96,7 @@ const strangersEvents = [
  */
 export function readBackupConfig(
   read: ReadInput,
-  { machine, source, event, identity }: Surroundings,
+  { machine, source, event, identity, artifacts }: Surroundings,
   known: readonly Problem[] = [],
 ): BackupConfig {
   const inputs = new Inputs(read);
@@ -115,7 +117,7 @@ export function readBackupConfig(
       `run backups on schedule, push or workflow_dispatch; allow-events: ${event} insists`,
     );
   const target = readTarget(inputs, 'database-url');
-  const stores = readStores(inputs, identity);
+  const stores = readStores(inputs, identity, artifacts);
   const trust = readTrust(inputs);
   const allowPooler = inputs.flag('allow-pooler', false);
   if (target?.poolerHint !== undefined && !allowPooler)

@@ -217,6 +217,8 @@ class Attempt {
 
   async #run(): Promise<BackupResult> {
     const config = this.#config;
+    const traits = { encrypted: config.encryption !== undefined, keepMs: config.retention?.within };
+    await this.#destinations.each(({ store }) => store.admit(traits));
     const control = await this.#open('control');
     const warnings = judgePooling(await this.#pooling(control), config, this.#log);
     await prepareSession(control);

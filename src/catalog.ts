@@ -65,7 +65,10 @@ export async function readBackup(
   // The first version of a manifest that can be used is the backup: later ones are somebody else's.
   let damaged: Entry | undefined;
   for await (const bytes of versions(store, place, fileNames.manifest, largestManifest)) {
-    const entry = judge(store, trust, place, bytes, await signatures.judge(bytes, trust));
+    const entry =
+      bytes instanceof Failure
+        ? unreadable(place, trust, bytes)
+        : judge(store, trust, place, bytes, await signatures.judge(bytes, trust));
     if (entry.kind === 'backup') return entry;
     damaged ??= entry;
   }
@@ -79,19 +82,19 @@ interface Place {
 }
 
 /**
- * Every version of a small file, the first one first. What is too large to be one comes as empty: whoever may write here
- * shall not be able to stop everybody from reading the rest.
+ * Every version of a small file, the first one first. What the store itself says is too large to be one, or not what was
+ * written, comes as its word for it: whoever may write here shall not be able to stop everybody from reading the rest.
  */
 async function* versions(
   store: Store,
   { name, id, sizes }: Place,
   file: string,
   largest: number,
-): AsyncGenerator<Buffer> {
+): AsyncGenerator<Buffer | Failure> {
   if (!sizes.has(file)) return;
   for (let version = 0; ; version++) {
     const bytes = await store.read(`${name}/${id}/${file}`, version, largest).catch((error: unknown) => {
-      if (error instanceof Failure && error.exit === 'verification') return Buffer.alloc(0);
+      if (error instanceof Failure && error.exit === 'verification') return error;
       throw error;
     });
     if (bytes === undefined) return;
@@ -99,12 +102,17 @@ async function* versions(
   }
 }
 
+function unreadable({ name, id }: Place, trust: Trust, { message }: Failure): Entry {
+  const damaged = { kind: 'damaged', name, id, reason: message } as const;
+  return trust.keys.length > 0 ? { ...damaged, untrusted: true } : damaged;
+}
+
 /** The signatures beside a manifest. Of many versions, only as many are read as it takes to find one that fits. */
 class Signatures {
-  readonly #unread: AsyncGenerator<Buffer>;
+  readonly #unread: AsyncGenerator<Buffer | Failure>;
   readonly #read: Buffer[] = [];
 
-  constructor(unread: AsyncGenerator<Buffer>) {
+  constructor(unread: AsyncGenerator<Buffer | Failure>) {
     this.#unread = unread;
   }
 
@@ -113,6 +121,7 @@ class Signatures {
     while ('distrust' in signed) {
       const next = await this.#unread.next();
       if (next.done === true) break;
+      if (next.value instanceof Failure) continue;
       this.#read.push(next.value);
       signed = judgeSignature(bytes, [next.value], trust);
     }
@@ -188,6 +197,8 @@ function compareText(a: string, b: string): number {
 
 /** The name asked for, else the only one of the store. Throws a `Failure` that lists them. */
 export async function requireName(store: Store, name: string | undefined): Promise<string> {
+  // Where artifacts are, names are the expensive question.
+  if (name !== undefined && (await store.ids(name)).length > 0) return name;
   const names = await store.names();
   if (name !== undefined) {
     if (names.includes(name)) return name;

@@ -10,6 +10,8 @@ export class Destination {
   previous: Backup | undefined;
   /** The archive's upload, as long as it is not complete. */
   upload: Upload | undefined;
+  /** When the store deletes the archive by itself; undefined where it never does. */
+  expiresAt: Date | undefined;
   /** It is a backup there, and stays. */
   published = false;
   /** Why this backup is not there, and will not be. */

@@ -8,6 +8,7 @@ import { packageAccess } from './postgres/install.ts';
 import { secretsOf } from './postgres/url.ts';
 import type { Secrets } from './secrets.ts';
 import { keyInputs } from './signing-inputs.ts';
+import type { ArtifactPlace } from './store/artifact-place.ts';
 import type { IdentityService } from './store/s3-address.ts';
 
 type Variables = Readonly<Record<string, string | undefined>>;
@@ -56,6 +57,20 @@ export function actorOf(variables: Variables): string {
 export function identityOf(variables: Variables): IdentityService | undefined {
   const { ACTIONS_ID_TOKEN_REQUEST_URL: url, ACTIONS_ID_TOKEN_REQUEST_TOKEN: token } = variables;
   return url && token ? { url, token } : undefined;
+}
+
+/** The repository whose artifacts `store: artifact` means; undefined where nothing says which. */
+export function artifactPlaceOf(variables: Variables, temporary: string): ArtifactPlace | undefined {
+  const { GITHUB_REPOSITORY: repository = '', GITHUB_RETENTION_DAYS: days = '' } = variables;
+  const serverUrl = variables.GITHUB_SERVER_URL || 'https://github.com';
+  if (!/^[\w.-]+\/[\w.-]+$/.test(repository) || !URL.canParse(serverUrl)) return undefined;
+  return {
+    apiUrl: variables.GITHUB_API_URL || 'https://api.github.com',
+    ...{ serverUrl, repository, temporary },
+    runId: variables.GITHUB_ACTIONS === 'true' ? variables.GITHUB_RUN_ID : undefined,
+    writable: Boolean(variables.ACTIONS_RUNTIME_TOKEN && variables.ACTIONS_RESULTS_URL),
+    mostDays: /^[1-9]\d{0,3}$/.test(days) ? Number(days) : undefined,
+  };
 }
 
 const pemInputs = ['tls-ca', 'tls-client-cert', 'tls-client-key', ...keyInputs];

@@ -6,6 +6,7 @@ import type { ProofKeys } from './proofs.ts';
 import type { Pruned, RetentionPolicy } from './retention.ts';
 import { keepInputs, readRetention } from './retention-inputs.ts';
 import { readProofKeys, readTrust } from './signing-inputs.ts';
+import type { ArtifactPlace } from './store/artifact-place.ts';
 import type { StoreChoice } from './store/open.ts';
 import type { IdentityService } from './store/s3-address.ts';
 import { readStore, storeReadInputs } from './store-inputs.ts';
@@ -31,9 +32,13 @@ export interface PruneConfig {
   readonly dryRun: boolean;
 }
 
-/** Throws a `Failure` that lists every problem of every input. */
-export function readPruneConfig(inputs: Inputs, identity: IdentityService | undefined): PruneConfig {
-  const store = readStore(inputs, identity);
+/** Throws a `Failure` that lists every problem of every input. `artifacts`: see `readStore`. */
+export function readPruneConfig(
+  inputs: Inputs,
+  identity: IdentityService | undefined,
+  artifacts: ArtifactPlace | undefined,
+): PruneConfig {
+  const store = readStore(inputs, identity, artifacts);
   const trust = readTrust(inputs);
   const name = inputs.matching('name', undefined, namePattern, 'the name that the backup step has');
   const problems = inputs.problems.length;

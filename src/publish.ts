@@ -87,7 +87,8 @@ export class Publisher {
     if (outgoing === undefined) throw new Failure('upload', 'store', 'no upload was begun');
     this.#signal.throwIfAborted();
     const sent = await outgoing.end();
-    await this.#destinations.each(async ({ store, upload }) => {
+    await this.#destinations.each(async (destination) => {
+      const { store, upload } = destination;
       const stored = await upload?.complete();
       if (stored?.bytes !== sent.bytes)
         throw new Failure(
@@ -96,6 +97,7 @@ export class Publisher {
           `the store says it has ${stored?.bytes ?? 0} bytes of the ${sent.bytes} that were sent`,
           { hint: 'the store lost data; nothing was published there', transient: true },
         );
+      destination.expiresAt = stored.expiresAt;
       if (verifyUpload === 'read-back') await this.#readBack(store, sent.sha256);
     });
     this.#add(fileNames.dump, sent, compression);
@@ -198,7 +200,7 @@ export function manifestOf(parts: {
   readonly timings: Readonly<Record<string, number>>;
 }): Manifest {
   const { config, facts, captured } = parts;
-  const { store, previous } = parts.destination;
+  const { store, previous, expiresAt } = parts.destination;
   const { mode, ...patterns } = config.scope;
   const tables = censusTables(countedTables(captured), captured.archive);
   return {
@@ -209,7 +211,7 @@ export function manifestOf(parts: {
     series: captured.scope.series,
     createdAt: captured.createdAt.toISOString(),
     finishedAt: new Date().toISOString(),
-    expiresAt: null,
+    expiresAt: expiresAt?.toISOString() ?? null,
     database: { ...facts.database, serverVersion: formatVersion(facts.version) },
     tools: { pgDump: parts.pgDump, pgassay: config.version },
     source: config.source,

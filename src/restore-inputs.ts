@@ -8,6 +8,7 @@ import type { Machine } from './machine.ts';
 import type { Source } from './manifest.ts';
 import type { RestoreConfig } from './restore-config.ts';
 import { readSigningKey, readTrust } from './signing-inputs.ts';
+import type { ArtifactPlace } from './store/artifact-place.ts';
 import type { IdentityService } from './store/s3-address.ts';
 import { readStore, storeInputs } from './store-inputs.ts';
 
@@ -41,9 +42,6 @@ export const restoreInputs: readonly string[] = [
   'tls-client-key',
 ];
 
-/** Inputs of the contract that belong to later releases. */
-export const laterRestoreInputs: readonly string[] = ['allow-plaintext-artifact'];
-
 export interface RestoreRequest {
   readonly config: RestoreConfig;
   /** How long the store may be silent, milliseconds. */
@@ -59,24 +57,19 @@ export interface RestoreSurroundings {
   /** Who started it. */
   readonly actor: string;
   readonly identity: IdentityService | undefined;
+  /** Whose artifacts `store: artifact` means. */
+  readonly artifacts?: ArtifactPlace | undefined;
 }
 
 /** Inputs to one readonly request. Throws a `Failure` that lists every problem of every input. */
 export function readRestore(
   read: ReadInput,
-  { machine, source, actor, identity }: RestoreSurroundings,
+  { machine, source, actor, identity, artifacts }: RestoreSurroundings,
   known: readonly Problem[] = [],
 ): RestoreRequest {
   const inputs = new Inputs(read);
   inputs.add(known);
-  for (const name of laterRestoreInputs)
-    if (inputs.optional(name) !== undefined)
-      inputs.problem(
-        name,
-        'is not part of this release',
-        'take it out; nothing is taken for granted that was not done',
-      );
-  const store = readStore(inputs, identity);
+  const store = readStore(inputs, identity, artifacts);
   const trust = readTrust(inputs);
   const parsed = parseSelector(inputs.optional('backup') ?? 'latest');
   if ('problem' in parsed) inputs.problem('backup', parsed.problem);

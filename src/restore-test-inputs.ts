@@ -12,6 +12,7 @@ import type { Source } from './manifest.ts';
 import { release } from './release.ts';
 import type { RestoreTestConfig } from './restore-test.ts';
 import { readProofKey, readTrust } from './signing-inputs.ts';
+import type { ArtifactPlace } from './store/artifact-place.ts';
 import type { StoreChoice } from './store/open.ts';
 import type { IdentityService } from './store/s3-address.ts';
 import { readStore, storeInputs } from './store-inputs.ts';
@@ -43,9 +44,6 @@ export const restoreTestInputs: readonly string[] = [
   'tls-client-key',
 ];
 
-/** Inputs of the contract that belong to later releases. */
-export const laterRestoreTestInputs: readonly string[] = ['allow-plaintext-artifact'];
-
 export interface RestoreTestRequest {
   readonly config: RestoreTestConfig;
   readonly store: StoreChoice;
@@ -62,24 +60,19 @@ export interface TestSurroundings {
   readonly machine: Machine;
   readonly source: Source | null;
   readonly identity: IdentityService | undefined;
+  /** Whose artifacts `store: artifact` means. */
+  readonly artifacts?: ArtifactPlace | undefined;
 }
 
 /** Inputs to one readonly request. Throws a `Failure` that lists every problem of every input. */
 export function readRestoreTest(
   read: ReadInput,
-  { machine, source, identity }: TestSurroundings,
+  { machine, source, identity, artifacts }: TestSurroundings,
   known: readonly Problem[] = [],
 ): RestoreTestRequest {
   const inputs = new Inputs(read);
   inputs.add(known);
-  for (const name of laterRestoreTestInputs)
-    if (inputs.optional(name) !== undefined)
-      inputs.problem(
-        name,
-        'is not part of this release',
-        'take it out; nothing is taken for granted that was not done',
-      );
-  const store = readStore(inputs, identity);
+  const store = readStore(inputs, identity, artifacts);
   const trust = readTrust(inputs);
   const parsed = parseSelector(inputs.optional('backup') ?? 'latest');
   if ('problem' in parsed) inputs.problem('backup', parsed.problem);

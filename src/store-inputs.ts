@@ -1,5 +1,7 @@
+import { readToken } from './alert-inputs.ts';
 import type { Inputs } from './inputs.ts';
-import { parseStoreAddress, type StoreChoice, uriOf } from './store/open.ts';
+import { type ArtifactPlace, isEnterpriseServer } from './store/artifact-place.ts';
+import { parseStoreAddress, type StoreAddress, type StoreChoice, uriOf } from './store/open.ts';
 import { type IdentityService, parseEndpoint, type S3Options } from './store/s3-address.ts';
 
 /** Every input that says where backups are and which of them count, for each action and command that opens a store. */
@@ -20,6 +22,8 @@ export const storeInputs: readonly string[] = [
   's3-object-lock-mode',
   's3-checksums',
   'verify-key',
+  'allow-plaintext-artifact',
+  'github-token',
 ];
 
 /** Of them, the ones that matter to somebody who only reads. */
@@ -33,10 +37,11 @@ export const storeReadInputs: readonly string[] = [
   's3-session-token',
   'aws-role-arn',
   'verify-key',
+  'github-token',
 ];
 
 /** Of all of them, the ones whose values are hidden wherever they would appear. */
-export const storeSecrets: readonly string[] = ['s3-secret-access-key', 's3-session-token'];
+export const storeSecrets: readonly string[] = ['s3-secret-access-key', 's3-session-token', 'github-token'];
 
 /** Longer locks need to be confirmed: nobody can take one back in compliance mode. */
 const longestLock = 400;
@@ -45,16 +50,32 @@ const mostLock = 36_500;
 /** Never opened: there is a problem that says why. */
 const nowhere: StoreChoice = { kind: 'folder', root: '/nonexistent' };
 
-/** Reads the one store of whoever reads. Every problem of its inputs is told; what is returned then is never opened. */
-export function readStore(inputs: Inputs, identity?: IdentityService): StoreChoice {
-  const [first, ...others] = readStores(inputs, identity);
+/**
+ * Reads the one store of whoever reads. Every problem of its inputs is told; what is returned then is never opened.
+ * `place`: whose artifacts are meant.
+ */
+export function readStore(inputs: Inputs, identity?: IdentityService, place?: ArtifactPlace): StoreChoice {
+  const [first, ...others] = readStores(inputs, identity, place);
   if (others.length > 0)
     inputs.problem('store', `names ${others.length + 1} stores, and only a backup goes to several`, 'give one');
   return first ?? nowhere;
 }
 
-/** Reads the stores a backup goes to, one per line. The S3 inputs are those of all S3 stores among them. */
-export function readStores(inputs: Inputs, identity?: IdentityService): readonly StoreChoice[] {
+/** Reads the stores a backup goes to, one per line. The inputs of a kind are those of all stores of that kind. */
+export function readStores(inputs: Inputs, identity?: IdentityService, place?: ArtifactPlace): readonly StoreChoice[] {
+  const addresses = readAddresses(inputs, place);
+  const buckets = addresses.flatMap((address) => (address.kind === 's3' ? [address.bucket] : []));
+  const s3 = buckets.length > 0 ? readS3Options(inputs, buckets, identity) : undefined;
+  const artifacts = addresses.some(({ kind }) => kind === 'artifact') ? readArtifacts(inputs, place) : undefined;
+  if (addresses.length > 0) refuseUnused(inputs, addresses);
+  return addresses.flatMap((address): StoreChoice[] => {
+    if (address.kind === 'folder') return [address];
+    if (address.kind === 'artifact') return artifacts === undefined ? [] : [artifacts];
+    return s3 === undefined ? [] : [{ ...address, options: s3(address.bucket) }];
+  });
+}
+
+function readAddresses(inputs: Inputs, place: ArtifactPlace | undefined): StoreAddress[] {
   const lines = inputs.lines('store');
   const addresses = (lines.length === 0 ? [''] : lines).flatMap((line) => {
     const parsed = parseStoreAddress(line);
@@ -62,26 +83,45 @@ export function readStores(inputs: Inputs, identity?: IdentityService): readonly
     inputs.problem('store', lines.length > 1 ? `${line} ${parsed.problem}` : parsed.problem);
     return [];
   });
-  const uris = addresses.map(uriOf);
+  const uris = addresses.map((address) => uriOf(address, place));
   const twice = uris.find((uri, at) => uris.indexOf(uri) !== at);
   if (twice !== undefined) inputs.problem('store', `names ${twice} twice`, 'take one of them out');
-  const buckets = addresses.flatMap((address) => (address.kind === 's3' ? [address.bucket] : []));
-  const options = buckets.length > 0 ? readS3Options(inputs, buckets, identity) : undefined;
-  if (options === undefined && addresses.length > 0) refuseS3Inputs(inputs);
-  return addresses.flatMap((address): StoreChoice[] => {
-    if (address.kind === 'folder') return [address];
-    return options === undefined ? [] : [{ ...address, options: options(address.bucket) }];
-  });
+  return addresses;
 }
 
-function refuseS3Inputs(inputs: Inputs): void {
+/** Inputs of a kind of store that is not among them: a setting that is ignored protects nothing. */
+function refuseUnused(inputs: Inputs, addresses: readonly StoreAddress[]): void {
+  const kinds = new Set(addresses.map(({ kind }) => kind));
+  if (!kinds.has('artifact') && inputs.flag('allow-plaintext-artifact', false))
+    inputs.problem('allow-plaintext-artifact', 'is for store: artifact', 'take it out');
+  if (kinds.has('s3')) return;
   for (const name of storeInputs)
     if (/^(?:s3|aws)-/.test(name) && inputs.optional(name) !== undefined && !harmless(inputs, name))
       inputs.problem(
         name,
-        'is for S3 stores, and the store is a folder',
+        `is for S3 stores, and the store is ${kinds.has('folder') ? 'a folder' : 'artifact'}`,
         'take it out, or give store: s3://bucket/prefix',
       );
+}
+
+function readArtifacts(inputs: Inputs, place: ArtifactPlace | undefined): StoreChoice | undefined {
+  const allowPlaintext = inputs.flag('allow-plaintext-artifact', false);
+  const token = readToken(inputs);
+  if (place === undefined) {
+    inputs.problem(
+      'store',
+      'artifact does not say of which repository',
+      'outside of GitHub Actions, set GITHUB_REPOSITORY to owner/name',
+    );
+    return undefined;
+  }
+  if (isEnterpriseServer(place.serverUrl))
+    inputs.problem(
+      'store',
+      'artifact needs artifacts that GitHub Enterprise Server does not have',
+      'use s3://bucket/prefix or file:///absolute/folder',
+    );
+  return { kind: 'artifact', options: { place, token, allowPlaintext } };
 }
 
 /** action.yml's own defaults, which every run of the action has. */

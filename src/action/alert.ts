@@ -3,7 +3,7 @@ import { GitHub, type GitHubAccess, GitHubError, record } from '../alert/github.
 import { type AlertConfig, readAlertConfig } from '../alert-inputs.ts';
 import type { AlertError, AlertKind, Failed, Passed, Report, RunOfAlert, Subject } from '../alert-state.ts';
 import { namePattern } from '../backup-id.ts';
-import { sourceOf } from '../environment.ts';
+import { artifactPlaceOf, sourceOf } from '../environment.ts';
 import type { Failure, Problem } from '../failure.ts';
 import { Inputs, type ReadInput } from '../inputs.ts';
 import { shellWord } from '../publish.ts';
@@ -162,7 +162,9 @@ class RunAlerts implements Alerts {
     const inputs = new Inputs(this.#edge.read);
     const parsed = parseStoreAddress(inputs.lines('store')[0] ?? '');
     const name = inputs.optional('name') ?? '';
-    return 'problem' in parsed || !namePattern.test(name) ? undefined : { store: uriOf(parsed.address), name };
+    return 'problem' in parsed || !namePattern.test(name)
+      ? undefined
+      : { store: uriOf(parsed.address, artifactPlaceOf(process.env, '')), name };
   }
 
   #storeFlags(): string {

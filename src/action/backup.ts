@@ -3,10 +3,10 @@ import { alertInputs } from '../alert-inputs.ts';
 import { type BackupConfig, type BackupResult, backup, failOfMissed } from '../backup.ts';
 import { backupInputs, laterInputs, readBackupConfig } from '../backup-inputs.ts';
 import { decryptInputs, strayKeys } from '../encryption-inputs.ts';
-import { identityOf, machineOf, readHiding, sourceOf, withPemFiles } from '../environment.ts';
+import { artifactPlaceOf, identityOf, machineOf, readHiding, sourceOf, withPemFiles } from '../environment.ts';
 import type { Problem } from '../failure.ts';
 import { Inputs } from '../inputs.ts';
-import { formatBytes, formatCount } from '../numbers.ts';
+import { formatBytes, formatCount, formatTime } from '../numbers.ts';
 import { publicWordsOf, secretsOf } from '../postgres/url.ts';
 import { warnOfPruned } from '../prune.ts';
 import { pruneText } from '../report/prune.ts';
@@ -70,6 +70,7 @@ function readConfig(secrets: Secrets, temporary: string, known: readonly Problem
       source: sourceOf(process.env),
       event: process.env.GITHUB_EVENT_NAME,
       identity: identityOf(process.env),
+      artifacts: artifactPlaceOf(process.env, temporary),
     };
     const config = readHiding(secrets, url, () => readBackupConfig(read, surroundings, inputs.problems));
     for (const secret of secretsOf(url, config.target)) secrets.add(secret);
@@ -113,6 +114,7 @@ async function report(result: BackupResult, { log }: Run, details: boolean): Pro
   log.info(
     `backup ${manifest.name}/${manifest.id} is whole and stored: ${formatCount(tables, 'table')}, ${formatCount(rows, 'row')}, ${formatBytes(dump?.bytes ?? 0)}; restore it with\n  ${stored[0]?.restoreCommand}`,
   );
+  if (manifest.expiresAt !== null) log.notice(`the store deletes this backup on ${formatTime(manifest.expiresAt)}`);
   for (const { pruned } of stored)
     if (pruned !== undefined) {
       log.info(pruneText(pruned));

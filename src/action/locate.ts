@@ -1,7 +1,7 @@
 import * as core from '@actions/core';
 import { parseSelector } from '../catalog.ts';
 import { decryptInputs, readKeys } from '../encryption-inputs.ts';
-import { identityOf, inputsOf } from '../environment.ts';
+import { artifactPlaceOf, identityOf, inputsOf, machineOf } from '../environment.ts';
 import { Failure } from '../failure.ts';
 import { locate } from '../locate.ts';
 import type { Log } from '../log.ts';
@@ -77,7 +77,8 @@ function readRequest({ secrets }: Run) {
   hideSecretInputs(secrets);
   try {
     const inputs = inputsOf(input);
-    const store = readStore(inputs, identityOf(process.env));
+    const artifacts = artifactPlaceOf(process.env, machineOf(process.env).temporary);
+    const store = readStore(inputs, identityOf(process.env), artifacts);
     const trust = readTrust(inputs);
     const parsed = parseSelector(inputs.optional('backup') ?? 'latest');
     if ('problem' in parsed) inputs.problem('backup', parsed.problem);

@@ -1,6 +1,6 @@
 import * as core from '@actions/core';
 import { alertInputs } from '../alert-inputs.ts';
-import { identityOf, inputsOf } from '../environment.ts';
+import { artifactPlaceOf, identityOf, inputsOf, machineOf } from '../environment.ts';
 import type { Manifest } from '../manifest.ts';
 import { prune, warnOfPruned } from '../prune.ts';
 import { failureOfPruned, type PruneConfig, pruneInputs, readPruneConfig } from '../prune-inputs.ts';
@@ -47,7 +47,8 @@ function readRequest(secrets: Secrets, { problems }: Alerts): PruneConfig {
   try {
     const inputs = inputsOf(input);
     inputs.add(problems);
-    const config = readPruneConfig(inputs, identityOf(process.env));
+    const artifacts = artifactPlaceOf(process.env, machineOf(process.env).temporary);
+    const config = readPruneConfig(inputs, identityOf(process.env), artifacts);
     for (const word of [config.name, publicWordOf(config.store)]) secrets.spare(word);
     return config;
   } finally {

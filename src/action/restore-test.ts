@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import * as core from '@actions/core';
 import { alertInputs } from '../alert-inputs.ts';
 import type { Subject } from '../alert-state.ts';
-import { identityOf, machineOf, readHiding, sourceOf, withPemFiles } from '../environment.ts';
+import { artifactPlaceOf, identityOf, machineOf, readHiding, sourceOf, withPemFiles } from '../environment.ts';
 import { Failure, type Problem } from '../failure.ts';
 import { Inputs, type ReadInput } from '../inputs.ts';
 import { locate } from '../locate.ts';
@@ -13,12 +13,7 @@ import type { Proof } from '../proof.ts';
 import { lastProofs, newestPassed } from '../proofs.ts';
 import { restoreTestSummary, restoreTestText } from '../report/restore-test.ts';
 import { type RestoreTested, reportOf, restoreTest } from '../restore-test.ts';
-import {
-  laterRestoreTestInputs,
-  type RestoreTestRequest,
-  readRestoreTest,
-  restoreTestInputs,
-} from '../restore-test-inputs.ts';
+import { type RestoreTestRequest, readRestoreTest, restoreTestInputs } from '../restore-test-inputs.ts';
 import type { Secrets } from '../secrets.ts';
 import { openStore, publicWordOf } from '../store/open.ts';
 import { warnUnneeded } from '../stored-files.ts';
@@ -41,7 +36,7 @@ import {
 export function runRestoreTest(): Promise<void> {
   return runAction(async (run) => {
     refuseWindows();
-    reportUnknown([...restoreTestInputs, ...alertInputs, ...laterRestoreTestInputs], run.log);
+    reportUnknown([...restoreTestInputs, ...alertInputs], run.log);
     // A store with one name needs no name, and its issue has one all the same.
     let located: string | undefined;
     const read: ReadInput = (name) => (name === 'name' ? input(name) || located : input(name));
@@ -148,6 +143,7 @@ function readRequest(secrets: Secrets, temporary: string, known: readonly Proble
       machine: { ...machineOf(process.env), temporary },
       source: sourceOf(process.env),
       identity: identityOf(process.env),
+      artifacts: artifactPlaceOf(process.env, temporary),
     };
     const request = readHiding(secrets, url, () => readRestoreTest(read, surroundings, inputs.problems));
     const { scratch } = request.config;

@@ -1,12 +1,12 @@
 import * as core from '@actions/core';
-import { actorOf, identityOf, machineOf, readHiding, sourceOf, withPemFiles } from '../environment.ts';
+import { actorOf, artifactPlaceOf, identityOf, machineOf, readHiding, sourceOf, withPemFiles } from '../environment.ts';
 import { Inputs } from '../inputs.ts';
 import { locate } from '../locate.ts';
 import { displayWord } from '../postgres/names.ts';
 import { publicWordsOf, secretsOf } from '../postgres/url.ts';
 import { restoreSummary, restoreText } from '../report/restore.ts';
 import { restore } from '../restore.ts';
-import { laterRestoreInputs, type RestoreRequest, readRestore, restoreInputs } from '../restore-inputs.ts';
+import { type RestoreRequest, readRestore, restoreInputs } from '../restore-inputs.ts';
 import type { Secrets } from '../secrets.ts';
 import { openStore, publicWordOf } from '../store/open.ts';
 import { repositoryIsPrivate } from './alert.ts';
@@ -27,7 +27,7 @@ import {
 export function runRestore(): Promise<void> {
   return runAction(async (run) => {
     refuseWindows();
-    reportUnknown([...restoreInputs, ...laterRestoreInputs], run.log);
+    reportUnknown(restoreInputs, run.log);
     await withStepFolder((temporary) => recover(readRequest(run.secrets, temporary), run));
   });
 }
@@ -70,6 +70,7 @@ function readRequest(secrets: Secrets, temporary: string): RestoreRequest {
       source: sourceOf(process.env),
       actor: actorOf(process.env),
       identity: identityOf(process.env),
+      artifacts: artifactPlaceOf(process.env, temporary),
     };
     const request = readHiding(secrets, url, () => readRestore(read, surroundings, inputs.problems));
     const { target } = request.config;

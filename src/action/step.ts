@@ -3,7 +3,7 @@ import { basename, join } from 'node:path';
 import * as core from '@actions/core';
 import { idPattern, namePattern } from '../backup-id.ts';
 import { encryptionSecrets } from '../encryption-inputs.ts';
-import { identityOf, machineOf } from '../environment.ts';
+import { artifactPlaceOf, identityOf, machineOf } from '../environment.ts';
 import { Failure } from '../failure.ts';
 import { Inputs, nearest } from '../inputs.ts';
 import type { Log } from '../log.ts';
@@ -73,7 +73,8 @@ export async function discardUnfinished(): Promise<void> {
   const [name, id] = [core.getState('name'), core.getState('id')];
   if (!namePattern.test(name) || !idPattern.test(id)) return;
   const inputs = new Inputs(input);
-  const stores = readStores(inputs, identityOf(process.env));
+  const artifacts = artifactPlaceOf(process.env, machineOf(process.env).temporary);
+  const stores = readStores(inputs, identityOf(process.env), artifacts);
   if (inputs.problems.length > 0) return;
   await Promise.all(stores.map((store) => openStore(store).discard(name, id)));
 }

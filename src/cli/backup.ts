@@ -14,6 +14,7 @@ import { keepFlags } from './prune.ts';
 import {
   encryptFlags,
   hideStoreSecrets,
+  placeOf,
   programFlags,
   signingFlag,
   storeFlags,
@@ -85,7 +86,10 @@ export const backupCommand: Command = {
     const read = withPemFiles(flags.read, inputs);
     hideStoreSecrets(terminal);
     const url = flags.read('database-url') ?? '';
-    const surroundings = { machine, source: sourceOf(variables), event: undefined, identity: identityOf(variables) };
+    const surroundings = {
+      ...{ machine, source: sourceOf(variables), event: undefined },
+      ...{ identity: identityOf(variables), artifacts: placeOf(terminal) },
+    };
     const config = readHiding(secrets, url, () => readBackupConfig(read, surroundings, inputs.problems));
     for (const secret of secretsOf(url, config.target)) secrets.add(secret);
     for (const word of [...publicWordsOf(config.target), config.name, config.label, ...config.stores.map(publicWordOf)])

@@ -12,7 +12,11 @@ export interface Flag {
   /** May be given more than once: one line each. */
   readonly many?: boolean;
   /** Never a value on the command line: a variable or `--<name>-file`. */
-  readonly secret?: { readonly variable: string };
+  readonly secret?: {
+    readonly variable: string;
+    /** Another one that counts where the first is not set. */
+    readonly also?: string;
+  };
   /** An empty value, of a variable that is not set for instance, is not the same as leaving the flag out. */
   readonly refuseEmpty?: true;
 }

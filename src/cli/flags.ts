@@ -86,7 +86,13 @@ function readSecret(
     }
   }
   if (onCommandLine === undefined)
-    return { text: flag.secret === undefined ? undefined : variables[flag.secret.variable] };
+    return {
+      text:
+        flag.secret === undefined
+          ? undefined
+          : variables[flag.secret.variable] ||
+            (flag.secret.also === undefined ? undefined : variables[flag.secret.also]),
+    };
   const how = `set ${flag.secret?.variable} or use --${flag.name}-file`;
   if (!flag.name.endsWith('-url'))
     return { problem: { input: flag.name, message: 'is never given on the command line', hint: how } };

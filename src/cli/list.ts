@@ -118,6 +118,7 @@ function listed({ manifest, signedBy }: Backup, proof: Proof | undefined): Recor
     label: manifest.label,
     series: manifest.series,
     createdAt: manifest.createdAt,
+    expiresAt: manifest.expiresAt,
     sizeBytes: manifest.files[0]?.bytes ?? 0,
     tables: manifest.totals.tables,
     rows: manifest.totals.rows,
@@ -173,6 +174,7 @@ export const showCommand: Command = {
         ...findGaps(catalog)
           .filter((each) => each.id === manifest.id)
           .map((gap) => `  chain     ${describeGap(gap)}`),
+        ...(manifest.expiresAt === null ? [] : [`  expires   ${formatTime(manifest.expiresAt)}`]),
         `  took      ${formatSeconds(manifest.timings.total ?? 0)} with pg_dump ${manifest.tools.pgDump}`,
         `  encrypted ${describeEncryption(manifest)}`,
         ...manifest.files.map((file) => `  file      ${file.name}  ${formatBytes(file.bytes)}  sha256 ${file.sha256}`),

@@ -4,7 +4,7 @@ import { failureOfPruned, readPruneConfig } from '../prune-inputs.ts';
 import { pruneText } from '../report/prune.ts';
 import { openStore } from '../store/open.ts';
 import { answer, type Command, type Flag } from './command.ts';
-import { hideStoreSecrets, proofVerifyFlag, storeFlags } from './shared-flags.ts';
+import { hideStoreSecrets, placeOf, proofVerifyFlag, storeFlags } from './shared-flags.ts';
 
 /** What stays; any rule is enough. */
 export const keepFlags: readonly Flag[] = [
@@ -30,7 +30,7 @@ export const pruneCommand: Command = {
   async run(terminal) {
     const inputs = inputsOf(terminal.flags.read);
     hideStoreSecrets(terminal);
-    const config = readPruneConfig(inputs, identityOf(terminal.variables));
+    const config = readPruneConfig(inputs, identityOf(terminal.variables), placeOf(terminal));
     const store = openStore(config.store, { signal: terminal.signal });
     const pruned = await prune({ ...config, store }, terminal);
     warnOfPruned(pruned, terminal.log);

@@ -10,7 +10,15 @@ import { openStore } from '../store/open.ts';
 import { warnUnneeded } from '../stored-files.ts';
 import { storedSubject } from '../test-subject.ts';
 import { answer, type Command } from './command.ts';
-import { backupArgument, decryptFlags, hideStoreSecrets, programFlags, storeFlags, tlsFlags } from './shared-flags.ts';
+import {
+  backupArgument,
+  decryptFlags,
+  hideStoreSecrets,
+  placeOf,
+  programFlags,
+  storeFlags,
+  tlsFlags,
+} from './shared-flags.ts';
 
 export const restoreTestCommand: Command = {
   name: 'restore-test',
@@ -63,6 +71,7 @@ export const restoreTestCommand: Command = {
         machine,
         source: sourceOf(variables),
         identity: identityOf(variables),
+        artifacts: placeOf(terminal),
       };
       return readRestoreTest(read, surroundings, inputs.problems);
     });

@@ -13,6 +13,7 @@ import {
   decryptFlags,
   encryptFlags,
   hideStoreSecrets,
+  placeOf,
   programFlags,
   readFlags,
   signingFlag,
@@ -70,7 +71,10 @@ export const restoreCommand: Command = {
       const read = withPemFiles((input) => (input === 'backup' ? flags.argument : flags.read(input)), inputs);
       return readRestore(
         read,
-        { machine, source: sourceOf(variables), actor: actorOf(variables), identity: identityOf(variables) },
+        {
+          ...{ machine, source: sourceOf(variables), actor: actorOf(variables) },
+          ...{ identity: identityOf(variables), artifacts: placeOf(terminal) },
+        },
         inputs.problems,
       );
     });

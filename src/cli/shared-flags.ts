@@ -1,12 +1,13 @@
 import type { Keys } from '../age.ts';
 import { type Backup, type Catalog, parseSelector, readCatalog, requireName } from '../catalog.ts';
 import { encryptionSecrets, readKeys } from '../encryption-inputs.ts';
-import { identityOf, inputsOf } from '../environment.ts';
+import { artifactPlaceOf, identityOf, inputsOf } from '../environment.ts';
 import type { Problem } from '../failure.ts';
 import { Inputs } from '../inputs.ts';
 import { locate } from '../locate.ts';
 import type { ProgramChoice } from '../machine.ts';
 import { hideKeys, readTrust } from '../signing-inputs.ts';
+import type { ArtifactPlace } from '../store/artifact-place.ts';
 import { openStore } from '../store/open.ts';
 import type { Store } from '../store/store.ts';
 import { readStore, storeSecrets } from '../store-inputs.ts';
@@ -14,7 +15,11 @@ import type { Trust } from '../trust.ts';
 import type { Flag, Terminal } from './command.ts';
 
 export const storeFlags: readonly Flag[] = [
-  { name: 'store', value: 'ADDRESS', help: 'where backups live: s3://bucket/prefix or file:///absolute/folder' },
+  {
+    name: 'store',
+    value: 'ADDRESS',
+    help: 'where backups live: s3://bucket/prefix, file:///absolute/folder or artifact',
+  },
   { name: 'name', value: 'NAME', help: "which database's backups; may be left out where the store has only one" },
   { name: 's3-endpoint', value: 'URL', help: 'an S3 server other than AWS, https://host' },
   { name: 's3-region', value: 'REGION', help: "the bucket's region (default us-east-1)" },
@@ -33,6 +38,11 @@ export const storeFlags: readonly Flag[] = [
     help: 'Ed25519 public keys in PEM: a backup that none of them signed does not count',
     refuseEmpty: true,
   },
+  {
+    name: 'github-token',
+    help: 'reads the artifacts of GITHUB_REPOSITORY, for --store artifact (or GITHUB_TOKEN)',
+    secret: { variable: 'PGASSAY_GITHUB_TOKEN', also: 'GITHUB_TOKEN' },
+  },
 ];
 
 /** For those who only read. */
@@ -47,6 +57,7 @@ export const proofVerifyFlag: Flag = {
   name: 'proof-verify-key',
   value: 'FILE',
   help: 'Ed25519 public keys in PEM: a restore test that none of them signed does not count',
+  refuseEmpty: true,
 };
 
 export const signingFlag: Flag = {
@@ -68,6 +79,7 @@ export const writeFlags: readonly Flag[] = [
     value: 'WHEN',
     help: 'auto (default) or when-required, for servers that refuse checksum headers',
   },
+  { name: 'allow-plaintext-artifact', help: 'keep a backup in artifacts without encryption; never where all can read' },
 ];
 
 /** To whom a backup is encrypted. */
@@ -134,6 +146,12 @@ export function readKeyFlags(terminal: Terminal): Keys {
   return keys;
 }
 
+/** Whose artifacts `--store artifact` means. GitHub's client prints to the standard output, which is ours: none are added. */
+export function placeOf({ variables, machine }: Terminal): ArtifactPlace | undefined {
+  const place = artifactPlaceOf(variables, machine.temporary);
+  return place && { ...place, writable: false };
+}
+
 interface Opened {
   readonly store: Store;
   readonly name: string | undefined;
@@ -145,7 +163,7 @@ export function openNamed(terminal: Terminal, known: readonly Problem[] = []): O
   hideStoreSecrets(terminal);
   const inputs = inputsOf(terminal.flags.read);
   inputs.add(known);
-  const choice = readStore(inputs, identityOf(terminal.variables));
+  const choice = readStore(inputs, identityOf(terminal.variables), placeOf(terminal));
   const trust = readTrust(inputs);
   inputs.finish();
   return { store: openStore(choice, { signal: terminal.signal }), name: inputs.optional('name'), trust };

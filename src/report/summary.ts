@@ -65,6 +65,7 @@ export function backupSummary(report: BackupReport, details: boolean, now: Date)
     '',
     `${encryptionWords(manifest)} · ${manifest.signing === null ? 'not signed' : 'signed'} · label ${markdown(manifest.label)} · ${provenWords(proven, now)}`,
     '',
+    ...(manifest.expiresAt === null ? [] : [`**The store deletes it on ${formatTime(manifest.expiresAt)}.**`, '']),
     ...warnings(report.warnings, details),
     ...(details ? chart(history) : []),
     '<details><summary>Restore it</summary>',
@@ -73,7 +74,7 @@ export function backupSummary(report: BackupReport, details: boolean, now: Date)
     'With pgassay, which creates the database and the missing roles and compares every table afterwards:',
     '',
     fenced('sh', [
-      `TARGET_URL=postgresql://… pgassay restore ${manifest.id} --store ${details ? manifest.store : "'…'"} --name ${manifest.name}${keyFlag(manifest)}`,
+      `TARGET_URL=postgresql://… ${restoreWords(manifest, details)} --name ${manifest.name}${keyFlag(manifest)}`,
     ]),
     '',
     '</details>',
@@ -121,6 +122,13 @@ function stockLines({ manifest, stored }: BackupReport): string[] {
     fenced('sh', [...(rolesCommand === undefined ? [] : [`${rolesCommand}   ${existing}`]), restoreCommand]),
     '',
   ];
+}
+
+/** On the command line, artifacts are found by the repository's name, and read with a token. */
+function restoreWords({ id, store }: Manifest, details: boolean): string {
+  const repository = /^artifact:\/\/[^/]+\/(.+)$/.exec(store)?.[1];
+  if (repository === undefined) return `pgassay restore ${id} --store ${details ? store : "'…'"}`;
+  return `GITHUB_TOKEN=… GITHUB_REPOSITORY=${details ? repository : "'…'"} pgassay restore ${id} --store artifact`;
 }
 
 function provenWords(proven: Proof | undefined, now: Date): string {

@@ -205,6 +205,8 @@ export class FolderStore implements Store {
     return new Date();
   }
 
+  async admit(): Promise<void> {}
+
   async #sizes(folder: string): Promise<Map<string, number>> {
     const sizes = new Map<string, number>();
     const list = (path: string): Promise<string[]> =>

@@ -19,6 +19,7 @@ import {
   recordsFolder,
   type Store,
   type StoredFile,
+  type StoreUse,
   type Upload,
 } from './store.ts';
 
@@ -26,13 +27,6 @@ const defaultIdleMs = 60_000;
 /** How often a download that breaks off is taken up again where it broke. */
 const resumptions = 5;
 const cleanUpMs = 5000;
-
-export interface StoreUse {
-  /** Ends whatever the store is doing, but for cleaning up. */
-  readonly signal?: AbortSignal | undefined;
-  /** A connection on which nothing moves for so long is given up. Milliseconds; a minute unless told. */
-  readonly idleMs?: number | undefined;
-}
 
 /** A bucket of AWS S3, or of any server that speaks its protocol. */
 export class S3Store implements Store {
@@ -218,6 +212,8 @@ export class S3Store implements Store {
   async freeBytes(): Promise<undefined> {
     return undefined;
   }
+
+  async admit(): Promise<void> {}
 
   async now(): Promise<Date> {
     // A list and no HEAD, whose refusal would not say why.

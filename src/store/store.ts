@@ -17,7 +17,7 @@ export const recordsFolder = '_restores';
  * whose exit code tells a full disk, missing rights and a missing store apart.
  */
 export interface Store {
-  /** Canonical, as manifests record it: `file:///srv/backups`, `s3://bucket/prefix`. */
+  /** Canonical, as manifests record it: `file:///srv/backups`, `s3://bucket/prefix`, `artifact://github.com/owner/name`. */
   readonly uri: string;
   /** Every name that has a folder here, sorted. */
   names(): Promise<string[]>;
@@ -64,6 +64,23 @@ export interface Store {
   freeBytes(): Promise<number | undefined>;
   /** The store's clock. */
   now(): Promise<Date>;
+  /** Judges, before anything is dumped, whether such a backup may be stored here. */
+  admit(backup: BackupTraits): Promise<void>;
+}
+
+/** How a store is to be used. */
+export interface StoreUse {
+  /** Ends whatever the store is doing, but for cleaning up. */
+  readonly signal?: AbortSignal | undefined;
+  /** A connection on which nothing moves for so long is given up. Milliseconds; a minute unless told. */
+  readonly idleMs?: number | undefined;
+}
+
+/** What a store may refuse a backup for. */
+export interface BackupTraits {
+  readonly encrypted: boolean;
+  /** `keep-within`: it must be there for at least so long, milliseconds. */
+  readonly keepMs: number | undefined;
 }
 
 /** Of a file in a store that keeps versions; `deleted` is hidden by a marker, and still there. */
@@ -89,8 +106,11 @@ export interface StoredFile {
 export interface Upload {
   /** Resolves when there is room for more. */
   write(chunk: Buffer): Promise<void>;
-  /** Makes the file durable, then visible, and returns the size the store itself reports. Never replaces a file. */
-  complete(): Promise<{ readonly bytes: number }>;
+  /**
+   * Makes the file durable, then visible, and returns the size the store itself reports, and when the store will delete
+   * the file by itself, where it does. Never replaces a file.
+   */
+  complete(): Promise<{ readonly bytes: number; readonly expiresAt?: Date | undefined }>;
   /** Leaves nothing behind. Does nothing after `complete`, and never throws. */
   abort(): Promise<void>;
 }

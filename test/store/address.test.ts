@@ -150,7 +150,8 @@ describe('the inputs of an S3 store', () => {
       read({ 's3-region': 'us-east-1', 's3-object-lock-mode': 'governance', 's3-checksums': 'auto' }),
       [],
     );
-    for (const name of storeInputs.filter((each) => each !== 'store'))
+    // The token is the alerts' too, and signatures are the same everywhere.
+    for (const name of storeInputs.filter((each) => !['store', 'github-token', 'verify-key'].includes(each)))
       assert.deepEqual(read({ [name]: 'something' }), [name]);
   });
 

@@ -8,23 +8,29 @@ import { Failure } from '../../src/failure.ts';
 import { Outgoing } from '../../src/outgoing.ts';
 import { FolderStore } from '../../src/store/folder.ts';
 import { put, type Store } from '../../src/store/store.ts';
+import { ArtifactServer, openArtifacts, pathsIn } from '../support/artifacts.ts';
 import { filesIn, scratch } from '../support/faults.ts';
 import { S3Server } from '../support/s3.ts';
 import { openS3 } from '../support/s3-store.ts';
 
+/** What every manifest has: a store may have nothing else to find its backup by. */
+const manifest = (of: string): Buffer => Buffer.from(JSON.stringify({ id: of }));
 const id = (n: number): string => `20261121T0200${String(n).padStart(2, '0')}Z-3f9a1c`;
 
 interface Place {
   readonly store: Store;
   /** Every file that is visible in the store, and whatever is hidden or half there. */
   readonly everything: () => Promise<string[]>;
+  /** What is not complete is not in the store in any form, and nothing is that does not belong to a backup. */
+  readonly spools?: boolean;
 }
 
 function promises(kind: string, open: () => Promise<Place>): void {
   describe(`a ${kind} store`, () => {
     let store: Store;
     let everything: Place['everything'];
-    before(async () => ({ store, everything } = await open()));
+    let spools: boolean;
+    before(async () => ({ store, everything, spools = false } = await open()));
 
     test('that is empty has no names, no ids, no files', async () => {
       assert.deepEqual(await store.names(), []);
@@ -48,7 +54,7 @@ function promises(kind: string, open: () => Promise<Place>): void {
           !(await store.files('shop', id(1))).get(id(1))?.has(file),
           'nothing is visible before it is complete',
         );
-        assert.deepEqual(await upload.complete(), { bytes: size });
+        assert.equal((await upload.complete()).bytes, size);
         await upload.abort();
         const stored = await store.open(path);
         assert.equal(stored?.bytes, size);
@@ -100,7 +106,7 @@ function promises(kind: string, open: () => Promise<Place>): void {
         await outgoing.write(chunk);
       }
       const sent = await outgoing.end();
-      assert.deepEqual(await upload.complete(), { bytes: sent.bytes });
+      assert.equal((await upload.complete()).bytes, sent.bytes);
       const stored = await store.read(path);
       assert.ok(stored !== undefined);
       assert.equal(createHash('sha256').update(stored).digest('hex'), sent.sha256);
@@ -158,7 +164,7 @@ function promises(kind: string, open: () => Promise<Place>): void {
       await store.discard('shop', id(5));
       assert.equal((await store.files('shop', id(5))).get(id(5))?.size ?? 0, 0);
       await put(store, `shop/${id(6)}/database.dump`, Buffer.from('x'));
-      await put(store, `shop/${id(6)}/manifest.json`, Buffer.from('{}'));
+      await put(store, `shop/${id(6)}/manifest.json`, manifest(id(6)));
       await store.discard('shop', id(6));
       assert.deepEqual([...((await store.files('shop', id(6))).get(id(6)) ?? new Map()).keys()].sort(), [
         'database.dump',
@@ -174,10 +180,10 @@ function promises(kind: string, open: () => Promise<Place>): void {
       for (const file of ['database.dump', 'manifest.sig'])
         await put(store, `swept/${id(2)}/${file}`, Buffer.from('x'));
       for (const file of ['database.dump', 'manifest.json'])
-        await put(store, `swept/${id(3)}/${file}`, Buffer.from('x'));
+        await put(store, `swept/${id(3)}/${file}`, manifest(id(3)));
       await put(store, `swept-2/${id(4)}/roles.sql`, Buffer.from('x'));
       assert.deepEqual(await store.sweep('swept', past), []);
-      assert.deepEqual(await store.sweep('swept', future), [id(1), id(2)]);
+      assert.deepEqual(await store.sweep('swept', future), spools ? [id(2)] : [id(1), id(2)]);
       assert.deepEqual(await store.sweep('swept', future), []);
       const left = (await everything()).filter((file) => !before.includes(file));
       assert.deepEqual(
@@ -189,10 +195,10 @@ function promises(kind: string, open: () => Promise<Place>): void {
     });
 
     test('lists names and ids of its own making only, sorted', async () => {
-      await put(store, `a.b/${id(9)}/manifest.json`, Buffer.from('{}'));
-      await put(store, `a.b/${id(8)}/manifest.json`, Buffer.from('{}'));
-      await put(store, `a.b/not-an-id/manifest.json`, Buffer.from('{}'));
-      await put(store, `_state/${id(8)}/manifest.json`, Buffer.from('{}'));
+      await put(store, `a.b/${id(9)}/manifest.json`, manifest(id(9)));
+      await put(store, `a.b/${id(8)}/manifest.json`, manifest(id(8)));
+      await put(store, `a.b/not-an-id/manifest.json`, manifest('not-an-id'));
+      await put(store, `_state/${id(8)}/manifest.json`, manifest(id(8)));
       assert.deepEqual(await store.names(), ['a.b', 'shop', 'swept']);
       assert.deepEqual(await store.ids('a.b'), [id(8), id(9)]);
       assert.deepEqual([...(await store.files('a.b')).keys()], [id(8), id(9)]);
@@ -206,11 +212,14 @@ function promises(kind: string, open: () => Promise<Place>): void {
     test('removes a backup whole, and nothing that is not its own', async () => {
       const folder = `gone/${id(9)}`;
       const files = ['database.dump', 'census.json', 'manifest.json', 'manifest.sig', 'proofs/20261121T020000Z.json'];
-      for (const file of [...files, 'notes.txt']) await put(store, `${folder}/${file}`, Buffer.from(file));
+      const content = Buffer.from(JSON.stringify({ id: id(9), backupId: id(9), testedAt: '2026-11-21T02:00:00Z' }));
+      for (const file of files) await put(store, `${folder}/${file}`, content);
+      const foreign = spools ? [] : [['notes.txt', content.length]];
+      if (!spools) await put(store, `${folder}/notes.txt`, content);
       assert.deepEqual(await store.remove('gone', id(9)), { kind: 'removed' });
-      assert.deepEqual([...((await store.files('gone')).get(id(9)) ?? [])], [['notes.txt', 9]]);
+      assert.deepEqual([...((await store.files('gone')).get(id(9)) ?? [])], foreign);
       assert.deepEqual(await store.remove('gone', id(9)), { kind: 'removed' }, 'what is gone stays gone');
-      assert.equal((await everything()).filter((file) => file.includes('gone/')).length, 1);
+      assert.equal((await everything()).filter((file) => /\bgone\b/.test(file)).length, foreign.length);
     });
   });
 }
@@ -218,6 +227,18 @@ function promises(kind: string, open: () => Promise<Place>): void {
 promises('folder', async () => {
   const folder = await scratch();
   return { store: new FolderStore(folder), everything: () => filesIn(folder) };
+});
+
+describe('on the artifacts of a repository', () => {
+  let server: ArtifactServer;
+  before(async () => (server = await ArtifactServer.start()));
+  after(() => server[Symbol.asyncDispose]());
+
+  promises('workflow artifact', async () => ({
+    store: await openArtifacts(server, { id: 1 }),
+    everything: () => pathsIn(server),
+    spools: true,
+  }));
 });
 
 /** `http://KEY:SECRET@host:port`: another server than ours. */

@@ -1,5 +1,6 @@
-import { S3Store, type StoreUse } from '../../src/store/s3.ts';
+import { S3Store } from '../../src/store/s3.ts';
 import type { S3Options } from '../../src/store/s3-address.ts';
+import type { StoreUse } from '../../src/store/store.ts';
 
 /** This program's own store on a server of the test's, everything at its default but what is named. */
 export function openS3(
