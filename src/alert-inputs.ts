@@ -1,4 +1,5 @@
 import type { NotifyOn } from './alert-state.ts';
+import { type Channels, channelInputs, readChannels } from './channel-inputs.ts';
 import type { Inputs } from './inputs.ts';
 
 /** Every input of the alerts, for each action that raises them; a test holds the action.yml files to this list. */
@@ -9,6 +10,7 @@ export const alertInputs: readonly string[] = [
   'alert-details',
   'notify-on',
   'github-token',
+  ...channelInputs,
 ];
 
 export interface AlertConfig {
@@ -21,6 +23,8 @@ export interface AlertConfig {
   readonly details: 'auto' | boolean;
   readonly notifyOn: NotifyOn;
   readonly token: string | undefined;
+  /** Who is told beside the issue. */
+  readonly channels: Channels;
   /** What was given and is left out, as sentences: an alert without a label is better than none. */
   readonly notes: readonly string[];
 }
@@ -44,6 +48,7 @@ export function readAlertConfig(inputs: Inputs): AlertConfig {
     details: autoOr(inputs, 'alert-details'),
     notifyOn: inputs.choice('notify-on', ['change', 'failure', 'always'], 'change'),
     token: readToken(inputs),
+    channels: readChannels(inputs),
     notes,
   };
 }

@@ -64,13 +64,6 @@ export const laterInputs: readonly string[] = [
   'encrypt-to',
   'encrypt-passphrase',
   'signing-key',
-  'slack-webhook-url',
-  'webhook-url',
-  'webhook-secret',
-  'smtp-url',
-  'email-from',
-  'email-to',
-  'ping-url',
 ];
 
 /** Events that somebody without write access can start, with this repository's secrets in reach or none at all. */

@@ -60,7 +60,7 @@ export class Runs {
       repository: this.#server.repository,
       token: this.#token,
     };
-    return raiseAlert(
+    const raised = await raiseAlert(
       {
         kind: 'backup',
         place: { store: 's3://acme-backups/prod', name: 'shop' },
@@ -75,6 +75,7 @@ export class Runs {
       report,
       { github: new GitHub(access, new AbortController().signal), log: this.#log, now: () => now, settleMs },
     );
+    return raised?.number;
   }
 
   get #log(): Log {
