@@ -69,9 +69,9 @@ export async function tellChannels(
         const { refused } = await sendMail(mail, { subject: message.title, text: plainText(message) }, stop);
         if (refused > 0)
           io.log.warn(
-            `email-to: ${mail.server.host} did not take ${formatCount(refused, 'address')} of ${mail.to.length}; the others were mailed`,
+            `email-to: ${mail.server.host} did not take ${formatCount(refused, 'recipient')} of ${mail.to.length}; the others were mailed`,
           );
-        return `mailed ${formatCount(mail.to.length - refused, 'address')} through ${mail.server.host}`;
+        return `mailed ${formatCount(mail.to.length - refused, 'recipient')} through ${mail.server.host}`;
       }),
     );
   await Promise.all(told);

@@ -120,14 +120,14 @@ function ofPassed(context: MessageContext, { seconds, backup }: Passed): Omit<Me
 }
 
 function titleOf({ name }: MessageContext, words: string): string {
-  return cut(visible(`${name}: ${words}`).replace(/\s+/g, ' '), mostTitle);
+  return cut(oneLine(`${name}: ${words}`), mostTitle);
 }
 
 function placeOf({ run, store, details, repository }: MessageContext): Fact[] {
   return [
-    { label: 'repository', code: repository },
-    { label: 'workflow', code: cut(visible(run.workflow), 100) },
-    ...(details && store !== undefined ? [{ label: 'store', code: store }] : []),
+    { label: 'repository', code: oneLine(repository) },
+    { label: 'workflow', code: cut(oneLine(run.workflow), 100) },
+    ...(details && store !== undefined ? [{ label: 'store', code: oneLine(store) }] : []),
   ];
 }
 
@@ -151,6 +151,10 @@ function visible(text: string): string {
     .replace(/(?!\n)[\p{Cc}\u200e\u200f\u202a-\u202e\u2066-\u2069]+/gu, ' ');
 }
 
+function oneLine(text: string): string {
+  return visible(text).replace(/\s+/g, ' ');
+}
+
 /** As plain text, for mails and for `text` of the JSON webhook. */
 export function plainText({ title, facts, quoted, advice, links }: Message): string {
   const parts = [
@@ -166,7 +170,7 @@ export function plainText({ title, facts, quoted, advice, links }: Message): str
 /** In Slack's mrkdwn, where `<!channel>` calls everybody and backticks end code. */
 export function slackText({ title, facts, quoted, advice, links }: Message): string {
   const parts = [
-    `*${escaped(title)}*`,
+    `*${escaped(title.replace(/[`*]/g, "'"))}*`,
     facts
       .map(({ label, code }) => (code === undefined ? escaped(label) : `${escaped(label)} \`${inCode(code)}\``))
       .join(' · '),
