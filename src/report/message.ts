@@ -80,7 +80,7 @@ function ofFailed(context: MessageContext, report: Failed): Omit<Message, 'links
     advice: [
       ...(details ? [] : [withheld]),
       { label: 'What it means', text: meaning(kind, report) },
-      { label: 'What to do', text: `${firstStep(kind, report, details)} Then run the failed job again.` },
+      { label: 'What to do', text: `${firstStep(kind, report, true)} Then run the failed job again.` },
     ],
   };
 }
