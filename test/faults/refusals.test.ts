@@ -53,8 +53,6 @@ describe('inputs that are not of this release', () => {
     ['encrypt-to', 'age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p'],
     ['encrypt-passphrase', 'correct horse battery staple'],
     ['signing-key', '-----BEGIN PRIVATE KEY-----'],
-    ['slack-webhook-url', 'https://hooks.example.com/x'],
-    ['ping-url', 'https://example.com/x'],
   ] as const) {
     test(`${name} is refused: a key that is ignored would encrypt nothing`, async () => {
       const store = await scratch();
