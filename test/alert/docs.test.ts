@@ -50,7 +50,7 @@ describe('docs/alerts.md', () => {
     const [, line = ''] = /<!-- signature:start -->\s*```bash\n([\s\S]*?)```/.exec(page) ?? [];
     const [cwd, body, secret] = [await scratch(), '{"text":"é\\n$(id)"}', 'a \'secret\' of "mine"'];
     await writeFile(join(cwd, 'body.json'), body);
-    const printed = execFileSync('bash', ['-ec', line], {
+    const printed = execFileSync('bash', ['--norc', '-ec', line], {
       cwd,
       env: { PATH: '/usr/bin:/bin', WEBHOOK_SECRET: secret },
     });
