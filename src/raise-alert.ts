@@ -32,6 +32,7 @@ import {
   passedSection,
   sectionsIn,
 } from './report/issue.ts';
+import type { KnownOfRun } from './report/message.ts';
 
 /** Whose run of what it is, and how its issue is to be. */
 export interface AlertRequest {
@@ -54,18 +55,6 @@ export interface AlertIo {
   readonly settleMs: number;
 }
 
-/** The issue of a run, and what it remembers of the run's kind. */
-export interface Raised {
-  readonly number: number;
-  readonly url: string;
-  /** This run changed something: it is the first to fail, it failed in a new way or is due again, it ended what failed. */
-  readonly news: boolean;
-  /** The first failure, ISO; undefined: nothing of this kind failed. */
-  readonly since: string | undefined;
-  /** Failed runs since then. */
-  readonly runs: number;
-}
-
 /** Two runs that write the same body at once undo each other; each looks at what it wrote and writes again. */
 const writes = 3;
 
@@ -73,7 +62,7 @@ const writes = 3;
  * Tells the one issue of a store and name how a run ended: opens it, writes a comment, closes it, or leaves it alone.
  * Resolves with undefined when there is none. Throws a `GitHubError` that `describeTrouble` has words for.
  */
-export async function raiseAlert(request: AlertRequest, report: Report, io: AlertIo): Promise<Raised | undefined> {
+export async function raiseAlert(request: AlertRequest, report: Report, io: AlertIo): Promise<KnownOfRun | undefined> {
   const alert = new Alert(request, io);
   return report.outcome === 'failed' ? alert.failed(report) : alert.passed(report);
 }
@@ -94,7 +83,7 @@ class Alert {
     this.#context = { kind, name: place.name, ...shown, run, details, now: io.now() };
   }
 
-  async failed(report: Failed): Promise<Raised> {
+  async failed(report: Failed): Promise<KnownOfRun> {
     const issue = await this.#find();
     if (issue !== undefined) return this.#failedAgain(issue, report);
     const { kind, config } = this.#request;
@@ -116,7 +105,7 @@ class Alert {
     return raised(opened.issue, section, true);
   }
 
-  async passed(report: Passed): Promise<Raised | undefined> {
+  async passed(report: Passed): Promise<KnownOfRun | undefined> {
     const issue = await this.#find();
     if (issue === undefined) return undefined;
     const { kind, run, config } = this.#request;
@@ -167,7 +156,7 @@ class Alert {
     for (const { number } of others) await this.#issues.closeDuplicate(number, duplicateComment(into.number));
   }
 
-  async #failedAgain(issue: Issue, report: Failed): Promise<Raised> {
+  async #failedAgain(issue: Issue, report: Failed): Promise<KnownOfRun> {
     const { kind, run } = this.#request;
     const change = this.#afterFailure(stateIn(issue.body), report);
     // The comment first: it is found again by its mark, if this run ends before the state says that it is there.
@@ -225,8 +214,8 @@ class Alert {
   }
 }
 
-function raised({ number, url }: Issue, section: Section | undefined, news: boolean): Raised {
-  return { number, url, news, since: section?.since, runs: section?.runs ?? 0 };
+function raised({ number, url }: Issue, section: Section | undefined, news: boolean): KnownOfRun {
+  return { news, since: section?.since, runs: section?.runs ?? 0, issue: { number, url } };
 }
 
 function failingKinds(state: AlertState): AlertKind[] {

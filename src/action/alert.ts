@@ -9,7 +9,8 @@ import type { Failure, Problem } from '../failure.ts';
 import { Inputs, type ReadInput } from '../inputs.ts';
 import type { Source } from '../manifest.ts';
 import { shellWord } from '../publish.ts';
-import { describeTrouble, type Raised, raiseAlert } from '../raise-alert.ts';
+import { describeTrouble, raiseAlert } from '../raise-alert.ts';
+import type { KnownOfRun } from '../report/message.ts';
 import { parseStoreAddress, uriOf } from '../store/open.ts';
 import { isTold, tellChannels } from '../tell-channels.ts';
 import { describeDefect } from '../unexpected.ts';
@@ -127,29 +128,23 @@ class RunAlerts implements Alerts {
 
   async #tell(report: Report): Promise<number | undefined> {
     this.#switch.saw(report.outcome);
-    const raised = await this.#tellIssue(report);
-    await this.#tellChannels(report, raised);
-    return raised?.number;
+    const known = await this.#tellIssue(report);
+    await this.#tellChannels(report, known);
+    return known?.issue.number;
   }
 
   /** Everybody else, whatever became of the issue. */
-  async #tellChannels(report: Report, raised: Raised | undefined): Promise<void> {
+  async #tellChannels(report: Report, known: KnownOfRun | undefined): Promise<void> {
     const { log, secrets, signal } = this.#run;
     const { channels, notifyOn } = this.#config;
     const { slack, webhook, mail } = channels;
-    const known = raised && { ...raised, issue: { number: raised.number, url: raised.url } };
     const source = sourceOf(process.env);
     if ([slack, webhook, mail].every((each) => each === undefined) || source === null || signal.aborted) return;
     if (!isTold(notifyOn, report, known)) return;
     const place = this.#place();
     const context = {
-      ...{
-        kind: this.#edge.kind,
-        repository: source.repository,
-        details: await this.details(),
-        now: new Date(),
-        known,
-      },
+      ...{ kind: this.#edge.kind, repository: source.repository, details: await this.details(), known },
+      now: new Date(),
       ...{ name: place?.name ?? source.repository, store: place && secrets.redact(place.store) },
       run: this.#runOf(source),
     };
@@ -164,7 +159,7 @@ class RunAlerts implements Alerts {
     };
   }
 
-  async #tellIssue(report: Report): Promise<Raised | undefined> {
+  async #tellIssue(report: Report): Promise<KnownOfRun | undefined> {
     const { log, secrets, signal } = this.#run;
     const { issue, token, labels, assignees, notifyOn } = this.#config;
     const source = sourceOf(process.env);

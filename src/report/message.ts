@@ -20,8 +20,9 @@ export interface MessageContext {
   readonly known: KnownOfRun | undefined;
 }
 
+/** What a run's issue remembers of the run's kind. */
 export interface KnownOfRun {
-  /** This run changed something: it is the first to fail, it failed in a new way, it ended what failed before. */
+  /** This run changed something: it is the first to fail, it failed anew or is due again, it ended what failed. */
   readonly news: boolean;
   /** The first failure, ISO; undefined: nothing of this kind failed. */
   readonly since: string | undefined;

@@ -183,7 +183,6 @@ describe('a scheduled backup with channels, as the runner starts it', () => {
 
   test('without an issue to ask: each failure is told, and no pass; so it is when it was started by hand', async () => {
     github.fault = () => ({ status: 403, message: 'Resource not accessible by integration' });
-    const byHand = { env: { GITHUB_EVENT_NAME: 'workflow_dispatch' } };
     const failing = { ...slack(), ...unreadable() };
     await Promise.all([
       run('300', failing),

@@ -16,21 +16,20 @@ describe('what the issue remembers for the other channels', () => {
     const judge = async (run: string, at: number, report = found(id, true)): Promise<void> => {
       runs.now = new Date(Date.parse('2026-11-21T02:00:34Z') + (at - 1) * hour);
       await runs.end(run, report);
-      const known = runs.raised && { ...runs.raised, issue: { number: runs.raised.number, url: runs.raised.url } };
-      if (isTold('change', report, known)) told.push(run);
+      if (isTold('change', report, runs.known)) told.push(run);
     };
     for (const at of [0, 6, 12, 18, 24, 30]) await judge(String(at), at);
     await judge('36', 36, found(id, true, ['public.users', 'public.orders']));
     await judge('42', 42, found(id, true, ['public.users', 'public.orders']));
     assert.deepEqual(told, ['0', '24', '36']);
-    assert.equal(runs.raised?.since, '2026-11-21T02:00:34.000Z');
-    assert.equal(runs.raised?.runs, 8);
+    assert.equal(runs.known?.since, '2026-11-21T02:00:34.000Z');
+    assert.equal(runs.known?.runs, 8);
     const again = { ...passed(), subject: { of: 'backup', id, latest: true } } as const;
     runs.now = new Date(runs.now.getTime() + hour);
     await runs.end('48', again);
-    assert.deepEqual([runs.raised?.news, runs.raised?.runs], [true, 8]);
+    assert.deepEqual([runs.known?.news, runs.known?.runs], [true, 8]);
     await runs.end('54', again);
-    assert.equal(runs.raised, undefined);
+    assert.equal(runs.known, undefined);
   });
 
   test('advances only once somebody was told: a comment that GitHub refuses is due again', async () => {
@@ -45,7 +44,7 @@ describe('what the issue remembers for the other channels', () => {
     assert.deepEqual(stateIn(after?.body ?? ''), stateIn(before?.body ?? ''));
     server.fault = () => undefined;
     await runs.end('3', found(id, true));
-    assert.equal(runs.raised?.news, true);
+    assert.equal(runs.known?.news, true);
     assert.equal((await server.comments(1)).length, 1);
   });
 });

@@ -1,7 +1,8 @@
 import { GitHub } from '../../src/alert/github.ts';
 import type { Failed, Passed, Report, RunOfAlert, Subject } from '../../src/alert-state.ts';
 import type { Log } from '../../src/log.ts';
-import { type AlertRequest, type Raised, raiseAlert } from '../../src/raise-alert.ts';
+import { type AlertRequest, raiseAlert } from '../../src/raise-alert.ts';
+import type { KnownOfRun } from '../../src/report/message.ts';
 import type { GitHubServer } from './github.ts';
 
 /** Nothing was chosen: the backup itself could not be taken. */
@@ -40,7 +41,7 @@ export class Runs {
   readonly #token: string;
   now = new Date('2026-11-21T02:00:34Z');
   /** What the issue said of the last run that could ask it. */
-  raised: Raised | undefined;
+  known: KnownOfRun | undefined;
 
   constructor(server: GitHubServer, over: Partial<AlertRequest> = {}, token = server.jobToken) {
     this.#server = server;
@@ -62,7 +63,7 @@ export class Runs {
       repository: this.#server.repository,
       token: this.#token,
     };
-    this.raised = await raiseAlert(
+    this.known = await raiseAlert(
       {
         kind: 'backup',
         place: { store: 's3://acme-backups/prod', name: 'shop' },
@@ -77,7 +78,7 @@ export class Runs {
       report,
       { github: new GitHub(access, new AbortController().signal), log: this.#log, now: () => now, settleMs },
     );
-    return this.raised?.number;
+    return this.known?.issue.number;
   }
 
   get #log(): Log {
