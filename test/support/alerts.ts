@@ -63,7 +63,7 @@ export class Runs {
       repository: this.#server.repository,
       token: this.#token,
     };
-    this.known = await raiseAlert(
+    const known = await raiseAlert(
       {
         kind: 'backup',
         place: { store: 's3://acme-backups/prod', name: 'shop' },
@@ -78,7 +78,8 @@ export class Runs {
       report,
       { github: new GitHub(access, new AbortController().signal), log: this.#log, now: () => now, settleMs },
     );
-    return this.known?.issue.number;
+    this.known = known;
+    return known?.issue.number;
   }
 
   get #log(): Log {
