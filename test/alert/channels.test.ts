@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { createHmac } from 'node:crypto';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import tls from 'node:tls';
 import { readChannels } from '../../src/channel-inputs.ts';
@@ -313,6 +315,20 @@ describe('a message', () => {
     assert.deepEqual(lines, warnings);
     for (const warning of warnings) assert.match(warning, /127\.0\.0\.1 cannot be reached \(ECONNREFUSED\)/);
   });
+});
+
+test('nodemailer has one home, and is not run before there is a mail to send', () => {
+  const src = join(import.meta.dirname, '../../src');
+  const files = readdirSync(src, { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.ts'));
+  const lines = files.flatMap((name) =>
+    readFileSync(join(src, name), 'utf8')
+      .split('\n')
+      .filter((line) => /'nodemailer/.test(line))
+      .map((line) => [name, line.trim()]),
+  );
+  assert.equal(lines.length, 1);
+  assert.equal(lines[0]?.[0], join('alert', 'mail.ts'));
+  assert.match(lines[0]?.[1] ?? '', /= await import\(\/\* webpackMode: "eager" \*\/ 'nodemailer'\);$/);
 });
 
 function listening(): { readonly log: Log; readonly lines: string[]; readonly warnings: string[] } {
