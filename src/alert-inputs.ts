@@ -1,4 +1,5 @@
 import type { NotifyOn } from './alert-state.ts';
+import { type Channels, channelInputs, readChannels } from './channel-inputs.ts';
 import type { Inputs } from './inputs.ts';
 
 /**
@@ -11,6 +12,7 @@ export const alertInputs: readonly string[] = [
   'alert-assignees',
   'alert-details',
   'notify-on',
+  ...channelInputs,
 ];
 
 export interface AlertConfig {
@@ -23,6 +25,8 @@ export interface AlertConfig {
   readonly details: 'auto' | boolean;
   readonly notifyOn: NotifyOn;
   readonly token: string | undefined;
+  /** Who is told beside the issue. */
+  readonly channels: Channels;
   /** What was given and is left out, as sentences: an alert without a label is better than none. */
   readonly notes: readonly string[];
 }
@@ -46,6 +50,7 @@ export function readAlertConfig(inputs: Inputs): AlertConfig {
     details: autoOr(inputs, 'alert-details'),
     notifyOn: inputs.choice('notify-on', ['change', 'failure', 'always'], 'change'),
     token: readToken(inputs),
+    channels: readChannels(inputs),
     notes,
   };
 }

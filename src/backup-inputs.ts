@@ -64,17 +64,6 @@ export const backupInputs: readonly string[] = [
   'tls-client-key',
 ];
 
-/** Inputs of the contract that belong to later releases. Giving one is an error: a key that is ignored encrypts nothing. */
-export const laterInputs: readonly string[] = [
-  'slack-webhook-url',
-  'webhook-url',
-  'webhook-secret',
-  'smtp-url',
-  'email-from',
-  'email-to',
-  'ping-url',
-];
-
 /** Events that somebody without write access can start, with this repository's secrets in reach or none at all. */
 const strangersEvents = [
   'pull_request',
@@ -101,13 +90,6 @@ export function readBackupConfig(
 ): BackupConfig {
   const inputs = new Inputs(read);
   inputs.add(known);
-  for (const name of laterInputs)
-    if (inputs.optional(name) !== undefined)
-      inputs.problem(
-        name,
-        'is not part of this release',
-        'take it out; nothing is ever taken for granted that was not done',
-      );
   refuseKeys(inputs);
   const allowed = inputs.lines('allow-events');
   if (event !== undefined && strangersEvents.includes(event) && !allowed.includes(event))

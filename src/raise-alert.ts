@@ -32,6 +32,7 @@ import {
   passedSection,
   sectionsIn,
 } from './report/issue.ts';
+import type { KnownOfRun } from './report/message.ts';
 
 /** Whose run of what it is, and how its issue is to be. */
 export interface AlertRequest {
@@ -59,9 +60,9 @@ const writes = 3;
 
 /**
  * Tells the one issue of a store and name how a run ended: opens it, writes a comment, closes it, or leaves it alone.
- * Resolves with its number when there is one. Throws a `GitHubError` that `describeTrouble` has words for.
+ * Resolves with undefined when there is none. Throws a `GitHubError` that `describeTrouble` has words for.
  */
-export async function raiseAlert(request: AlertRequest, report: Report, io: AlertIo): Promise<number | undefined> {
+export async function raiseAlert(request: AlertRequest, report: Report, io: AlertIo): Promise<KnownOfRun | undefined> {
   const alert = new Alert(request, io);
   return report.outcome === 'failed' ? alert.failed(report) : alert.passed(report);
 }
@@ -82,7 +83,7 @@ class Alert {
     this.#context = { kind, name: place.name, ...shown, run, details, now: io.now() };
   }
 
-  async failed(report: Failed): Promise<number> {
+  async failed(report: Failed): Promise<KnownOfRun> {
     const issue = await this.#find();
     if (issue !== undefined) return this.#failedAgain(issue, report);
     const { kind, config } = this.#request;
@@ -101,15 +102,15 @@ class Alert {
       );
     if (!opened.created) return this.#failedAgain(opened.issue, report);
     this.#io.log.info(`opened issue #${opened.issue.number}: ${opened.issue.url}`);
-    return opened.issue.number;
+    return raised(opened.issue, section, true);
   }
 
-  async passed(report: Passed): Promise<number | undefined> {
+  async passed(report: Passed): Promise<KnownOfRun | undefined> {
     const issue = await this.#find();
     if (issue === undefined) return undefined;
     const { kind, run, config } = this.#request;
     const before = stateIn(issue.body)[kind];
-    if (before === undefined) return issue.number;
+    if (before === undefined) return raised(issue, undefined, false);
     const { now } = this.#context;
     const mark = commentMark(kind, run, 'passed');
     const left = afterPass(before, report, run);
@@ -122,14 +123,14 @@ class Alert {
       if (left.failing.length < before.failing.length) await this.#write(issue, clear(undefined));
       if (config.notifyOn === 'always')
         await this.#issues.comment(issue.number, mark, otherPassComment(this.#context, report, left), now);
-      return issue.number;
+      return raised(issue, left, false);
     }
     const open = failingKinds(stateIn(issue.body)).filter((other) => other !== kind);
     await this.#issues.comment(issue.number, mark, passedComment(this.#context, report, before, open), now);
     const text = passedSection(this.#context, report, sectionsIn(issue.body)[kind]);
     const still = await this.#write(issue, clear(text));
     if (still.length === 0) this.#io.log.info(`closed issue #${issue.number}: ${issue.url}`);
-    return issue.number;
+    return raised(issue, before, true);
   }
 
   /** Ours, the lowest number of several; the others, which a lagging list let happen, are closed. */
@@ -155,7 +156,7 @@ class Alert {
     for (const { number } of others) await this.#issues.closeDuplicate(number, duplicateComment(into.number));
   }
 
-  async #failedAgain(issue: Issue, report: Failed): Promise<number> {
+  async #failedAgain(issue: Issue, report: Failed): Promise<KnownOfRun> {
     const { kind, run } = this.#request;
     const change = this.#afterFailure(stateIn(issue.body), report);
     // The comment first: it is found again by its mark, if this run ends before the state says that it is there.
@@ -168,7 +169,7 @@ class Alert {
       return { section, text: failedSection(this.#context, report, section) };
     });
     this.#io.log.info(`told issue #${issue.number}: ${issue.url}`);
-    return issue.number;
+    return raised(issue, change.section, change.tell || change.first);
   }
 
   #afterFailure(state: AlertState, report: Failed): ReturnType<typeof afterFailure> {
@@ -211,6 +212,10 @@ class Alert {
       ? { body, state: 'closed', state_reason: 'completed' }
       : { body, state: 'open', title: issueTitle(this.#context.name, state) };
   }
+}
+
+function raised({ number, url }: Issue, section: Section | undefined, news: boolean): KnownOfRun {
+  return { news, since: section?.since, runs: section?.runs ?? 0, issue: { number, url } };
 }
 
 function failingKinds(state: AlertState): AlertKind[] {

@@ -37,3 +37,15 @@ export function reachOf(host: string): Reach {
   const number = /^(\d+|0x[0-9a-f]+)$/.test(name);
   return name.includes('.') || number ? 'public' : 'private';
 }
+
+/**
+ * What becomes of a request to `hostname`, as a URL spells it: `near` may go without TLS. A network that is private by
+ * custom only counts as public; the cloud's metadata services, which go by names too, are link-local.
+ */
+export function placeOf(hostname: string): 'near' | 'public' | 'link-local' {
+  const host = hostname.replace(/^\[|\]$/g, '').replace(/\.$/, '');
+  if (/^metadata(?:\.|$)|\.metadata\./.test(host)) return 'link-local';
+  const reach = reachOf(host);
+  if (reach === 'link-local') return reach;
+  return reach === 'loopback' || reach === 'private' ? 'near' : 'public';
+}

@@ -3,13 +3,18 @@ import { GitHub, type GitHubAccess, GitHubError, record } from '../alert/github.
 import { type AlertConfig, readAlertConfig } from '../alert-inputs.ts';
 import type { AlertError, AlertKind, Failed, Passed, Report, RunOfAlert, Subject } from '../alert-state.ts';
 import { namePattern } from '../backup-id.ts';
+import { secretsOfChannels } from '../channel-inputs.ts';
 import { artifactPlaceOf, sourceOf } from '../environment.ts';
 import type { Failure, Problem } from '../failure.ts';
 import { Inputs, type ReadInput } from '../inputs.ts';
+import type { Source } from '../manifest.ts';
 import { shellWord } from '../publish.ts';
 import { describeTrouble, raiseAlert } from '../raise-alert.ts';
+import type { KnownOfRun } from '../report/message.ts';
 import { parseStoreAddress, uriOf } from '../store/open.ts';
+import { isTold, tellChannels } from '../tell-channels.ts';
 import { describeDefect } from '../unexpected.ts';
+import { RunSwitch, soonAfter } from './channels.ts';
 import { maskAll, type Run } from './run.ts';
 
 /** What a failed run says that its error does not. */
@@ -46,16 +51,19 @@ const wholeMs = 30_000;
 const afterCancelMs = 2_000;
 const settleMs = 1_500;
 
-/** Reads the alerts' inputs and hides the token. To be called first, so that wrong inputs of the work are told too. */
+/** Reads the alerts' inputs and hides what is secret in them. To be called first, so that wrong inputs of the work are told too. */
 export function prepareAlerts(run: Run, edge: AlertEdge): Alerts {
   const inputs = new Inputs(edge.read);
   const token = edge.read('github-token')?.trim();
   if (token) run.secrets.add(token);
   const config = readAlertConfig(inputs);
   maskAll(run.secrets);
+  // The runner is told to mask these together with the work's own secrets, once the public words are known.
+  for (const secret of secretsOfChannels(edge.read)) run.secrets.add(secret);
   for (const note of config.notes) run.log.warn(note);
   const alerts = new RunAlerts(run, edge, config, inputs.problems);
   run.onFailure((failure) => alerts.failedWith(failure));
+  alerts.begin();
   return alerts;
 }
 
@@ -67,6 +75,7 @@ class RunAlerts implements Alerts {
   readonly #began = new Date().toISOString();
   #subject: Subject = { of: 'name' };
   #known: FailedDetails = {};
+  readonly #switch: RunSwitch;
   #details: Promise<boolean> | undefined;
   #told = false;
 
@@ -75,6 +84,11 @@ class RunAlerts implements Alerts {
     this.#edge = edge;
     this.#config = config;
     this.problems = problems;
+    this.#switch = new RunSwitch(run, this.#onlyLooks() ? undefined : config.channels.ping);
+  }
+
+  begin(): void {
+    this.#switch.begin();
   }
 
   details(): Promise<boolean> {
@@ -113,6 +127,39 @@ class RunAlerts implements Alerts {
   }
 
   async #tell(report: Report): Promise<number | undefined> {
+    this.#switch.saw(report.outcome);
+    const known = await this.#tellIssue(report);
+    await this.#tellChannels(report, known);
+    return known?.issue.number;
+  }
+
+  /** Everybody else, whatever became of the issue. */
+  async #tellChannels(report: Report, known: KnownOfRun | undefined): Promise<void> {
+    const { log, secrets, signal } = this.#run;
+    const { channels, notifyOn } = this.#config;
+    const { slack, webhook, mail } = channels;
+    const source = sourceOf(process.env);
+    if ([slack, webhook, mail].every((each) => each === undefined) || source === null || signal.aborted) return;
+    if (!isTold(notifyOn, report, known)) return;
+    const place = this.#place();
+    const context = {
+      ...{ kind: this.#edge.kind, repository: source.repository, details: await this.details(), known },
+      now: new Date(),
+      ...{ name: place?.name ?? source.repository, store: place && secrets.redact(place.store) },
+      run: this.#runOf(source),
+    };
+    const told = redacted(report, (text) => secrets.redact(text));
+    await tellChannels(channels, context, told, { log, stop: soonAfter(signal) });
+  }
+
+  #runOf(source: Source): RunOfAlert {
+    return {
+      ...{ id: source.runId, attempt: source.runAttempt, url: source.runUrl, began: this.#began },
+      workflow: this.#run.secrets.redact(source.workflow),
+    };
+  }
+
+  async #tellIssue(report: Report): Promise<KnownOfRun | undefined> {
     const { log, secrets, signal } = this.#run;
     const { issue, token, labels, assignees, notifyOn } = this.#config;
     const source = sourceOf(process.env);
@@ -131,10 +178,7 @@ class RunAlerts implements Alerts {
     const { repository } = source;
     try {
       return await bounded(signal, async (stop) => {
-        const run: RunOfAlert = {
-          ...{ id: source.runId, attempt: source.runAttempt, url: source.runUrl, began: this.#began },
-          workflow: secrets.redact(source.workflow),
-        };
+        const run = this.#runOf(source);
         const details = await this.details();
         return raiseAlert(
           {
@@ -165,6 +209,11 @@ class RunAlerts implements Alerts {
     return 'problem' in parsed || !namePattern.test(name)
       ? undefined
       : { store: uriOf(parsed.address, artifactPlaceOf(process.env, '')), name };
+  }
+
+  /** A dry run that went well is not the news that a dead-man's switch waits for. */
+  #onlyLooks(): boolean {
+    return new Inputs(this.#edge.read).optional('dry-run')?.toLowerCase() === 'true';
   }
 
   #storeFlags(): string {

@@ -1,7 +1,7 @@
 import * as core from '@actions/core';
 import { alertInputs } from '../alert-inputs.ts';
 import { type BackupConfig, type BackupResult, backup, failOfMissed } from '../backup.ts';
-import { backupInputs, laterInputs, readBackupConfig } from '../backup-inputs.ts';
+import { backupInputs, readBackupConfig } from '../backup-inputs.ts';
 import { decryptInputs, strayKeys } from '../encryption-inputs.ts';
 import { artifactPlaceOf, identityOf, machineOf, readHiding, sourceOf, withPemFiles } from '../environment.ts';
 import type { Problem } from '../failure.ts';
@@ -32,7 +32,7 @@ import {
 export function runBackup(): Promise<void> {
   return runAction(async (run) => {
     refuseWindows();
-    reportUnknown([...backupInputs, ...alertInputs, ...laterInputs, ...decryptInputs], run.log);
+    reportUnknown([...backupInputs, ...alertInputs, ...decryptInputs], run.log);
     const automatic = process.env.GITHUB_EVENT_NAME === 'schedule';
     const alerts = prepareAlerts(run, { kind: 'backup', read: input, automatic });
     await withStepFolder(async (temporary) => {

@@ -15,6 +15,8 @@ export interface Run {
    * undefined for a defect, never throws, and takes no longer than he must.
    */
   onFailure(tell: (failure: Failure | undefined) => Promise<void>): void;
+  /** Adds what is done last, however the run ended unless it was cancelled. It never throws, and is quick. */
+  onEnd(last: () => Promise<void>): void;
 }
 
 /**
@@ -26,14 +28,18 @@ export async function runAction(work: (run: Run) => Promise<void>): Promise<void
   const log = runnerLog(secrets);
   const signal = cancelOnSignals(() => cancelled('dump'));
   const told: ((failure: Failure | undefined) => Promise<void>)[] = [];
+  const ended: (() => Promise<void>)[] = [];
   try {
-    await work({ log, secrets, signal, onFailure: (tell) => told.push(tell) });
+    await work({ log, secrets, signal, onFailure: (tell) => told.push(tell), onEnd: (last) => ended.push(last) });
+    for (const last of ended) await last();
   } catch (error) {
     const failure = failureOf(error, signal);
     const text = failure === undefined ? describeDefect(error) : describeFailure(failure);
     core.error(harmless(secrets.redact(text)));
     process.exitCode = failure?.exitCode ?? 1;
-    if (failure?.exit !== 'cancelled') for (const tell of told) await tell(failure);
+    if (failure?.exit === 'cancelled') return;
+    for (const tell of told) await tell(failure);
+    for (const last of ended) await last();
   } finally {
     exitEvenIfBusy();
   }

@@ -352,7 +352,8 @@ function timings(seconds: Readonly<Record<string, number>>): string[] {
   return [`Timings: ${entries.map(([stage, time]) => `${stage} ${formatSeconds(time)}`).join(' · ')}`];
 }
 
-function meaning(kind: AlertKind, { subject, newestProven }: Failed): string {
+/** What a failure means for the data. */
+export function meaning(kind: AlertKind, { subject, newestProven }: Failed): string {
   switch (kind) {
     case 'backup':
       return 'This run stored no backup. Every backup from before is untouched. Until one succeeds, what was written to the database since the newest of them exists nowhere else.';
@@ -381,8 +382,7 @@ function othersFailing(subject: Subject, { failing }: Section): string[] {
 }
 
 function steps({ kind, run, details }: IssueContext, { error, subject }: Failed): string[] {
-  const where = details ? '' : ' (the message is in the log)';
-  const first = error === undefined ? firstWithoutError(kind) : `${advice[error.exit].first}${where}`;
+  const first = firstStep(kind, { error }, details);
   const again = `[Run the failed job again](${run.url}).`;
   switch (kind) {
     case 'backup':
@@ -408,6 +408,12 @@ function steps({ kind, run, details }: IssueContext, { error, subject }: Failed)
     case 'prune':
       return [first, `${again} The next run that passes closes this.`];
   }
+}
+
+/** What to do about a failure before anything else. */
+export function firstStep(kind: AlertKind, { error }: Pick<Failed, 'error'>, details: boolean): string {
+  const where = details ? '' : ' (the message is in the log)';
+  return error === undefined ? firstWithoutError(kind) : `${advice[error.exit].first}${where}`;
 }
 
 function firstWithoutError(kind: AlertKind): string {

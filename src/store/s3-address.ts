@@ -1,5 +1,5 @@
 import { isIP } from 'node:net';
-import { reachOf } from '../reach.ts';
+import { placeOf } from '../reach.ts';
 
 /** How an S3 bucket is reached and how objects are kept in it. Every field is judged. */
 export interface S3Options {
@@ -92,14 +92,4 @@ export function parseEndpoint(
       hint: 'use https://',
     };
   return { endpoint: url.origin };
-}
-
-/** What becomes of a request to `hostname`, as a URL spells it. A network that is private by custom only counts as public. */
-function placeOf(hostname: string): 'near' | 'public' | 'link-local' {
-  const host = hostname.replace(/^\[|\]$/g, '').replace(/\.$/, '');
-  // Cloud metadata services go by names too.
-  if (/^metadata(?:\.|$)|\.metadata\./.test(host)) return 'link-local';
-  const reach = reachOf(host);
-  if (reach === 'link-local') return reach;
-  return reach === 'loopback' || reach === 'private' ? 'near' : 'public';
 }

@@ -5,7 +5,7 @@ import { describe, test } from 'node:test';
 import { parse } from 'yaml';
 import { locateInputs } from '../../src/action/locate.ts';
 import { alertInputs, readAlertConfig } from '../../src/alert-inputs.ts';
-import { backupInputs, laterInputs, readBackupConfig } from '../../src/backup-inputs.ts';
+import { backupInputs, readBackupConfig } from '../../src/backup-inputs.ts';
 import { backupCommand } from '../../src/cli/backup.ts';
 import { restoreCommand } from '../../src/cli/restore.ts';
 import { restoreTestCommand } from '../../src/cli/restore-test.ts';
@@ -56,14 +56,6 @@ describe('the inputs of a backup', () => {
     assert.deepEqual(
       alerts((name) => token(name) ?? declared[name]),
       alerts(token),
-    );
-  });
-
-  test('of later releases are refused, each by its name, all at once', () => {
-    for (const name of laterInputs) assert.ok(!backupInputs.includes(name), name);
-    assert.throws(
-      () => readBackupConfig((name) => (laterInputs.includes(name) ? 'x' : needed[name]), surroundings),
-      (error: Error) => laterInputs.every((name) => error.message.includes(`  ${name}: `)),
     );
   });
 });

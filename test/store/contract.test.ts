@@ -121,7 +121,8 @@ function promises(kind: string, open: () => Promise<Place>): void {
       const begun = await store.begin(`gone/${id(7)}/database.dump.age`, 20_000_000);
       const killed = await Outgoing.begin(begun, encryption);
       for (let n = 0; n < 160; n++) await killed.write(chunk);
-      assert.ok((await everything()).length > before.length);
+      // GitHub gets nothing of an artifact before it is whole.
+      if (kind !== 'workflow artifact') assert.ok((await everything()).length > before.length);
       await store.discard('gone', id(7));
       assert.deepEqual(await everything(), before);
       await begun.abort();

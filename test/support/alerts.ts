@@ -2,6 +2,7 @@ import { GitHub } from '../../src/alert/github.ts';
 import type { Failed, Passed, Report, RunOfAlert, Subject } from '../../src/alert-state.ts';
 import type { Log } from '../../src/log.ts';
 import { type AlertRequest, raiseAlert } from '../../src/raise-alert.ts';
+import type { KnownOfRun } from '../../src/report/message.ts';
 import type { GitHubServer } from './github.ts';
 
 /** Nothing was chosen: the backup itself could not be taken. */
@@ -39,6 +40,8 @@ export class Runs {
   readonly #over: Partial<AlertRequest>;
   readonly #token: string;
   now = new Date('2026-11-21T02:00:34Z');
+  /** What the issue said of the last run that could ask it. */
+  known: KnownOfRun | undefined;
 
   constructor(server: GitHubServer, over: Partial<AlertRequest> = {}, token = server.jobToken) {
     this.#server = server;
@@ -60,7 +63,7 @@ export class Runs {
       repository: this.#server.repository,
       token: this.#token,
     };
-    return raiseAlert(
+    const known = await raiseAlert(
       {
         kind: 'backup',
         place: { store: 's3://acme-backups/prod', name: 'shop' },
@@ -75,6 +78,8 @@ export class Runs {
       report,
       { github: new GitHub(access, new AbortController().signal), log: this.#log, now: () => now, settleMs },
     );
+    this.known = known;
+    return known?.issue.number;
   }
 
   get #log(): Log {
