@@ -20,7 +20,14 @@ export interface Backup {
 export type Entry =
   | { readonly kind: 'backup'; readonly backup: Backup }
   /** There is a manifest, but it cannot be used, or a file it names is missing or has another size. */
-  | { readonly kind: 'damaged'; readonly name: string; readonly id: string; readonly reason: string }
+  | {
+      readonly kind: 'damaged';
+      readonly name: string;
+      readonly id: string;
+      readonly reason: string;
+      /** The file at fault; undefined: the manifest itself. */
+      readonly file?: string;
+    }
   /** No manifest: an upload that is running, or one that was cut off. Not a backup. */
   | { readonly kind: 'unfinished'; readonly name: string; readonly id: string };
 
@@ -64,9 +71,12 @@ function judge(
     const manifest = parseManifest(bytes, { name, id });
     for (const file of manifest.files) {
       const size = sizes.get(file.name);
-      if (size === undefined) return { kind: 'damaged', name, id, reason: `${file.name} is missing` };
+      if (size === undefined) return { kind: 'damaged', name, id, file: file.name, reason: `${file.name} is missing` };
       if (size !== file.bytes)
-        return { kind: 'damaged', name, id, reason: `${file.name} has ${size} bytes instead of ${file.bytes}` };
+        return {
+          ...{ kind: 'damaged', name, id, file: file.name },
+          reason: `${file.name} has ${size} bytes instead of ${file.bytes}`,
+        };
     }
     const tampering = [fileNames.manifest, ...manifest.files.map((file) => file.name)].flatMap((file) => {
       const history = store.history(`${name}/${id}/${file}`);

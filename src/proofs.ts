@@ -47,6 +47,24 @@ export async function newestPassed(store: Store, backups: readonly Backup[], mos
   return undefined;
 }
 
+/**
+ * Restore tests of these backups, newest test first, down to the newest that passed. At most so many are looked at: after
+ * that many failures in a row another pass is no news.
+ */
+export async function proofsDownToPassed(store: Store, backups: readonly Backup[], most = 60): Promise<Proof[]> {
+  const files = backups
+    .flatMap((backup) => backup.proofs.map((file) => ({ backup, file })))
+    .sort((a, b) => (a.file < b.file ? 1 : -1))
+    .slice(0, most);
+  const proofs: Proof[] = [];
+  for (const { backup, file } of files) {
+    const proof = await readProof(store, backup, file);
+    if (proof !== undefined) proofs.push(proof);
+    if (proof?.result === 'passed') break;
+  }
+  return proofs;
+}
+
 /** The last restore tests of these backups, newest test first. */
 export async function lastProofs(store: Store, backups: readonly Backup[], most = 10): Promise<Proof[]> {
   const files = backups

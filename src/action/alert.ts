@@ -1,7 +1,19 @@
 import { readFileSync } from 'node:fs';
 import { GitHub, type GitHubAccess, GitHubError, record } from '../alert/github.ts';
+import { markedIssues } from '../alert/issues.ts';
 import { type AlertConfig, readAlertConfig } from '../alert-inputs.ts';
-import type { AlertError, AlertKind, Failed, Passed, Report, RunOfAlert, Subject } from '../alert-state.ts';
+import {
+  type AlertError,
+  type AlertKind,
+  type AlertPlace,
+  everyName,
+  type Failed,
+  keyOf,
+  type Passed,
+  type Report,
+  type RunOfAlert,
+  type Subject,
+} from '../alert-state.ts';
 import { namePattern } from '../backup-id.ts';
 import { sourceOf } from '../environment.ts';
 import type { Failure, Problem } from '../failure.ts';
@@ -33,6 +45,17 @@ export interface Alerts {
   failed(details: FailedDetails, error?: AlertError): Promise<number | undefined>;
   /** The run passed. Which failures that clears is written at `clears` in alert-state.ts. */
   passed(report: Omit<Passed, 'outcome'>): Promise<number | undefined>;
+  /**
+   * How a run that judges several names ended for each of them; a `Failure` that follows is not told again. The numbers of
+   * the issues that failed.
+   */
+  judged(verdicts: readonly NameVerdict[]): Promise<number[]>;
+}
+
+/** `name` may be `everyName`. */
+export interface NameVerdict {
+  readonly name: string;
+  readonly report: Report;
 }
 
 export interface AlertEdge {
@@ -113,42 +136,55 @@ class RunAlerts implements Alerts {
   }
 
   async #tell(report: Report): Promise<number | undefined> {
-    const { log, secrets, signal } = this.#run;
-    const { issue, token, labels, assignees, notifyOn } = this.#config;
-    const source = sourceOf(process.env);
-    if (!(issue === 'auto' ? this.#edge.automatic : issue) || source === null || signal.aborted) return undefined;
-    if (token === undefined) {
-      if (issue === true) log.warn('no issue is opened or closed: github-token is empty');
-      else if (report.outcome === 'failed') log.info('no issue is opened: github-token is empty');
-      return undefined;
-    }
+    const teller = this.#teller(report.outcome);
+    if (teller === undefined) return undefined;
     const place = this.#place();
     if (place === undefined) {
       if (report.outcome === 'failed')
-        log.warn('no issue can be opened for this failure: it needs a store and a name that can be read');
+        this.#run.log.warn('no issue can be opened for this failure: it needs a store and a name that can be read');
       return undefined;
     }
-    const { repository } = source;
+    return this.#orWarn(teller, () => this.#raise(place, report, teller));
+  }
+
+  async judged(verdicts: readonly NameVerdict[]): Promise<number[]> {
+    const failed = verdicts.some(({ report }) => report.outcome === 'failed');
+    this.#told = true;
+    const teller = this.#teller(failed ? 'failed' : 'passed');
+    if (teller === undefined) return [];
+    const numbers: number[] = [];
+    await this.#orWarn(teller, async () => {
+      // Most names are well and have no issue: one list tells.
+      const marked = await bounded(this.#run.signal, (stop) =>
+        markedIssues(new GitHub(teller, stop), this.#config.labels[0]),
+      );
+      for (const { name, report } of verdicts) {
+        const place = this.#place(name);
+        if (place === undefined || (report.outcome === 'passed' && !marked.has(keyOf(place)))) continue;
+        const number = await this.#raise(place, report, teller);
+        if (number !== undefined && report.outcome === 'failed') numbers.push(number);
+      }
+    });
+    return numbers;
+  }
+
+  /** Who tells GitHub about this run; undefined when nobody is to. */
+  #teller(outcome: Report['outcome']): GitHubAccess | undefined {
+    const { log, signal } = this.#run;
+    const { issue, token } = this.#config;
+    const source = sourceOf(process.env);
+    if (!(issue === 'auto' ? this.#edge.automatic : issue) || source === null || signal.aborted) return undefined;
+    if (token !== undefined) return access(source.repository, token);
+    if (issue === true) log.warn('no issue is opened or closed: github-token is empty');
+    else if (outcome === 'failed') log.info('no issue is opened: github-token is empty');
+    return undefined;
+  }
+
+  async #orWarn<T>({ repository }: GitHubAccess, work: () => Promise<T>): Promise<T | undefined> {
     try {
-      return await bounded(signal, async (stop) => {
-        const run: RunOfAlert = {
-          ...{ id: source.runId, attempt: source.runAttempt, url: source.runUrl, began: this.#began },
-          workflow: secrets.redact(source.workflow),
-        };
-        const details = await this.details();
-        return raiseAlert(
-          {
-            ...{ kind: this.#edge.kind, run, repository, details, config: { labels, assignees, notifyOn } },
-            // What is found again later must not depend on what happened to be a secret in this run.
-            place,
-            shown: { store: secrets.redact(place.store), storeFlags: secrets.redact(this.#storeFlags()) },
-          },
-          redacted(report, (text) => secrets.redact(text)),
-          { github: new GitHub(access(repository, token), stop), log, now: () => new Date(), settleMs },
-        );
-      });
+      return await work();
     } catch (error) {
-      log.warn(
+      this.#run.log.warn(
         error instanceof GitHubError
           ? describeTrouble(error, repository)
           : `no issue was told of this run: ${describeDefect(error)}`,
@@ -157,12 +193,38 @@ class RunAlerts implements Alerts {
     }
   }
 
+  /** Throws a `GitHubError`. */
+  #raise(place: AlertPlace, report: Report, teller: GitHubAccess): Promise<number | undefined> {
+    const { log, secrets, signal } = this.#run;
+    const { labels, assignees, notifyOn } = this.#config;
+    const source = sourceOf(process.env);
+    if (source === null) return Promise.resolve(undefined);
+    return bounded(signal, async (stop) => {
+      const run: RunOfAlert = {
+        ...{ id: source.runId, attempt: source.runAttempt, url: source.runUrl, began: this.#began },
+        workflow: secrets.redact(source.workflow),
+      };
+      const details = await this.details();
+      return raiseAlert(
+        {
+          ...{ kind: this.#edge.kind, run, repository: teller.repository, details },
+          config: { labels, assignees, notifyOn },
+          // What is found again later must not depend on what happened to be a secret in this run.
+          place,
+          shown: { store: secrets.redact(place.store), storeFlags: secrets.redact(this.#storeFlags()) },
+        },
+        redacted(report, (text) => secrets.redact(text)),
+        { github: new GitHub(teller, stop), log, now: () => new Date(), settleMs },
+      );
+    });
+  }
+
   /** As far as the inputs can be read: a run that fails for its other inputs is told too. */
-  #place(): { readonly store: string; readonly name: string } | undefined {
+  #place(name = new Inputs(this.#edge.read).optional('name') ?? ''): AlertPlace | undefined {
     const inputs = new Inputs(this.#edge.read);
     const parsed = parseStoreAddress(inputs.lines('store')[0] ?? '');
-    const name = inputs.optional('name') ?? '';
-    return 'problem' in parsed || !namePattern.test(name) ? undefined : { store: uriOf(parsed.address), name };
+    if (name !== everyName && !namePattern.test(name)) return undefined;
+    return 'problem' in parsed ? undefined : { store: uriOf(parsed.address), name };
   }
 
   #storeFlags(): string {

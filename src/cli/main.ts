@@ -9,6 +9,7 @@ import { backupCommand } from './backup.ts';
 import type { Command, Terminal } from './command.ts';
 import { fetchCommand } from './fetch.ts';
 import { commandHelp, generalHelp, parseFlags } from './flags.ts';
+import { healthCommand } from './health.ts';
 import { listCommand, showCommand } from './list.ts';
 import { pruneCommand } from './prune.ts';
 import { restoreCommand } from './restore.ts';
@@ -27,6 +28,7 @@ const commands: readonly Command[] = [
   restoreTestCommand,
   restoreCommand,
   rowsCommand,
+  healthCommand,
   pruneCommand,
 ];
 

@@ -1,0 +1,213 @@
+import { GitHub } from './alert/github.ts';
+import { watchedWorkflow } from './alert/workflows.ts';
+import { timeOfId } from './backup-id.ts';
+import { type Backup, type Catalog, futureMs, readCatalog } from './catalog.ts';
+import { Failure } from './failure.ts';
+import {
+  backupsThatCount,
+  type CountedTable,
+  comparedWith,
+  type HealthFinding,
+  type HealthPolicy,
+  judge,
+  statusOf,
+} from './health-findings.ts';
+import { judgeWorkflow, type WorkflowPlace } from './health-workflows.ts';
+import type { Log } from './log.ts';
+import { type Census, fileNames } from './manifest.ts';
+import { formatSeconds } from './numbers.ts';
+import { displayName, nameKey } from './postgres/names.ts';
+import { proofsDownToPassed } from './proofs.ts';
+import type { Health, NameHealth } from './report/health.ts';
+import type { Store } from './store/store.ts';
+import { readCensus, readWhole } from './verify.ts';
+
+export interface HealthRequest {
+  readonly store: Store;
+  /** Each is expected to have backups; none: whatever the store has. */
+  readonly names: readonly string[];
+  readonly policy: HealthPolicy;
+  /** `full` reads every byte of every backup. */
+  readonly integrity: 'none' | 'sizes' | 'full';
+  readonly workflows: readonly WorkflowPlace[];
+  /** Needed for `workflows`. */
+  readonly github: { readonly apiUrl: string; readonly graphqlUrl: string; readonly token: string } | undefined;
+}
+
+export interface HealthIo {
+  readonly log: Log;
+  readonly signal: AbortSignal;
+  /** This machine's clock. */
+  readonly now: () => Date;
+}
+
+/** GitHub has so long to say what it knows of all workflows. */
+const githubMs = 60_000;
+
+/**
+ * Judges the backups of some names, or of all that the store has. Reads only, and of each backup no more than its manifest
+ * unless it is to be read whole. Throws a `Failure` when the store cannot be used.
+ */
+export async function health(request: HealthRequest, io: HealthIo): Promise<Health> {
+  const { store, policy } = request;
+  const expected = request.names.length > 0;
+  const listed = expected ? request.names : await store.names();
+  const catalogs = await Promise.all(listed.map(async (name) => ({ name, catalog: await readCatalog(store, name) })));
+  const [now, here] = [await store.now(), io.now()];
+  const found = expected ? catalogs : catalogs.filter(({ catalog }) => !isFirstUpload(catalog, now, policy));
+  const names: NameHealth[] = [];
+  for (const { name, catalog } of found)
+    names.push({ name, ...(await judgeName(request, catalog, now, io)), damaged: catalog.damaged.length });
+  const findings = [
+    ...(names.length === 0 ? [noBackups(store)] : []),
+    ...clockFindings(now, here),
+    ...(await workflowFindings(request, found, now, io)),
+  ];
+  return {
+    status: statusOf([...findings, ...names.flatMap((each) => each.findings)]),
+    checkedAt: now,
+    store: store.uri,
+    findings,
+    names,
+    notes: notesOn(store, names),
+  };
+}
+
+async function judgeName(
+  { store, policy, integrity }: HealthRequest,
+  catalog: Catalog,
+  now: Date,
+  io: HealthIo,
+): Promise<ReturnType<typeof judge>> {
+  const series = backupsThatCount(catalog, now);
+  const damage: { id: string; reason: string }[] = [];
+  const tables = await readTables(store, series, damage);
+  if (integrity === 'full') damage.push(...(await readEveryByte(store, catalog.backups, io)));
+  const proofs = await proofsDownToPassed(store, series);
+  return judge({ catalog, proofs, tables, damage: withoutRepetition(damage), now }, policy);
+}
+
+/** Tables of the newest backup and of the one it is compared with, unless only the holder of a key may read them. */
+async function readTables(
+  store: Store,
+  series: readonly Backup[],
+  damage: { id: string; reason: string }[],
+): Promise<Parameters<typeof judge>[0]['tables']> {
+  const [newest, before] = [series[0], comparedWith(series)[0]];
+  if (newest === undefined || before === undefined) return undefined;
+  const [after, earlier] = await Promise.all(
+    [newest, before].map(async ({ manifest }) => {
+      const census = manifest.files.find(({ name }) => name === fileNames.census);
+      if (census === undefined || census.encryption !== null) return undefined;
+      const read = await damageOf(() => readCensus(store, manifest));
+      if (typeof read !== 'string') return countedTables(read);
+      damage.push({ id: manifest.id, reason: read });
+      return undefined;
+    }),
+  );
+  return after === undefined || earlier === undefined ? undefined : { newest: after, before: earlier };
+}
+
+function countedTables({ tables, contents }: Census): CountedTable[] {
+  const partitions = new Set(
+    contents
+      .filter(({ kind }) => kind === 'TABLE ATTACH')
+      .map(({ schema, tag }) => nameKey({ schema: schema ?? '', name: tag })),
+  );
+  return tables.map((table) => ({
+    name: displayName(table),
+    rows: table.data ? table.rows : undefined,
+    partition: partitions.has(nameKey(table)),
+  }));
+}
+
+/** One backup after the other: the store's bandwidth is what it takes. */
+async function readEveryByte(
+  store: Store,
+  backups: readonly Backup[],
+  { log, signal }: HealthIo,
+): Promise<{ id: string; reason: string }[]> {
+  const damage: { id: string; reason: string }[] = [];
+  for (const { manifest } of backups) {
+    log.progress(`reading ${manifest.name}/${manifest.id} back`);
+    for (const file of manifest.files) {
+      const read = await damageOf(() => readWhole(store, manifest, file, signal, async () => {}));
+      if (typeof read === 'string') damage.push({ id: manifest.id, reason: read });
+    }
+  }
+  return damage;
+}
+
+/** What `read` found wrong with the bytes, as a clause; any other failure is thrown. */
+async function damageOf<T>(read: () => Promise<T>): Promise<T | string> {
+  try {
+    return await read();
+  } catch (error) {
+    if (!(error instanceof Failure) || error.exit !== 'verification') throw error;
+    return error.message.replace(/^\S+\/\S+: /, '');
+  }
+}
+
+function withoutRepetition(damage: readonly { id: string; reason: string }[]): { id: string; reason: string }[] {
+  return [...new Map(damage.map((each) => [`${each.id} ${each.reason}`, each])).values()];
+}
+
+/** A name nobody asked for, whose first upload may still be running. */
+function isFirstUpload(
+  { backups, damaged, unfinished }: Catalog,
+  now: Date,
+  { criticalAfterMs }: HealthPolicy,
+): boolean {
+  if (backups.length > 0 || damaged.length > 0) return false;
+  return unfinished.every(({ id }) => now.getTime() - (timeOfId(id) ?? 0) < criticalAfterMs);
+}
+
+function noBackups(store: Store): HealthFinding {
+  return {
+    ...{ check: 'store', severity: 'critical', object: 'store', expected: 'backups of at least one name' },
+    found: `there is none in ${store.uri}`,
+    hint: 'check the address: it must be the one that the backup job writes to; list names, so that each is expected',
+  };
+}
+
+function clockFindings(now: Date, here: Date): HealthFinding[] {
+  const aheadMs = now.getTime() - here.getTime();
+  if (Math.abs(aheadMs) <= futureMs) return [];
+  return [
+    {
+      ...{ check: 'clock', severity: 'warning', object: "this machine's clock" },
+      expected: `within ${formatSeconds(futureMs / 1000)} of the store's`,
+      found: `${formatSeconds(Math.abs(aheadMs) / 1000)} ${aheadMs > 0 ? 'behind' : 'ahead'}`,
+      hint: 'ages here are by the clock of the store; set the clock of this machine (NTP), or a backup taken on it may look younger or older than it is',
+    },
+  ];
+}
+
+async function workflowFindings(
+  { workflows, github, policy: { criticalAfterMs } }: HealthRequest,
+  names: readonly { readonly catalog: Catalog }[],
+  now: Date,
+  { signal }: HealthIo,
+): Promise<HealthFinding[]> {
+  if (workflows.length === 0 || github === undefined) return [];
+  const stop = AbortSignal.any([signal, AbortSignal.timeout(githubMs)]);
+  const backups = names.map(({ catalog }) => catalog.backups);
+  const oldest = Math.min(...backups.flat().map(({ manifest }) => Date.parse(manifest.createdAt)), now.getTime());
+  const findings: HealthFinding[] = [];
+  for (const place of workflows) {
+    const watched = await watchedWorkflow(
+      place,
+      new Date(oldest),
+      (repository) => new GitHub({ ...github, repository }, stop),
+    );
+    findings.push(...judgeWorkflow(watched, backups, { now, criticalAfterMs }));
+  }
+  return findings;
+}
+
+function notesOn({ uri }: Store, names: readonly NameHealth[]): string[] {
+  if (!uri.startsWith('artifact:') || names.length === 0) return [];
+  return [
+    'the backups here are artifacts of GitHub: they expire, and go with the repository; keep a second copy elsewhere',
+  ];
+}
