@@ -129,7 +129,9 @@ export function backupsThatCount({ backups }: Catalog, now: Date): Backup[] {
   const counts = series.size === 1 && only !== undefined ? only : 'full';
   return present
     .filter(({ manifest }) => manifest.series === counts)
-    .sort((a, b) => Date.parse(b.manifest.createdAt) - Date.parse(a.manifest.createdAt));
+    .map((backup) => ({ backup, at: Date.parse(backup.manifest.createdAt) }))
+    .sort((a, b) => b.at - a.at)
+    .map(({ backup }) => backup);
 }
 
 /**

@@ -177,7 +177,7 @@ function clockFindings(now: Date, here: Date): HealthFinding[] {
     {
       ...{ check: 'clock', severity: 'warning', object: "this machine's clock" },
       expected: `within ${formatSeconds(futureMs / 1000)} of the store's`,
-      found: `${formatSeconds(Math.abs(aheadMs) / 1000)} ${aheadMs > 0 ? 'behind' : 'ahead'}`,
+      found: `${formatSeconds(Math.round(Math.abs(aheadMs) / 60_000) * 60)} ${aheadMs > 0 ? 'behind' : 'ahead'}`,
       hint: 'ages here are by the clock of the store; set the clock of this machine (NTP), or a backup taken on it may look younger or older than it is',
     },
   ];
