@@ -43,8 +43,8 @@ export interface HealthPolicy {
   /** How much smaller than the median of the seven before it the newest backup may be, 0 to 1. */
   readonly maxShrink: number;
   readonly maxProofAgeMs: number | undefined;
-  /** Whether a file that is missing or has another size is a finding; such a backup never counts. */
-  readonly files: boolean;
+  /** False: a file that is missing or has another size is no finding. Such a backup does not count either way. */
+  readonly files?: boolean;
 }
 
 /** A table of a census. */
@@ -58,12 +58,12 @@ export interface CountedTable {
 /** What is known of one name. */
 export interface HealthFacts {
   readonly catalog: Catalog;
-  /** Restore tests of the backups that count, newest first, at least down to the newest one that passed. */
-  readonly proofs: readonly Proof[];
+  /** The newest restore test of each backup that has one, by id; tests older than the last one that passed may be missing. */
+  readonly proofs: ReadonlyMap<string, Proof>;
   /** Tables of the newest backup and of the one it is compared with; undefined where nobody may read them. */
   readonly tables: { readonly newest: readonly CountedTable[]; readonly before: readonly CountedTable[] } | undefined;
   /** What was found by reading files, beyond what a listing tells. */
-  readonly damage: readonly { readonly id: string; readonly reason: string }[];
+  readonly damage?: readonly { readonly id: string; readonly reason: string }[];
   /** The store's clock. */
   readonly now: Date;
 }
@@ -94,16 +94,19 @@ export function judge(facts: HealthFacts, policy: HealthPolicy): Condition {
   const { catalog, now } = facts;
   const series = backupsThatCount(catalog, now);
   const [newest] = series;
-  const proofs = facts.proofs.filter(({ testedAt }) => Date.parse(testedAt) <= now.getTime() + futureMs);
+  const proofs = series
+    .flatMap(({ manifest }) => facts.proofs.get(manifest.id) ?? [])
+    .filter(({ testedAt }) => Date.parse(testedAt) <= now.getTime() + futureMs)
+    .sort((a, b) => Date.parse(b.testedAt) - Date.parse(a.testedAt));
   const proven = proofs.find(({ result }) => result === 'passed');
   const findings = [
-    ...judgeAge(newest, now, policy),
+    ...judgeAge(newest, catalog, now, policy),
     ...judgeFuture(facts),
     ...judgeDamage(facts, policy),
     ...judgeExpiry(newest, now, policy),
     ...judgeCount(series, policy),
     ...judgeSize(series, policy),
-    ...judgeTables(facts.tables),
+    ...(facts.tables === undefined ? judgeTableCount(series) : judgeTables(facts.tables)),
     ...judgeProofs(proofs[0], proven, now, policy),
   ];
   const totalBytes = catalog.backups.reduce((bytes, { manifest }) => bytes + bytesOf(manifest), 0);
@@ -152,6 +155,7 @@ export function bytesOf({ files }: Manifest): number {
 
 function judgeAge(
   newest: Backup | undefined,
+  { backups }: Catalog,
   now: Date,
   { warnAfterMs, criticalAfterMs }: HealthPolicy,
 ): HealthFinding[] {
@@ -159,7 +163,8 @@ function judgeAge(
     ...({ check: 'age', object: 'newest backup' } as const),
     hint: 'look at the last runs of the backup workflow: did they fail, were they skipped, is its schedule disabled',
   };
-  if (newest === undefined) return [{ ...about, severity: 'critical', expected: 'one', found: 'there is none' }];
+  const none = `there is none${backups.length === 0 ? '' : ' that counts: a whole database, not expired, not of the future'}`;
+  if (newest === undefined) return [{ ...about, severity: 'critical', expected: 'one', found: none }];
   const ageMs = now.getTime() - Date.parse(newest.manifest.createdAt);
   if (ageMs <= Math.min(warnAfterMs, criticalAfterMs)) return [];
   const critical = ageMs > criticalAfterMs;
@@ -181,13 +186,13 @@ function judgeFuture({ catalog, proofs, now }: HealthFacts): HealthFinding[] {
     ...catalog.backups
       .filter((backup) => isFuture(backup, now))
       .map(({ manifest }) => finding(`backup ${manifest.id}`, manifest.createdAt)),
-    ...proofs
+    ...[...proofs.values()]
       .filter(({ testedAt }) => Date.parse(testedAt) > now.getTime() + futureMs)
       .map(({ backupId, testedAt }) => finding(`restore test of ${backupId}`, testedAt)),
   ];
 }
 
-function judgeDamage({ catalog, damage }: HealthFacts, { files }: HealthPolicy): HealthFinding[] {
+function judgeDamage({ catalog, damage = [] }: HealthFacts, { files = true }: HealthPolicy): HealthFinding[] {
   const finding = (id: string, found: string): HealthFinding => ({
     ...{ check: 'damage', severity: 'critical', object: `backup ${id}`, expected: 'as it was stored', found },
     hint: 'find out who or what changed the store; take a new backup now, and do not let retention run until it is understood',
@@ -244,14 +249,13 @@ function judgeSize(series: readonly Backup[], { maxShrink }: HealthPolicy): Heal
       ...{ check: 'size', severity: 'critical', object: `${alike ? 'size' : 'database'} of ${newest.manifest.id}` },
       expected: `at least ${formatBytes(least)}, as the usual size is ${formatBytes(usual)}`,
       found: formatBytes(size(newest)),
-      hint: 'were rows deleted, or does the backup see less than before; if it is meant to be, the next ones will be the usual size',
+      hint: 'were rows deleted, or does the backup see less than before; if it is right, this is the usual size after a few more',
     },
   ];
 }
 
 /** A partition that goes as another one comes is what partitions are for; a table that was empty took nothing with it. */
-function judgeTables(tables: HealthFacts['tables']): HealthFinding[] {
-  if (tables === undefined) return [];
+function judgeTables(tables: NonNullable<HealthFacts['tables']>): HealthFinding[] {
   const there = new Set(tables.newest.map(({ name }) => name));
   const gone = tables.before.filter(({ name, partition }) => !partition && !there.has(name));
   const hint = 'if nobody dropped it on purpose, bring it back from the backup before: pgassay restore --tables';
@@ -282,6 +286,24 @@ function judgeTables(tables: HealthFacts['tables']): HealthFinding[] {
   return findings;
 }
 
+/** Of an encrypted backup the manifest tells no more than a number. */
+function judgeTableCount(series: readonly Backup[]): HealthFinding[] {
+  const [newest, before] = [series[0]?.manifest.totals, comparedWith(series)[0]?.manifest.totals];
+  if (newest === undefined || before === undefined || newest.tables >= before.tables) return [];
+  return [
+    {
+      ...{
+        check: 'tables',
+        severity: 'critical',
+        object: 'tables',
+        expected: `${before.tables}, as in the backup before`,
+      },
+      found: `${newest.tables}`,
+      hint: 'see which are gone, with the key that opens both backups: pgassay show; bring them back with pgassay restore --tables',
+    },
+  ];
+}
+
 function judgeProofs(
   last: Proof | undefined,
   proven: Proof | undefined,
@@ -303,8 +325,8 @@ function judgeProofs(
       ...{ ...about, object: 'restore test' },
       expected: `one that passed in the last ${formatSeconds(maxProofAgeMs / 1000)}`,
       ...(proven === undefined
-        ? { found: 'none has passed' }
-        : { found: `the last one passed on ${formatTime(proven.testedAt)}`, ago: ago(proven.testedAt) }),
+        ? { found: 'none' }
+        : { found: `none since ${formatTime(proven.testedAt)}`, ago: ago(proven.testedAt) }),
       hint: 'run a restore test now, and look why the scheduled one does not run or pass',
     });
   return findings;

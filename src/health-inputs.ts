@@ -77,7 +77,7 @@ function readShare(inputs: Inputs, name: string, fallback: number): number {
 
 function readWorkflows(inputs: Inputs, repository: string | undefined): WorkflowPlace[] {
   return [...new Set(inputs.lines('workflows'))].flatMap((workflow) => {
-    const [, other, file] = /^(?:([\w.-]+\/[\w.-]+)\/)?([\w.-]+\.ya?ml)$/.exec(workflow) ?? [];
+    const [, other, file] = /^(?:(\w[\w.-]*\/\w[\w.-]*)\/)?(\w[\w.-]*\.ya?ml)$/.exec(workflow) ?? [];
     const owner = other ?? repository;
     if (file === undefined)
       inputs.problem('workflows', `${workflow} is no workflow`, 'write backup.yml, or owner/repo/backup.yml');

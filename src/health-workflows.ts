@@ -81,8 +81,8 @@ export function judgeWorkflow(
     findings.push({
       ...{ ...critical, expected: `a run in the last ${formatSeconds(criticalAfterMs / 1000)}` },
       ...(last === undefined || ageMs === undefined
-        ? { found: 'it has never run on the default branch' }
-        : { found: `the last one began ${formatTime(last.createdAt)}`, ago: formatSeconds(ageMs / 1000) }),
+        ? { found: 'none on the default branch' }
+        : { found: `none since ${formatTime(last.createdAt)}`, ago: formatSeconds(ageMs / 1000) }),
       hint: 'schedules are dropped when GitHub is busy and switched off after 60 days without a commit; start one by hand and look',
     });
   const empty = runs.filter((run) => run.conclusion === 'success' && leftNothing(run, names));

@@ -5,6 +5,7 @@ import { type Backup, type Catalog, futureMs, readCatalog } from './catalog.ts';
 import { Failure } from './failure.ts';
 import {
   backupsThatCount,
+  type Condition,
   type CountedTable,
   comparedWith,
   type HealthFinding,
@@ -55,9 +56,13 @@ export async function health(request: HealthRequest, io: HealthIo): Promise<Heal
   const catalogs = await Promise.all(listed.map(async (name) => ({ name, catalog: await readCatalog(store, name) })));
   const [now, here] = [await store.now(), io.now()];
   const found = expected ? catalogs : catalogs.filter(({ catalog }) => !isFirstUpload(catalog, now, policy));
-  const names: NameHealth[] = [];
-  for (const { name, catalog } of found)
-    names.push({ name, ...(await judgeName(request, catalog, now, io)), damaged: catalog.damaged.length });
+  const changed = request.integrity === 'full' ? await readEveryByte(store, found, io) : [];
+  const names = await Promise.all(
+    found.map(async ({ name, catalog }): Promise<NameHealth> => {
+      const damage = changed.filter((each) => each.name === name);
+      return { name, damaged: catalog.damaged.length, ...(await judgeName(store, { catalog, damage, now }, policy)) };
+    }),
+  );
   const findings = [
     ...(names.length === 0 ? [noBackups(store)] : []),
     ...clockFindings(now, here),
@@ -73,39 +78,42 @@ export async function health(request: HealthRequest, io: HealthIo): Promise<Heal
   };
 }
 
-async function judgeName(
-  { store, policy, integrity }: HealthRequest,
-  catalog: Catalog,
-  now: Date,
-  io: HealthIo,
-): Promise<ReturnType<typeof judge>> {
-  const series = backupsThatCount(catalog, now);
-  const damage: { id: string; reason: string }[] = [];
-  const tables = await readTables(store, series, damage);
-  if (integrity === 'full') damage.push(...(await readEveryByte(store, catalog.backups, io)));
-  const proofs = await proofsDownToPassed(store, series);
-  return judge({ catalog, proofs, tables, damage: withoutRepetition(damage), now }, policy);
+interface Damage {
+  readonly id: string;
+  readonly reason: string;
 }
 
-/** Tables of the newest backup and of the one it is compared with, unless only the holder of a key may read them. */
+async function judgeName(
+  store: Store,
+  { catalog, damage, now }: { readonly catalog: Catalog; readonly damage: readonly Damage[]; readonly now: Date },
+  policy: HealthPolicy,
+): Promise<Condition> {
+  const series = backupsThatCount(catalog, now);
+  const [tables, proofs] = await Promise.all([readTables(store, series), proofsDownToPassed(store, series)]);
+  const all = [...damage, ...tables.flatMap((each) => ('reason' in each ? [each] : []))];
+  const [newest, before] = tables.map((each) => ('tables' in each ? each.tables : undefined));
+  const compared = newest === undefined || before === undefined ? undefined : { newest, before };
+  return judge({ catalog, proofs, tables: compared, damage: withoutRepetition(all), now }, policy);
+}
+
+/**
+ * Tables of the newest backup and of the one it is compared with, or why they cannot be read; nothing where only the holder
+ * of a key may read them.
+ */
 async function readTables(
   store: Store,
   series: readonly Backup[],
-  damage: { id: string; reason: string }[],
-): Promise<Parameters<typeof judge>[0]['tables']> {
+): Promise<({ readonly tables: CountedTable[] | undefined } | Damage)[]> {
   const [newest, before] = [series[0], comparedWith(series)[0]];
-  if (newest === undefined || before === undefined) return undefined;
-  const [after, earlier] = await Promise.all(
+  if (newest === undefined || before === undefined) return [];
+  return Promise.all(
     [newest, before].map(async ({ manifest }) => {
       const census = manifest.files.find(({ name }) => name === fileNames.census);
-      if (census === undefined || census.encryption !== null) return undefined;
+      if (census === undefined || census.encryption !== null) return { tables: undefined };
       const read = await damageOf(() => readCensus(store, manifest));
-      if (typeof read !== 'string') return countedTables(read);
-      damage.push({ id: manifest.id, reason: read });
-      return undefined;
+      return typeof read === 'string' ? { id: manifest.id, reason: read } : { tables: countedTables(read) };
     }),
   );
-  return after === undefined || earlier === undefined ? undefined : { newest: after, before: earlier };
 }
 
 function countedTables({ tables, contents }: Census): CountedTable[] {
@@ -124,15 +132,16 @@ function countedTables({ tables, contents }: Census): CountedTable[] {
 /** One backup after the other: the store's bandwidth is what it takes. */
 async function readEveryByte(
   store: Store,
-  backups: readonly Backup[],
+  found: readonly { readonly catalog: Catalog }[],
   { log, signal }: HealthIo,
-): Promise<{ id: string; reason: string }[]> {
-  const damage: { id: string; reason: string }[] = [];
-  for (const { manifest } of backups) {
-    log.progress(`reading ${manifest.name}/${manifest.id} back`);
+): Promise<(Damage & { readonly name: string })[]> {
+  const damage: (Damage & { readonly name: string })[] = [];
+  for (const { manifest } of found.flatMap(({ catalog }) => catalog.backups)) {
+    const { name, id } = manifest;
+    log.progress(`reading ${name}/${id} back`);
     for (const file of manifest.files) {
       const read = await damageOf(() => readWhole(store, manifest, file, signal, async () => {}));
-      if (typeof read === 'string') damage.push({ id: manifest.id, reason: read });
+      if (typeof read === 'string') damage.push({ name, id, reason: read });
     }
   }
   return damage;
@@ -148,7 +157,8 @@ async function damageOf<T>(read: () => Promise<T>): Promise<T | string> {
   }
 }
 
-function withoutRepetition(damage: readonly { id: string; reason: string }[]): { id: string; reason: string }[] {
+/** What is read twice is damaged once. */
+function withoutRepetition(damage: readonly Damage[]): Damage[] {
   return [...new Map(damage.map((each) => [`${each.id} ${each.reason}`, each])).values()];
 }
 

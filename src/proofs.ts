@@ -48,18 +48,23 @@ export async function newestPassed(store: Store, backups: readonly Backup[], mos
 }
 
 /**
- * Restore tests of these backups, newest test first, down to the newest that passed. At most so many are looked at: after
- * that many failures in a row another pass is no news.
+ * The newest restore test of each of these backups, by id, down to the newest that passed. At most so many are looked at:
+ * after that many failures in a row another pass is no news.
  */
-export async function proofsDownToPassed(store: Store, backups: readonly Backup[], most = 60): Promise<Proof[]> {
+export async function proofsDownToPassed(
+  store: Store,
+  backups: readonly Backup[],
+  most = 60,
+): Promise<Map<string, Proof>> {
   const files = backups
     .flatMap((backup) => backup.proofs.map((file) => ({ backup, file })))
     .sort((a, b) => (a.file < b.file ? 1 : -1))
     .slice(0, most);
-  const proofs: Proof[] = [];
+  const proofs = new Map<string, Proof>();
   for (const { backup, file } of files) {
+    if (proofs.has(backup.manifest.id)) continue;
     const proof = await readProof(store, backup, file);
-    if (proof !== undefined) proofs.push(proof);
+    if (proof !== undefined) proofs.set(backup.manifest.id, proof);
     if (proof?.result === 'passed') break;
   }
   return proofs;

@@ -35,7 +35,8 @@ export function runHealth(): Promise<void> {
       await look(config, run, alerts);
     } catch (error) {
       // Without a verdict all is not well, whoever asks.
-      if (error instanceof Failure && error.exit !== 'unhealthy') await tellUnknown(error, metricsFile, run);
+      if (error instanceof Failure && error.exit !== 'unhealthy' && !run.signal.aborted)
+        await tellUnknown(error, metricsFile, run);
       throw error;
     }
   });

@@ -79,6 +79,8 @@ const mostRows = 200;
 /** Backups in a chart. */
 const mostBars = 30;
 const mostCharts = 10;
+/** Names in the first line. */
+const mostNamed = 5;
 
 /**
  * The job summary: the verdict, a line for each name, what is wrong. Without `details` it tells what was looked at and what
@@ -94,8 +96,9 @@ export function healthSummary(health: Health, details: boolean): string {
   return [
     `### ${verdictOf(health)}`,
     '',
-    names.length === 1 && only !== undefined ? `${upperFirst(conditionWords(only, checkedAt, details))}.` : '',
-    '',
+    ...(names.length === 1 && only !== undefined
+      ? [`${upperFirst(conditionWords(only, checkedAt, details))}.`, '']
+      : []),
     ...(details ? [] : [withheld, '']),
     ...(findings.length === 0 ? [] : findingsTable(findings, names.length > 1, details)),
     ...(names.length > 1 ? namesTable(names, checkedAt, details) : []),
@@ -107,8 +110,9 @@ export function healthSummary(health: Health, details: boolean): string {
 }
 
 function verdictOf({ status, names, findings }: Health): string {
-  const [only, ...others] = names;
-  const whose = only !== undefined && others.length === 0 ? `Backups of ${markdown(only.name)}` : 'Backups';
+  const meant = status === 'ok' ? names : names.filter((each) => each.status === status);
+  const some = meant.length > 0 && meant.length <= mostNamed;
+  const whose = some ? `Backups of ${meant.map(({ name }) => markdown(name)).join(', ')}` : 'Backups';
   if (status === 'ok') return `${whose} are as they should be`;
   const worst = [...findings, ...names.flatMap((each) => each.findings)].filter((each) => each.severity === status);
   const things = [...new Set(worst.map(({ check }) => check))].join(', ');
