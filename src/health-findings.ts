@@ -119,6 +119,14 @@ export function statusOf(findings: readonly HealthFinding[]): HealthStatus {
   return findings.length > 0 ? 'warning' : 'ok';
 }
 
+/** What to do about some findings, a line each; where there is more than one, each says about what. */
+export function hintsOf(findings: readonly Pick<HealthFinding, 'object' | 'hint'>[], most: number): string {
+  const objects = new Map(findings.toReversed().map(({ object, hint }) => [hint, object]));
+  const hints = [...new Set(findings.map(({ hint }) => hint))];
+  const lines = hints.length === 1 ? hints : hints.map((hint) => `${objects.get(hint)}: ${hint}`);
+  return lines.slice(0, most).join('\n');
+}
+
 /**
  * The backups by which a name is judged, newest first. Only one series counts, the whole database where there are such
  * backups: a nightly dump of one schema says nothing about the rest.

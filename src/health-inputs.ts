@@ -1,7 +1,7 @@
 import { namePattern } from './backup-id.ts';
 import { Failure } from './failure.ts';
 import type { HealthRequest } from './health.ts';
-import type { HealthPolicy, HealthStatus } from './health-findings.ts';
+import { type HealthPolicy, type HealthStatus, hintsOf } from './health-findings.ts';
 import type { WorkflowPlace } from './health-workflows.ts';
 import type { Inputs } from './inputs.ts';
 import type { Health } from './report/health.ts';
@@ -88,6 +88,8 @@ function readWorkflows(inputs: Inputs, repository: string | undefined): Workflow
   });
 }
 
+const mostHints = 5;
+
 /** How a run ends that came to a verdict: undefined, or the `Failure` for somebody to look. */
 export function failureOfHealth(health: Health, failOn: HealthConfig['failOn']): Failure | undefined {
   const fails: Record<HealthConfig['failOn'], readonly HealthStatus[]> = {
@@ -101,6 +103,5 @@ export function failureOfHealth(health: Health, failOn: HealthConfig['failOn']):
   );
   const worst = all.filter(({ severity }) => severity === health.status);
   const what = `${worst.length === 1 ? 'one thing' : `${worst.length} things`} about the backups ${worst.length === 1 ? 'is' : 'are'} ${health.status === 'critical' ? 'critical' : 'worth a look'}`;
-  const hints = [...new Set(worst.map(({ hint }) => hint))].slice(0, 5);
-  return new Failure('verify', 'unhealthy', `${what}\n${describeFindings(worst)}`, { hint: hints.join('\n') });
+  return new Failure('verify', 'unhealthy', `${what}\n${describeFindings(worst)}`, { hint: hintsOf(worst, mostHints) });
 }

@@ -4,7 +4,7 @@ import { everyName, type Failed, type Passed } from '../alert-state.ts';
 import { identityOf, sourceOf } from '../environment.ts';
 import { Failure } from '../failure.ts';
 import { health } from '../health.ts';
-import type { HealthFinding } from '../health-findings.ts';
+import { type HealthFinding, hintsOf } from '../health-findings.ts';
 import {
   failureOfHealth,
   type HealthConfig,
@@ -103,8 +103,11 @@ function verdictsOf(judged: Health, seconds: number): NameVerdict[] {
   return common.length > 0 ? verdicts : [...verdicts, { name: everyName, report: passed(seconds, undefined) }];
 }
 
+/** What an issue has room for. */
+const mostHints = 10;
+
 function failed(name: string, findings: readonly HealthFinding[]): Failed {
-  const hint = [...new Set(findings.map((each) => each.hint))].join('\n');
+  const hint = hintsOf(findings, mostHints);
   const error = {
     stage: 'verify',
     exit: 'unhealthy',

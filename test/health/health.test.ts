@@ -331,6 +331,19 @@ describe('several names', () => {
     assert.equal(asked.length, 1, 'one list tells that no name has an issue');
   });
 
+  test('F34: what GitHub refuses is one warning, however many names there are, and changes no verdict', async () => {
+    const store = await folderStore();
+    for (const name of ['a', 'b', 'c']) await storePast(store, ago(40), { name });
+    server.fault = ({ path }) => (path.includes('/issues') ? { status: 403 } : undefined);
+    const result = await step({ store: store.uri });
+    assert.equal(result.exitCode, 70, result.log);
+    const warnings = result.annotations.filter(({ level }) => level === 'warning');
+    assert.deepEqual(
+      warnings.map(({ message }) => /permissions:\n {2}issues: write/.test(message)),
+      [true],
+    );
+  });
+
   test('none at all is critical', async () => {
     const store = await folderStore();
     const result = await alone({ store: store.uri });

@@ -9,6 +9,7 @@ import {
   comparedWith,
   type HealthFacts,
   type HealthPolicy,
+  hintsOf,
   judge,
 } from '../../src/health-findings.ts';
 import { judgeWorkflow, type WatchedWorkflow, type WorkflowRun } from '../../src/health-workflows.ts';
@@ -362,6 +363,12 @@ describe('a workflow', () => {
     assert.equal(lines.length, 6);
     assert.match(lines.at(-1) ?? '', /critical .*25 more runs without one/);
   });
+});
+
+test('several hints say what each is about, once', () => {
+  const finding = (object: string, hint: string) => ({ object, hint });
+  assert.equal(hintsOf([finding('a', 'x'), finding('b', 'x')], 5), 'x');
+  assert.equal(hintsOf([finding('a', 'x'), finding('b', 'x'), finding('c', 'y')], 5), 'a: x\nc: y');
 });
 
 test('ten thousand backups are judged in less than a second', () => {
