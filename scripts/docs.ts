@@ -31,6 +31,7 @@ const meanings: Record<ExitName, string> = {
   differences: 'A restore test found that the restored database is not what was backed up. Every finding is listed.',
   retention:
     'Retention refused to delete: backups of this name have stopped, and what is there may be all there will be.',
+  unhealthy: 'Health found something critical, or what `fail-on` names. Every finding is listed, with what to do.',
   cancelled: 'Cancelled. Nothing was published.',
 };
 

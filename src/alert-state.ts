@@ -10,8 +10,12 @@ export type AlertKind = (typeof alertKinds)[number];
 export interface AlertPlace {
   /** The store's canonical URI. */
   readonly store: string;
+  /** Or `everyName`. */
   readonly name: string;
 }
+
+/** In place of a name: what concerns the whole store, as when it cannot be read. No backup can have this name. */
+export const everyName = '*';
 
 /** What failed or passed, so that only a pass of the same thing clears a failure. */
 export type Subject =

@@ -33,6 +33,8 @@ export type Entry =
       readonly id: string;
       readonly reason: string;
       readonly untrusted?: true;
+      /** The file at fault; undefined: the manifest itself. */
+      readonly file?: string;
     }
   /** No manifest: an upload that is running, or one that was cut off. Not a backup. */
   | { readonly kind: 'unfinished'; readonly name: string; readonly id: string };
@@ -140,9 +142,12 @@ function judge(store: Store, trust: Trust, { name, id, sizes }: Place, bytes: Bu
       return untrusted(`it was written to ${manifest.store}, and this is ${store.uri}`);
     for (const file of manifest.files) {
       const size = sizes.get(file.name);
-      if (size === undefined) return { kind: 'damaged', name, id, reason: `${file.name} is missing` };
+      if (size === undefined) return { kind: 'damaged', name, id, file: file.name, reason: `${file.name} is missing` };
       if (size !== file.bytes)
-        return { kind: 'damaged', name, id, reason: `${file.name} has ${size} bytes instead of ${file.bytes}` };
+        return {
+          ...{ kind: 'damaged', name, id, file: file.name },
+          reason: `${file.name} has ${size} bytes instead of ${file.bytes}`,
+        };
     }
     const own: readonly string[] = [fileNames.manifest, fileNames.signature];
     const tampering = [...own, ...manifest.files.map((file) => file.name)].flatMap((file) => {

@@ -36,6 +36,7 @@ export const exitCodes = {
   restore: 50,
   differences: 51,
   retention: 60,
+  unhealthy: 70,
   cancelled: 130,
 } as const;
 

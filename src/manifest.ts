@@ -126,6 +126,12 @@ export const fileNames = {
 /** What stands for a recipient where a passphrase was used. */
 export const byPassphrase = 'passphrase';
 
+/** Post-quantum recipients have 2 000 characters; their beginning and end tell them apart. */
+export function shortRecipient(recipient: string): string {
+  if (recipient === byPassphrase) return 'the passphrase';
+  return recipient.length <= 64 ? recipient : `${recipient.slice(0, 24)}…${recipient.slice(-12)}`;
+}
+
 /** What age calls a recipient: they are printed, and are nothing but that. */
 export const recipientPattern = /^age1[0-9a-z]{1,4000}$/;
 

@@ -6,9 +6,18 @@ import { type SigningKey, signatureOf, signerOf, type VerifyKey } from './signin
 import { put, putNext, type Store } from './store/store.ts';
 
 /** Writes a proof beside its backup, signed where there is a key, and returns its address. Throws a `Failure`. */
-export async function writeProof(store: Store, proof: Proof, key: SigningKey | undefined): Promise<string> {
+export function writeProof(store: Store, proof: Proof, key: SigningKey | undefined): Promise<string> {
   const path = `${proof.name}/${proof.backupId}/${proofName(new Date(proof.testedAt))}`;
-  const bytes = serializeProof(proof);
+  return putEvidence(store, path, serializeProof(proof), key);
+}
+
+/** Anything that lies under `proofs/`. Returns its address. Throws a `Failure`. */
+export async function putEvidence(
+  store: Store,
+  path: string,
+  bytes: Buffer,
+  key: SigningKey | undefined,
+): Promise<string> {
   const written = key === undefined ? await putNext(store, path, bytes) : await putSigned(store, path, bytes, key);
   return `${store.uri}/${written}`;
 }
@@ -48,13 +57,8 @@ export async function readProofs(store: Store, backup: Backup, keys: ProofKeys =
 
 /** Undefined for what is no proof, one of another manifest or time, or one that nobody signed who has to. */
 async function readProof(store: Store, backup: Backup, file: string, keys: ProofKeys): Promise<Proof | undefined> {
-  const path = `${backup.manifest.name}/${backup.manifest.id}/${file}`;
-  const bytes = await readSmall(store, path);
+  const bytes = await readEvidence(store, backup, file, keys);
   if (bytes === undefined) return undefined;
-  if (keys.length > 0) {
-    const signature = await readSmall(store, `${path}.sig`);
-    if (signature === undefined || signerOf(bytes, signature, keys) === undefined) return undefined;
-  }
   try {
     const proof = parseProof(bytes);
     const { manifest, manifestSha256 } = backup;
@@ -64,6 +68,20 @@ async function readProof(store: Store, backup: Backup, file: string, keys: Proof
     if (error instanceof UnreadableDocument) return undefined;
     throw error;
   }
+}
+
+/** The bytes of a file under `proofs/`; undefined for what is not there, or what nobody signed who has to. */
+export async function readEvidence(
+  store: Store,
+  { manifest: { name, id } }: Backup,
+  file: string,
+  keys: ProofKeys,
+): Promise<Buffer | undefined> {
+  const path = `${name}/${id}/${file}`;
+  const bytes = await readSmall(store, path);
+  if (bytes === undefined || keys.length === 0) return bytes;
+  const signature = await readSmall(store, `${path}.sig`);
+  return signature === undefined || signerOf(bytes, signature, keys) === undefined ? undefined : bytes;
 }
 
 /** A file that is too large to be a proof is none, and no reason to read no other. */
@@ -85,6 +103,29 @@ export async function newestPassed(
     if (proof?.result === 'passed') return proof;
   }
   return undefined;
+}
+
+/**
+ * The newest restore test of each of these backups, by id, down to the newest that passed. At most so many are looked at:
+ * after that many failures in a row another pass is no news.
+ */
+export async function proofsDownToPassed(
+  store: Store,
+  backups: readonly Backup[],
+  { most = 60, keys = [] }: { readonly most?: number; readonly keys?: ProofKeys } = {},
+): Promise<Map<string, Proof>> {
+  const files = backups
+    .flatMap((backup) => backup.proofs.map((file) => ({ backup, file })))
+    .sort((a, b) => (a.file < b.file ? 1 : -1))
+    .slice(0, most);
+  const proofs = new Map<string, Proof>();
+  for (const { backup, file } of files) {
+    if (proofs.has(backup.manifest.id)) continue;
+    const proof = await readProof(store, backup, file, keys);
+    if (proof !== undefined) proofs.set(backup.manifest.id, proof);
+    if (proof?.result === 'passed') break;
+  }
+  return proofs;
 }
 
 /** The last restore tests of these backups, newest test first. */

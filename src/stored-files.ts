@@ -3,8 +3,7 @@ import { type Keys, openAge } from './age.ts';
 import { NotAgeFile, WrongKey } from './age-errors.ts';
 import { cancelled, Failure } from './failure.ts';
 import type { Log } from './log.ts';
-import { encryptionOf, type Manifest, type ManifestFile, plainName } from './manifest.ts';
-import { shortRecipient } from './report/encryption.ts';
+import { encryptionOf, type Manifest, type ManifestFile, plainName, shortRecipient } from './manifest.ts';
 import type { Store } from './store/store.ts';
 
 /** A stored backup, and what there is to open it with. */
@@ -100,7 +99,7 @@ export async function readWhole(
   }
 }
 
-/** The same for a file that is not encrypted and whose bytes are at hand; returns its size. */
+/** The same for a file whose bytes are at hand and are not decrypted; returns its size. */
 export async function checkStream(
   stream: AsyncIterable<Buffer>,
   manifest: Manifest,
@@ -112,6 +111,18 @@ export async function checkStream(
   for await (const chunk of measured.chunks()) await take(chunk);
   requireChecksum(manifest, file, measured.bytes, measured.sha256());
   return measured.bytes;
+}
+
+/** Reads a stored file to its end, as it lies there: nothing is decrypted. Throws a `Failure` (exit 40). */
+export async function checkStored(
+  store: Store,
+  manifest: Manifest,
+  file: ManifestFile,
+  signal: AbortSignal,
+): Promise<void> {
+  const stored = await store.open(`${manifest.name}/${manifest.id}/${file.name}`);
+  if (stored === undefined) throw damaged(manifest, file.name, 'is missing');
+  await checkStream(stored.stream, manifest, file, signal, async () => {});
 }
 
 /** Counts and hashes what passes. */

@@ -197,9 +197,10 @@ describe('the reusable workflows', () => {
 
       test('keeps what is masked under secrets, and maps every output another job can use', () => {
         for (const input of inputs) assert.equal(input.name in call.secrets, isSecret(input), input.name);
-        for (const name of [...storeSecrets, 'tls-client-key', 'github-token']) assert.ok(name in call.secrets, name);
+        for (const name of [...storeSecrets, 'github-token']) assert.ok(name in call.secrets, name);
+        assert.equal('tls-client-key' in call.secrets, 'tls-client-key' in actionIn(folder).inputs);
         // The public half of a pair is no secret.
-        for (const name of Object.keys(call.inputs).filter((each) => each !== 'verify-key'))
+        for (const name of Object.keys(call.inputs).filter((each) => !each.endsWith('verify-key')))
           assert.doesNotMatch(name, /(^|-)(url|token|passphrase|identity)$|[^k]key$/);
         const mapped = Object.keys(actionIn(folder).outputs).filter((name) => name !== 'findings-file');
         assert.deepEqual(Object.keys(call.outputs), mapped);
@@ -327,6 +328,42 @@ describe('the examples, run', { timeout: 300_000 }, () => {
     // In the container, which is as empty as before.
     assert.ok((await transactions()) > used + 10);
     assert.deepEqual(await container.query('postgres', 'SELECT datname FROM pg_database WHERE oid > 16383'), []);
+  });
+
+  test('health, of the backup that the nightly workflow took and the weekly one tested', async () => {
+    await using github = await GitHubServer.start();
+    github.fault = ({ path }) => {
+      if (path.includes('/runs?'))
+        return { status: 200, answer: { workflow_runs: [{ id: 1, created_at: new Date().toISOString() }] } };
+      if (path.includes('/contents/')) return { status: 200, answer: [{ name: 'nightly-backup.yml' }] };
+      return path.endsWith('/actions/workflows/nightly-backup.yml')
+        ? { status: 200, answer: { state: 'active' } }
+        : undefined;
+    };
+    const judged = await runWorkflow('examples/backup-health.yml', {
+      ...place,
+      token: github.step.token,
+      env: { ...place.env, ...github.step.env },
+    });
+    assert.deepEqual(resultsOf(judged), { health: 'success', 'health / health': 'success' }, logOf(judged));
+    const { status, report = '' } = judged.jobs.health?.outputs ?? {};
+    assert.equal(status, 'ok', report);
+    assert.deepEqual(
+      (JSON.parse(report) as { names: { name: string; proof: object | null }[] }).names.map(({ name, proof }) => [
+        name,
+        proof !== null,
+      ]),
+      [['shop', true]],
+    );
+    assert.deepEqual(
+      github.requests.map(({ path }) => path.split('?')[0]),
+      [
+        '/repos/octo/backups/actions/workflows/nightly-backup.yml',
+        '/repos/octo/backups',
+        '/repos/octo/backups/contents/.github/workflows',
+        '/repos/octo/backups/actions/workflows/nightly-backup.yml/runs',
+      ],
+    );
   });
 
   test('a restore test that finds nothing to test fails, in the job that opens the issue', async () => {

@@ -1,7 +1,19 @@
 import { readFileSync } from 'node:fs';
 import { GitHub, type GitHubAccess, GitHubError, record } from '../alert/github.ts';
+import { markedIssues } from '../alert/issues.ts';
 import { type AlertConfig, readAlertConfig } from '../alert-inputs.ts';
-import type { AlertError, AlertKind, Failed, Passed, Report, RunOfAlert, Subject } from '../alert-state.ts';
+import {
+  type AlertError,
+  type AlertKind,
+  type AlertPlace,
+  everyName,
+  type Failed,
+  keyOf,
+  type Passed,
+  type Report,
+  type RunOfAlert,
+  type Subject,
+} from '../alert-state.ts';
 import { namePattern } from '../backup-id.ts';
 import { secretsOfChannels } from '../channel-inputs.ts';
 import { artifactPlaceOf, sourceOf } from '../environment.ts';
@@ -38,6 +50,17 @@ export interface Alerts {
   failed(details: FailedDetails, error?: AlertError): Promise<number | undefined>;
   /** The run passed. Which failures that clears is written at `clears` in alert-state.ts. */
   passed(report: Omit<Passed, 'outcome'>): Promise<number | undefined>;
+  /**
+   * How a run that judges several names ended for each of them; a `Failure` that follows is not told again. The numbers of
+   * the issues that failed.
+   */
+  judged(verdicts: readonly NameVerdict[]): Promise<number[]>;
+}
+
+/** `name` may be `everyName`. */
+export interface NameVerdict {
+  readonly name: string;
+  readonly report: Report;
 }
 
 export interface AlertEdge {
@@ -128,24 +151,72 @@ class RunAlerts implements Alerts {
 
   async #tell(report: Report): Promise<number | undefined> {
     this.#switch.saw(report.outcome);
-    const known = await this.#tellIssue(report);
-    await this.#tellChannels(report, known);
+    const place = this.#place();
+    const known = await this.#tellIssue(report, place);
+    await this.#tellChannels(report, known, place);
     return known?.issue.number;
   }
 
+  async #tellIssue(report: Report, place: AlertPlace | undefined): Promise<KnownOfRun | undefined> {
+    const teller = this.#teller(report.outcome);
+    if (teller === undefined) return undefined;
+    if (place === undefined) {
+      if (report.outcome === 'failed')
+        this.#run.log.warn('no issue can be opened for this failure: it needs a store and a name that can be read');
+      return undefined;
+    }
+    return this.#orWarn(teller, () => this.#raise(place, report, teller));
+  }
+
+  async judged(verdicts: readonly NameVerdict[]): Promise<number[]> {
+    const worst = verdicts.some(({ report }) => report.outcome === 'failed') ? 'failed' : 'passed';
+    this.#told = true;
+    this.#switch.saw(worst);
+    const known = await this.#tellIssues(verdicts, this.#teller(worst));
+    for (const { name, report } of verdicts) {
+      const ofName = known.get(name);
+      // What concerns all names together is nobody's news as long as it is well.
+      if (name === everyName && report.outcome === 'passed' && ofName === undefined) continue;
+      await this.#tellChannels(report, ofName, this.#place(name));
+    }
+    const failed = verdicts.filter(({ report }) => report.outcome === 'failed');
+    return failed.flatMap(({ name }) => known.get(name)?.issue.number ?? []);
+  }
+
+  /** What the issue of each name knows, as far as GitHub could be asked. */
+  async #tellIssues(
+    verdicts: readonly NameVerdict[],
+    teller: GitHubAccess | undefined,
+  ): Promise<ReadonlyMap<string, KnownOfRun>> {
+    const told = new Map<string, KnownOfRun>();
+    if (teller === undefined) return told;
+    await this.#orWarn(teller, async () => {
+      // Most names are well and have no issue: one list tells.
+      const marked = await bounded(this.#run.signal, (stop) =>
+        markedIssues(new GitHub(teller, stop), this.#config.labels[0]),
+      );
+      for (const { name, report } of verdicts) {
+        const place = this.#place(name);
+        if (place === undefined || (report.outcome === 'passed' && !marked.has(keyOf(place)))) continue;
+        const known = await this.#raise(place, report, teller);
+        if (known !== undefined) told.set(name, known);
+      }
+    });
+    return told;
+  }
+
   /** Everybody else, whatever became of the issue. */
-  async #tellChannels(report: Report, known: KnownOfRun | undefined): Promise<void> {
+  async #tellChannels(report: Report, known: KnownOfRun | undefined, place: AlertPlace | undefined): Promise<void> {
     const { log, secrets, signal } = this.#run;
     const { channels, notifyOn } = this.#config;
     const { slack, webhook, mail } = channels;
     const source = sourceOf(process.env);
     if ([slack, webhook, mail].every((each) => each === undefined) || source === null || signal.aborted) return;
     if (!isTold(notifyOn, report, known)) return;
-    const place = this.#place();
     const context = {
       ...{ kind: this.#edge.kind, repository: source.repository, details: await this.details(), known },
       now: new Date(),
-      ...{ name: place?.name ?? source.repository, store: place && secrets.redact(place.store) },
+      ...{ name: nameOf(place) ?? source.repository, store: place && secrets.redact(place.store) },
       run: this.#runOf(source),
     };
     const told = redacted(report, (text) => secrets.redact(text));
@@ -159,40 +230,23 @@ class RunAlerts implements Alerts {
     };
   }
 
-  async #tellIssue(report: Report): Promise<KnownOfRun | undefined> {
-    const { log, secrets, signal } = this.#run;
-    const { issue, token, labels, assignees, notifyOn } = this.#config;
+  /** Who tells GitHub about this run; undefined when nobody is to. */
+  #teller(outcome: Report['outcome']): GitHubAccess | undefined {
+    const { log, signal } = this.#run;
+    const { issue, token } = this.#config;
     const source = sourceOf(process.env);
     if (!(issue === 'auto' ? this.#edge.automatic : issue) || source === null || signal.aborted) return undefined;
-    if (token === undefined) {
-      if (issue === true) log.warn('no issue is opened or closed: github-token is empty');
-      else if (report.outcome === 'failed') log.info('no issue is opened: github-token is empty');
-      return undefined;
-    }
-    const place = this.#place();
-    if (place === undefined) {
-      if (report.outcome === 'failed')
-        log.warn('no issue can be opened for this failure: it needs a store and a name that can be read');
-      return undefined;
-    }
-    const { repository } = source;
+    if (token !== undefined) return access(source.repository, token);
+    if (issue === true) log.warn('no issue is opened or closed: github-token is empty');
+    else if (outcome === 'failed') log.info('no issue is opened: github-token is empty');
+    return undefined;
+  }
+
+  async #orWarn<T>({ repository }: GitHubAccess, work: () => Promise<T>): Promise<T | undefined> {
     try {
-      return await bounded(signal, async (stop) => {
-        const run = this.#runOf(source);
-        const details = await this.details();
-        return raiseAlert(
-          {
-            ...{ kind: this.#edge.kind, run, repository, details, config: { labels, assignees, notifyOn } },
-            // What is found again later must not depend on what happened to be a secret in this run.
-            place,
-            shown: { store: secrets.redact(place.store), storeFlags: secrets.redact(this.#storeFlags()) },
-          },
-          redacted(report, (text) => secrets.redact(text)),
-          { github: new GitHub(access(repository, token), stop), log, now: () => new Date(), settleMs },
-        );
-      });
+      return await work();
     } catch (error) {
-      log.warn(
+      this.#run.log.warn(
         error instanceof GitHubError
           ? describeTrouble(error, repository)
           : `no issue was told of this run: ${describeDefect(error)}`,
@@ -201,14 +255,35 @@ class RunAlerts implements Alerts {
     }
   }
 
+  /** Throws a `GitHubError`. */
+  #raise(place: AlertPlace, report: Report, teller: GitHubAccess): Promise<KnownOfRun | undefined> {
+    const { log, secrets, signal } = this.#run;
+    const { labels, assignees, notifyOn } = this.#config;
+    const source = sourceOf(process.env);
+    if (source === null) return Promise.resolve(undefined);
+    return bounded(signal, async (stop) => {
+      const details = await this.details();
+      return raiseAlert(
+        {
+          ...{ kind: this.#edge.kind, run: this.#runOf(source), repository: teller.repository, details },
+          config: { labels, assignees, notifyOn },
+          // What is found again later must not depend on what happened to be a secret in this run.
+          place,
+          shown: { store: secrets.redact(place.store), storeFlags: secrets.redact(this.#storeFlags()) },
+        },
+        redacted(report, (text) => secrets.redact(text)),
+        { github: new GitHub(teller, stop), log, now: () => new Date(), settleMs },
+      );
+    });
+  }
+
   /** As far as the inputs can be read: a run that fails for its other inputs is told too. */
-  #place(): { readonly store: string; readonly name: string } | undefined {
+  #place(name = new Inputs(this.#edge.read).optional('name') ?? ''): AlertPlace | undefined {
     const inputs = new Inputs(this.#edge.read);
     const parsed = parseStoreAddress(inputs.lines('store')[0] ?? '');
-    const name = inputs.optional('name') ?? '';
-    return 'problem' in parsed || !namePattern.test(name)
-      ? undefined
-      : { store: uriOf(parsed.address, artifactPlaceOf(process.env, '')), name };
+    if (name !== everyName && !namePattern.test(name)) return undefined;
+    if ('problem' in parsed) return undefined;
+    return { store: uriOf(parsed.address, artifactPlaceOf(process.env, '')), name };
   }
 
   /** A dry run that went well is not the news that a dead-man's switch waits for. */
@@ -244,6 +319,10 @@ class RunAlerts implements Alerts {
       return false;
     }
   }
+}
+
+function nameOf(place: AlertPlace | undefined): string | undefined {
+  return place?.name === everyName ? 'all names' : place?.name;
 }
 
 function access(repository: string, token: string): GitHubAccess {

@@ -80,7 +80,7 @@ export async function discardUnfinished(): Promise<void> {
 }
 
 /** An output may be 64 KB. */
-const mostBytes = 60_000;
+export const mostBytes = 60_000;
 
 /** Values that are JSON already as one array for an output, cut after a whole one. */
 export function jsonArray(values: readonly string[]): string {

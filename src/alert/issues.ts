@@ -62,12 +62,9 @@ export class Issues {
 
   /** Open issues with our label and the mark of `key`. */
   async find(key: string): Promise<Found> {
-    const query = `?state=open&labels=${encodeURIComponent(this.#label)}&sort=created&direction=asc`;
-    const marked = (await this.#github.list(`/issues${query}`, issuePages)).flatMap((item) => {
+    const marked = (await openIssues(this.#github, this.#label)).flatMap((item) => {
       const issue = issueOf(item);
-      // The list has pull requests in it too.
-      if (issue === undefined || record(item).pull_request !== undefined || keyIn(issue.body) !== key) return [];
-      return [{ issue, author: authorOf(item) }];
+      return issue === undefined || keyIn(issue.body) !== key ? [] : [{ issue, author: authorOf(item) }];
     });
     const ours: Issue[] = [];
     const foreign: { number: number; author: string }[] = [];
@@ -201,6 +198,19 @@ export class Issues {
     this.#self ??= this.#github.login();
     return author !== '' && author === (await this.#self);
   }
+}
+
+/** The keys of all open issues that carry a mark, whoever wrote them. */
+export async function markedIssues(github: GitHub, label: string): Promise<Set<string>> {
+  const issues = await openIssues(github, label);
+  return new Set(issues.flatMap((item) => keyIn(issueOf(item)?.body ?? '') ?? []));
+}
+
+async function openIssues(github: GitHub, label: string): Promise<unknown[]> {
+  const query = `?state=open&labels=${encodeURIComponent(label)}&sort=created&direction=asc`;
+  const items = await github.list(`/issues${query}`, issuePages);
+  // The list has pull requests in it too.
+  return items.filter((item) => record(item).pull_request === undefined);
 }
 
 function mayHaveHappened(error: unknown): boolean {

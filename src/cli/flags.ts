@@ -153,7 +153,7 @@ export function generalHelp(commands: readonly Command[]): string {
     '',
     'exit status: 0 done, 2 bad input, 10 connect, 11 authentication, 12 privileges, 13 versions, 14 time or locks,',
     '15 pooler, 20 disk, 30 store, 31 store rights, 32 exists, 40 verification, 41 wrong key, 50 restore, 51 a restore',
-    'test that found differences, 130 cancelled',
+    'test that found differences, 60 retention refused, 70 health critical, 130 cancelled',
   ].join('\n');
 }
 

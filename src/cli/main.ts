@@ -9,6 +9,7 @@ import { backupCommand } from './backup.ts';
 import type { Command, Terminal } from './command.ts';
 import { fetchCommand } from './fetch.ts';
 import { commandHelp, generalHelp, parseFlags } from './flags.ts';
+import { healthCommand } from './health.ts';
 import { keygenCommand } from './keygen.ts';
 import { listCommand, showCommand } from './list.ts';
 import { pruneCommand } from './prune.ts';
@@ -28,6 +29,7 @@ const commands: readonly Command[] = [
   restoreTestCommand,
   restoreCommand,
   rowsCommand,
+  healthCommand,
   pruneCommand,
   keygenCommand,
 ];

@@ -16,6 +16,7 @@ import {
   hideStoreSecrets,
   placeOf,
   programFlags,
+  proofKeyFlag,
   storeFlags,
   tlsFlags,
 } from './shared-flags.ts';
@@ -48,11 +49,7 @@ export const restoreTestCommand: Command = {
       many: true,
       help: 'leave these extensions out, with what depends on them; the test does not pass',
     },
-    {
-      name: 'proof-key',
-      help: 'an Ed25519 private key in PEM, which signs the proof; not the one that signs backups',
-      secret: { variable: 'PGASSAY_PROOF_KEY' },
-    },
+    proofKeyFlag,
     { name: 'timeout', value: 'TIME', help: 'for everything, retries included (default 5h)' },
     { name: 'retries', value: 'N', help: 'tries again after a passing fault (default 2)' },
     { name: 'stall-timeout', value: 'TIME', help: 'without a byte from the store (default 5m)' },

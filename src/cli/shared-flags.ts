@@ -60,6 +60,12 @@ export const proofVerifyFlag: Flag = {
   refuseEmpty: true,
 };
 
+export const proofKeyFlag: Flag = {
+  name: 'proof-key',
+  help: 'an Ed25519 private key in PEM, which signs the proof; not the one that signs backups',
+  secret: { variable: 'PGASSAY_PROOF_KEY' },
+};
+
 export const signingFlag: Flag = {
   name: 'signing-key',
   help: 'an Ed25519 private key in PEM, which signs the backup',

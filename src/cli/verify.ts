@@ -1,14 +1,13 @@
 import { findGaps } from '../chain.ts';
-import { sourceOf } from '../environment.ts';
+import { inputsOf, sourceOf } from '../environment.ts';
 import { Failure } from '../failure.ts';
-import { Inputs } from '../inputs.ts';
 import { tellGaps } from '../locate.ts';
-import { encryptionOf } from '../manifest.ts';
+import { encryptionOf, shortRecipient } from '../manifest.ts';
 import { formatBytes, formatCount } from '../numbers.ts';
 import { writeOpening } from '../openings.ts';
 import { release } from '../release.ts';
-import { shortRecipient } from '../report/encryption.ts';
 import { shortKeyId } from '../signing.ts';
+import { readProofKey, readTrust } from '../signing-inputs.ts';
 import { verify } from '../verify.ts';
 import { answer, type Command } from './command.ts';
 import {
@@ -16,6 +15,7 @@ import {
   decryptFlags,
   openBackup,
   programFlags,
+  proofKeyFlag,
   readFlags,
   readKeyFlags,
   readPrograms,
@@ -31,12 +31,16 @@ export const verifyCommand: Command = {
     ...readFlags,
     ...decryptFlags,
     { name: 'sign-proof', help: 'record beside the backup which recipient opened it' },
+    proofKeyFlag,
     ...programFlags,
   ],
   async run(terminal) {
-    const inputs = new Inputs(terminal.flags.read);
+    const inputs = inputsOf(terminal.flags.read);
     const programs = readPrograms(inputs);
     const record = inputs.flag('sign-proof', false);
+    const proofKey = readProofKey(inputs, readTrust(inputs));
+    if (proofKey !== undefined && !record)
+      inputs.problem('proof-key', 'signs a record, and none is asked for', 'say --sign-proof too');
     inputs.finish();
     const keys = readKeyFlags(terminal);
     const { store, backup, catalog } = await openBackup(terminal);
@@ -51,12 +55,16 @@ export const verifyCommand: Command = {
     const { census, bytes, recipient } = await verify({ store, manifest, keys }, programs, terminal.machine, terminal);
     const proof =
       record && recipient !== null
-        ? await writeOpening(store, {
-            ...{ format: 'pgassay-opening/1', backupId: id, name, manifestSha256, recipient, bytes },
-            openedAt: (await store.now()).toISOString(),
-            tools: { pgassay: release },
-            runUrl: sourceOf(terminal.variables)?.runUrl ?? null,
-          })
+        ? await writeOpening(
+            store,
+            {
+              ...{ format: 'pgassay-opening/1', backupId: id, name, manifestSha256, recipient, bytes },
+              openedAt: (await store.now()).toISOString(),
+              tools: { pgassay: release },
+              runUrl: sourceOf(terminal.variables)?.runUrl ?? null,
+            },
+            proofKey,
+          )
         : null;
     const opened = recipient === null ? '' : `, opened with the key of ${shortRecipient(recipient)}`;
     const signed = signedBy === null ? '' : `, signed by key ${shortKeyId(signedBy)}`;

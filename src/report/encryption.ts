@@ -1,4 +1,4 @@
-import { byPassphrase, encryptionOf, type Manifest } from '../manifest.ts';
+import { encryptionOf, type Manifest, shortRecipient } from '../manifest.ts';
 import { formatCount } from '../numbers.ts';
 
 /** `to 2 recipients: age1…, age1…`; `no` where it is not encrypted. */
@@ -23,10 +23,4 @@ export function keyFlag(manifest: Manifest): string {
   const encryption = encryptionOf(manifest);
   if (encryption === null) return '';
   return encryption.type === 'age' ? ' --decrypt-identity-file key.txt' : ' --decrypt-passphrase-file passphrase.txt';
-}
-
-/** Post-quantum recipients have 2 000 characters; their beginning and end tell them apart. */
-export function shortRecipient(recipient: string): string {
-  if (recipient === byPassphrase) return 'the passphrase';
-  return recipient.length <= 64 ? recipient : `${recipient.slice(0, 24)}…${recipient.slice(-12)}`;
 }

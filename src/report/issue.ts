@@ -3,6 +3,7 @@ import {
   type AlertState,
   alertKinds,
   digestOf,
+  everyName,
   exitCodeOf,
   type Failed,
   type FailedChange,
@@ -125,6 +126,10 @@ const advice: Record<ExitName | 'defect', Advice> = {
     brief: 'retention paused',
     first: 'Find out why backups of this name stopped; nothing is deleted until there is a new one.',
   },
+  unhealthy: {
+    brief: 'not as they should be',
+    first: 'Do what the hints of the message say, the first one first.',
+  },
   cancelled: { brief: 'cancelled', first: 'Nothing is wrong; run it again.' },
   defect: {
     brief: 'pgassay itself failed',
@@ -145,7 +150,10 @@ export function headline(kind: AlertKind, { subject, error, findings }: Failed, 
 /** `shop: restore test failed: 2 findings in backup of 2026-11-20 02:00 UTC` */
 export function issueTitle(name: string, state: AlertState): string {
   const headlines = alertKinds.flatMap((kind) => state[kind]?.headline ?? []);
-  return cut(`${name}: ${headlines.join('; ')}`.replace(/[\p{Cc}@`]+/gu, ' '), mostTitle);
+  return cut(
+    `${name === everyName ? 'all names' : name}: ${headlines.join('; ')}`.replace(/[\p{Cc}@`]+/gu, ' '),
+    mostTitle,
+  );
 }
 
 /**
@@ -362,7 +370,7 @@ export function meaning(kind: AlertKind, { subject, newestProven }: Failed): str
         ? 'Nothing was tested, so nothing is known about the backups that was not known before.'
         : `The backup of ${timeOf(subject.id)} is not proof of recovery. Do not count on it; others are neither better nor worse for this.${provenWords(newestProven)}`;
     case 'health':
-      return 'If the database were lost now, what could be brought back is older or less than you asked for.';
+      return 'If the database were lost now, what could be brought back may be older or less than you asked for, or nobody would know.';
     case 'prune':
       return 'No backup is missing. Old ones stay longer than they should, and cost what they cost.';
   }
@@ -439,7 +447,7 @@ function reproduce({ kind, name, storeFlags, details }: IssueContext, subject: S
       return [list, `pgassay restore-test ${id} ${at}`, ...before];
     }
     case 'health':
-      return [list, `pgassay health ${details ? storeFlags : "--store '…'"} --names ${name}`];
+      return [`pgassay health ${details ? storeFlags : "--store '…'"}${name === everyName ? '' : ` --names ${name}`}`];
     case 'prune':
       return [list, `pgassay prune ${at} --dry-run   # says what would go, deletes nothing`];
   }
@@ -450,7 +458,7 @@ function runLink({ id, attempt, url }: RunOfAlert): string {
 }
 
 function sentence(words: string, name: string): string {
-  return words.replace('NAME', () => code(name));
+  return words.replace('NAME', () => (name === everyName ? 'all names' : code(name)));
 }
 
 /** `2026-11-20 02:00 UTC` of an id; the id itself when it holds no time. */

@@ -67,7 +67,7 @@ export function backupSummary(report: BackupReport, details: boolean, now: Date)
     '',
     ...(manifest.expiresAt === null ? [] : [`**The store deletes it on ${formatTime(manifest.expiresAt)}.**`, '']),
     ...warnings(report.warnings, details),
-    ...(details ? chart(history) : []),
+    ...(details ? sizeChart(history) : []),
     '<details><summary>Restore it</summary>',
     '',
     ...(details ? stockLines(report) : []),
@@ -137,7 +137,7 @@ function provenWords(proven: Proof | undefined, now: Date): string {
 }
 
 /** Sizes over time say more than one size: a dump that shrank overnight is worth a look. */
-function chart(history: readonly Manifest[]): string[] {
+export function sizeChart(history: readonly Manifest[]): string[] {
   if (history.length < 2) return [];
   const sizes = history.map((manifest) => manifest.files[0]?.bytes ?? 0);
   const [unit, divisor] =

@@ -7,9 +7,11 @@ import { locateInputs } from '../../src/action/locate.ts';
 import { alertInputs, readAlertConfig } from '../../src/alert-inputs.ts';
 import { backupInputs, readBackupConfig } from '../../src/backup-inputs.ts';
 import { backupCommand } from '../../src/cli/backup.ts';
+import { healthCommand } from '../../src/cli/health.ts';
 import { restoreCommand } from '../../src/cli/restore.ts';
 import { restoreTestCommand } from '../../src/cli/restore-test.ts';
 import { writeFlags } from '../../src/cli/shared-flags.ts';
+import { healthInputs, readHealthConfig } from '../../src/health-inputs.ts';
 import { Inputs } from '../../src/inputs.ts';
 import { pruneInputs } from '../../src/prune-inputs.ts';
 import { release } from '../../src/release.ts';
@@ -134,6 +136,29 @@ describe('the inputs of a restore', () => {
 describe('the program', () => {
   test('the release is the version of package.json', () => {
     assert.equal(JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')).version, release);
+  });
+});
+
+describe('the inputs of health', () => {
+  const declaring = actionIn('health');
+  const around = { identity: undefined, artifacts: undefined, repository: 'octo/backups' };
+  const read = (inputs: Record<string, string | undefined>) =>
+    readHealthConfig(new Inputs((name) => inputs[name]), around);
+
+  test('are the same in action.yml, in the code and on the command line, which has a second word for one', () => {
+    assert.deepEqual(Object.keys(declaring.inputs).sort(), [...healthInputs, ...alertInputs].sort());
+    const flags = healthCommand.flags
+      .map((flag) => flag.name)
+      .filter((name) => !['metrics', 'github-token'].includes(name));
+    assert.deepEqual(flags.sort(), healthInputs.filter((name) => name !== 'github-token').sort());
+  });
+
+  test('have the defaults that action.yml declares', () => {
+    const store = 'file:///srv/backups';
+    const declared = Object.fromEntries(
+      Object.entries(declaring.inputs).map(([name, { default: value }]) => [name, value]),
+    );
+    assert.deepEqual(read({ ...declared, store }), read({ store }));
   });
 });
 

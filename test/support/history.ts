@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { newId } from '../../src/backup-id.ts';
-import { type Manifest, serialize } from '../../src/manifest.ts';
+import { type Census, type Manifest, serialize } from '../../src/manifest.ts';
 import { type Proof, proofName, serializeProof } from '../../src/proof.ts';
 import { type SigningKey, signatureOf } from '../../src/signing.ts';
 import { put, type Store } from '../../src/store/store.ts';
@@ -13,6 +13,8 @@ export interface Past {
   readonly database?: string | null;
   /** Bytes of its dump. */
   readonly bytes?: number;
+  /** Rows of each table of the schema public. */
+  readonly tables?: Readonly<Record<string, number>>;
   /** When a restore test of it ended, and how. */
   readonly tested?: {
     readonly at: Date;
@@ -31,12 +33,13 @@ export const oneDatabase = sha256(Buffer.from('one database'));
 /** Stores a backup as of `at`, whole but for what its files hold, and returns its manifest. */
 export async function storePast(store: Store, at: Date, past: Past = {}): Promise<Manifest> {
   const { name = 'shop', label = 'scheduled', series = 'full', database = oneDatabase, bytes = 100 } = past;
+  const { tables = { users: bytes } } = past;
   const id = newId(at, []);
   const folder = `${name}/${id}`;
   const contents = {
     'database.dump': Buffer.alloc(bytes, 7),
     'roles.sql': Buffer.alloc(0),
-    'census.json': Buffer.from('{}\n'),
+    'census.json': serialize(censusOf(tables)),
   };
   const files: Manifest['files'] = Object.entries(contents).map(([file, content]) => ({
     ...{ name: file, bytes: content.length, sha256: sha256(content), plainSha256: sha256(content) },
@@ -56,7 +59,7 @@ export async function storePast(store: Store, at: Date, past: Past = {}): Promis
     previous: null,
     signing: past.signing === undefined ? null : { keyId: past.signing.id },
     files,
-    totals: { tables: 3, rows: bytes, largeObjects: 0 },
+    totals: { tables: Object.keys(tables).length, rows: bytes, largeObjects: 0 },
     selfContained: true,
     warnings: [],
     timings: { total: 1 },
@@ -68,6 +71,20 @@ export async function storePast(store: Store, at: Date, past: Past = {}): Promis
   await put(store, `${folder}/manifest.json`, bytesOfIt);
   if (past.tested !== undefined) await storeProof(store, manifest, past.tested);
   return manifest;
+}
+
+function censusOf(tables: Readonly<Record<string, number>>): Census {
+  return {
+    tables: Object.entries(tables).map(([name, rows]) => ({
+      schema: 'public',
+      name,
+      rows,
+      archiveRows: rows,
+      data: true,
+    })),
+    ...{ digest: null, sequences: [], contents: [], extensions: [], roles: [], memberships: [] },
+    ...{ largeObjects: 0, migrations: null },
+  };
 }
 
 /** Stores the verdict of a restore test beside a backup. */
