@@ -1,7 +1,7 @@
 import { safetyLabel, timeOfId } from './backup-id.ts';
 import { type Backup, type Catalog, futureMs } from './catalog.ts';
 import { formatBytes, formatCount, formatSeconds, formatTime } from './numbers.ts';
-import type { Proof } from './proof.ts';
+import { type Proof, restoreSeconds } from './proof.ts';
 import type { Finding } from './verdict.ts';
 
 /** `warning`: worth a look; `critical`: recovery may fail, or nobody would know. */
@@ -22,6 +22,8 @@ export interface HealthPolicy {
   /** How much smaller than the median of the seven before it the newest backup may be, 0 to 1. */
   readonly maxShrink: number;
   readonly maxProofAgeMs: number | undefined;
+  /** How long the last passed restore test may have taken, download included. */
+  readonly maxRestoreSeconds?: number | undefined;
 }
 
 /** What is known of one name. */
@@ -68,6 +70,7 @@ export function judge(facts: HealthFacts, policy: HealthPolicy): Condition {
     ...judgeSize(series, policy),
     ...judgeTables(facts.tables),
     ...judgeProofs(tested.toSorted(byTestTime)[0], proven, now, policy),
+    ...judgeRecovery(proven, policy),
   ];
   const totalBytes = catalog.backups.reduce((bytes, backup) => bytes + sizeOf(backup), 0);
   return { status: statusOf(findings), findings, series, newest, proven, totalBytes };
@@ -191,6 +194,20 @@ function judgeProofs(
       hint: 'run a restore test now, and look why the scheduled one does not run or pass',
     });
   return findings;
+}
+
+/** A test of its own limit fails; this is what somebody wants today. */
+function judgeRecovery(proven: Proof | undefined, { maxRestoreSeconds }: HealthPolicy): HealthFinding[] {
+  if (proven === undefined || maxRestoreSeconds === undefined) return [];
+  const took = restoreSeconds(proven.timings);
+  if (took <= maxRestoreSeconds) return [];
+  return [
+    {
+      ...{ severity: 'warning', object: `restore test of ${proven.backupId}` },
+      ...{ expected: `at most ${formatSeconds(maxRestoreSeconds)}`, found: formatSeconds(took) },
+      hint: 'give the restore more jobs or a faster machine, or agree on what a recovery may take',
+    },
+  ];
 }
 
 function ofOneSeries(backups: readonly Backup[]): Backup[] {

@@ -11,6 +11,7 @@ import { fetchCommand } from './fetch.ts';
 import { commandHelp, generalHelp, parseFlags } from './flags.ts';
 import { listCommand, showCommand } from './list.ts';
 import { pruneCommand } from './prune.ts';
+import { reportCommand } from './report.ts';
 import { restoreCommand } from './restore.ts';
 import { restoreTestCommand } from './restore-test.ts';
 import { rowsCommand } from './rows.ts';
@@ -28,6 +29,7 @@ const commands: readonly Command[] = [
   restoreCommand,
   rowsCommand,
   pruneCommand,
+  reportCommand,
 ];
 
 /** The command line: `pgassay <command> …`. Results go to stdout, everything else to stderr; sets the exit status. */
