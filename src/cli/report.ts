@@ -64,7 +64,7 @@ export const reportCommand: Command = {
         names: facts.names.map(({ name, condition, backups }: NameState) => ({
           ...{ name, status: condition.status, backups: backups.length },
           latestBackupId: condition.newest?.manifest.id ?? null,
-          findings: condition.findings,
+          findings: details ? condition.findings : condition.findings.map(({ severity, hint }) => ({ severity, hint })),
         })),
       },
       `${sentence}\n  page  ${path}${details ? '' : '\n  names, counts, sizes and the store are withheld in it'}`,

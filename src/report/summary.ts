@@ -3,6 +3,7 @@ import { formatAge, formatBytes, formatCount, formatSeconds, formatTime } from '
 import { type Proof, restoreSeconds } from '../proof.ts';
 import type { Pruned } from '../retention.ts';
 import { code, fenced, markdown } from './markdown.ts';
+import { sizeChart } from './mermaid.ts';
 import { prunedWords, retentionDetails } from './prune.ts';
 
 /** A stored backup, and what to say about it. */
@@ -45,7 +46,7 @@ export function backupSummary(report: BackupReport, details: boolean, now: Date)
     `Not encrypted · not signed · label ${markdown(manifest.label)} · ${provenWords(proven, now)}`,
     '',
     ...warnings(manifest.warnings, details),
-    ...(details ? chart(history) : []),
+    ...(details ? sizeChart(history) : []),
     '<details><summary>Restore it</summary>',
     '',
     ...(details ? stockLines(folder, restoreCommand) : []),
@@ -92,24 +93,6 @@ function stockLines(folder: string, restoreCommand: string): string[] {
 function provenWords(proven: Proof | undefined, now: Date): string {
   if (proven === undefined) return 'never proven by a restore test';
   return `last proven restore: ${formatAge(proven.testedAt, now)} (${formatSeconds(restoreSeconds(proven.timings))})`;
-}
-
-/** Sizes over time say more than one size: a dump that shrank overnight is worth a look. */
-function chart(history: readonly Manifest[]): string[] {
-  if (history.length < 2) return [];
-  const sizes = history.map((manifest) => manifest.files[0]?.bytes ?? 0);
-  const [unit, divisor] =
-    Math.max(...sizes) >= 1e9 ? ['GB', 1e9] : Math.max(...sizes) >= 1e6 ? ['MB', 1e6] : ['kB', 1e3];
-  return [
-    fenced('mermaid', [
-      'xychart-beta',
-      `  title "Size of the last ${history.length} backups"`,
-      `  x-axis [${history.map((manifest) => `"${manifest.createdAt.slice(5, 10)}"`).join(', ')}]`,
-      `  y-axis "${unit}" 0 --> ${(Math.max(...sizes) / divisor).toPrecision(3)}`,
-      `  bar [${sizes.map((bytes) => (bytes / divisor).toPrecision(3)).join(', ')}]`,
-    ]),
-    '',
-  ];
 }
 
 function warnings(texts: readonly string[], details: boolean): string[] {
