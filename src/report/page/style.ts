@@ -70,7 +70,7 @@ dd strong { display: block; font-size: 1.1875rem; line-height: 1.35; font-weight
 [aria-current] .day { outline: 2px solid var(--ink); outline-offset: 1px; }
 .legend { display: flex; flex-wrap: wrap; gap: .375rem 1.25rem; margin: 1rem 0 .5rem; font-size: .875rem; color: var(--soft); }
 .legend li { display: flex; align-items: center; gap: .5rem; }
-.legend .day { font-size: .75rem; line-height: 1; width: 1.5rem; }
+.legend .day { flex: none; font-size: .75rem; line-height: 1; width: 1.5rem; }
 
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); gap: 1.5rem 2rem; }
 figure { margin: 0 0 1rem; }

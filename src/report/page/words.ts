@@ -8,5 +8,5 @@ export const seconds = (value: number): string => unbroken(numbers.formatSeconds
 
 /** `text` with spaces that do not break after its numbers. */
 export function unbroken(text: string): string {
-  return text.replace(/(?<=\d) (?=\d{3}\b|(?:B|[kMGTP]B|ms|s|min|h|d|days|UTC)\b)/g, '\u00a0');
+  return text.replace(/(?<=\d) (?=\d{3}\b|(?:B|[kMGTP]B|ms|s|min|h|d|days|UTC|tables?|findings?)\b)/g, '\u00a0');
 }
