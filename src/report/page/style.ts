@@ -87,7 +87,7 @@ figcaption { font-size: .875rem; margin-bottom: .5rem; }
 .chart text.limit { fill: var(--ink); }
 
 table.rows { width: 100%; border-collapse: collapse; font-size: .9375rem; line-height: 1.4; }
-.rows th { text-align: left; font-weight: 400; font-size: .875rem; color: var(--soft); padding: .375rem 1rem .375rem 0; border-bottom: 1px solid var(--line); }
+.rows th { text-align: left; white-space: nowrap; font-weight: 400; font-size: .875rem; color: var(--soft); padding: .375rem 1rem .375rem 0; border-bottom: 1px solid var(--line); }
 .rows td { vertical-align: top; padding: .5rem 1rem .5rem 0; border-bottom: 1px solid var(--line); }
 .rows td:last-child, .rows th:last-child { padding-right: 0; }
 .rows code { color: var(--soft); white-space: nowrap; }
