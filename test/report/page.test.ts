@@ -180,6 +180,7 @@ describe('the page in Chromium', { skip: withoutBrowser, timeout: 120_000 }, () 
       assert.match(heard, /img "Stored size of 58 backups, 2026-09-23 to 2026-11-21: first .* MB, last .* MB/);
       assert.match(heard, /img "9 restore tests, 8 passed; the last one took 4 min 24 s of the 30 min allowed"/);
       assert.match(heard, /columnheader "Retention"/);
+      assert.match(heard, /link "run that tested 20261119T020400Z-3f9a1e"/);
     });
   });
 

@@ -31,9 +31,9 @@ function escaped(text: string): string {
   return text.replace(unseen, '\ufffd').replace(/[&<>"']/g, (character) => entities[character] ?? '');
 }
 
-/** A link to an address of the web; plain text for any other. */
-export function link(address: string, text: string): Html {
+/** A link to an address of the web, `heard` for whoever does not see what it stands beside; plain text for any other. */
+export function link(address: string, text: string, heard: string): Html {
   const url = URL.canParse(address) ? new URL(address) : undefined;
   if (url?.protocol !== 'https:' && url?.protocol !== 'http:') return html`${text}`;
-  return html`<a href="${url.href}" rel="noreferrer">${text}</a>`;
+  return html`<a href="${url.href}" rel="noreferrer" aria-label="${heard}">${text}</a>`;
 }

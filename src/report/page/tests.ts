@@ -56,7 +56,7 @@ function row(proof: Proof, { now, targetSeconds, details }: TestsView): Html {
   const { result, findings, findingsLeftOut, level } = proof;
   const found = findings.length + findingsLeftOut;
   const [first] = findings;
-  return html`<tr role="row"><td class="whole" role="cell">${age(proof.testedAt, now)}${details && proof.runUrl !== null && html` <span class="soft">${link(proof.runUrl, 'run')}</span>`}</td>
+  return html`<tr role="row"><td class="whole" role="cell">${age(proof.testedAt, now)}${details && proof.runUrl !== null && html` <span class="soft">${link(proof.runUrl, 'run', `run that tested ${proof.backupId}`)}</span>`}</td>
 <td role="cell"><span class="word ${result}">${result}</span> <span class="soft">${
     result === 'passed'
       ? `compared ${levels[level]}`
