@@ -11,6 +11,9 @@ import { installWithApt, installWithBrew } from './system-packages.mjs';
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 const majors = [14, 15, 16, 17, 18];
 
+/** GitHub's runners have Chrome. */
+const browser = programPath('google-chrome') === undefined ? ['chromium'] : ['google-chrome'];
+
 /** Programs the tests run for real, why, and where they come from. */
 const tools = [
   { programs: ['radosgw', 'ceph-mon', 'ceph-osd'], why: 'a real S3 server', apt: ['radosgw', 'ceph-mon', 'ceph-osd'] },
@@ -19,6 +22,7 @@ const tools = [
   { programs: ['age'], why: 'to open encrypted backups as users would', apt: ['age'], brew: 'age' },
   { programs: ['jq'], why: "for the README's recovery lines", apt: ['jq'], brew: 'jq' },
   { programs: ['python3'], why: 'to ask libpq itself how it reads a URL', apt: ['python3'], linuxOnly: true },
+  { programs: browser, why: 'a real browser, for the page', apt: ['chromium'] },
   { programs: ['openssl'], why: 'to make certificates', apt: ['openssl'], brew: 'openssl' },
   { programs: ['gpg', 'gpgconf'], why: 'to sign a package repository', apt: ['gnupg'], linuxOnly: true },
 ];

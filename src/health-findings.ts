@@ -4,7 +4,7 @@ import { findGaps } from './chain.ts';
 import { byPassphrase, encryptionOf, type Manifest, shortRecipient } from './manifest.ts';
 import { formatBytes, formatCount, formatSeconds, formatTime } from './numbers.ts';
 import type { Opening } from './opening.ts';
-import type { Proof } from './proof.ts';
+import { type Proof, restoreSeconds } from './proof.ts';
 import type { Finding } from './verdict.ts';
 
 /** `warning`: worth a look; `critical`: recovery may fail, or nobody would know. */
@@ -46,6 +46,8 @@ export interface HealthPolicy {
   /** How much smaller than the median of the seven before it the newest backup may be, 0 to 1. */
   readonly maxShrink: number;
   readonly maxProofAgeMs: number | undefined;
+  /** How long the last passed restore test may have taken, download included. */
+  readonly maxRestoreSeconds?: number | undefined;
   /** How long ago each key that the newest backup is encrypted to may have opened one. */
   readonly maxKeyAgeMs?: number | undefined;
   /** False: a file that is missing or has another size is no finding. Such a backup does not count either way. */
@@ -115,6 +117,7 @@ export function judge(facts: HealthFacts, policy: HealthPolicy): Condition {
     ...judgeSize(series, policy),
     ...(facts.tables === undefined ? judgeTableCount(series) : judgeTables(facts.tables)),
     ...judgeProofs(proofs[0], proven, now, policy),
+    ...judgeRecovery(proven, policy),
     ...judgeKeys(newest, facts, policy),
   ];
   const totalBytes = catalog.backups.reduce((bytes, { manifest }) => bytes + bytesOf(manifest), 0);
@@ -358,6 +361,20 @@ function judgeProofs(
       hint: 'run a restore test now, and look why the scheduled one does not run or pass',
     });
   return findings;
+}
+
+/** A test of its own limit fails; this is what somebody wants today. */
+function judgeRecovery(proven: Proof | undefined, { maxRestoreSeconds }: HealthPolicy): HealthFinding[] {
+  if (proven === undefined || maxRestoreSeconds === undefined) return [];
+  const took = restoreSeconds(proven.timings);
+  if (took <= maxRestoreSeconds) return [];
+  return [
+    {
+      ...{ check: 'restore test', severity: 'warning', object: `restore test of ${proven.backupId}` },
+      ...{ expected: `at most ${formatSeconds(maxRestoreSeconds)}`, found: formatSeconds(took) },
+      hint: 'give the restore more jobs or a faster machine, or agree on what a recovery may take',
+    },
+  ];
 }
 
 function isFuture({ manifest }: Backup, now: Date): boolean {

@@ -45,7 +45,7 @@ export function readHealthConfig(
     trust: readTrust(inputs),
     proofKeys: readProofKeys(inputs),
     names: readNames(inputs),
-    policy: readPolicy(inputs),
+    policy: readHealthPolicy(inputs),
     integrity: inputs.choice('integrity', ['none', 'sizes', 'full'], 'sizes'),
     workflows: readWorkflows(inputs, repository),
     failOn: inputs.choice('fail-on', ['critical', 'warning', 'never'], 'critical'),
@@ -63,7 +63,8 @@ function readNames(inputs: Inputs): string[] {
   return names;
 }
 
-function readPolicy(inputs: Inputs): Omit<HealthPolicy, 'files'> {
+/** When to speak up, for whoever judges. */
+export function readHealthPolicy(inputs: Inputs): Omit<HealthPolicy, 'files'> {
   return {
     warnAfterMs: inputs.duration('warn-after', '26h', '3650d'),
     criticalAfterMs: inputs.duration('critical-after', '30h', '3650d'),

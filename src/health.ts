@@ -1,14 +1,11 @@
-import { noKeys } from './age.ts';
 import { GitHub } from './alert/github.ts';
 import { watchedWorkflow } from './alert/workflows.ts';
 import { timeOfId } from './backup-id.ts';
-import { type Backup, type Catalog, futureMs, readCatalog } from './catalog.ts';
-import { Failure } from './failure.ts';
+import { type Catalog, futureMs, readCatalog } from './catalog.ts';
+import { type Damage, damageOf, readComparedTables } from './compared-tables.ts';
 import {
   backupsThatCount,
   type Condition,
-  type CountedTable,
-  comparedWith,
   type HealthFinding,
   type HealthPolicy,
   judge,
@@ -16,16 +13,13 @@ import {
 } from './health-findings.ts';
 import { judgeWorkflow, type WorkflowPlace } from './health-workflows.ts';
 import type { Log } from './log.ts';
-import { type Census, fileNames } from './manifest.ts';
 import { formatSeconds } from './numbers.ts';
 import { newestOpenings } from './openings.ts';
-import { displayName, nameKey } from './postgres/names.ts';
 import { type ProofKeys, proofsDownToPassed } from './proofs.ts';
 import type { Health, NameHealth } from './report/health.ts';
 import type { Store } from './store/store.ts';
 import { checkStored } from './stored-files.ts';
 import type { Trust } from './trust.ts';
-import { readCensus } from './verify.ts';
 
 export interface HealthRequest {
   readonly store: Store;
@@ -87,58 +81,18 @@ export async function health(request: HealthRequest, io: HealthIo): Promise<Heal
   };
 }
 
-interface Damage {
-  readonly id: string;
-  readonly reason: string;
-}
-
 async function judgeName(
   { store, policy, proofKeys: keys }: HealthRequest,
   { catalog, damage, now }: { readonly catalog: Catalog; readonly damage: readonly Damage[]; readonly now: Date },
 ): Promise<Condition> {
   const series = backupsThatCount(catalog, now);
-  const [tables, proofs, openings] = await Promise.all([
-    readTables(store, series),
+  const [compared, proofs, openings] = await Promise.all([
+    readComparedTables(store, series),
     proofsDownToPassed(store, series, { keys }),
     policy.maxKeyAgeMs === undefined ? [] : newestOpenings(store, series, { keys }),
   ]);
-  const all = [...damage, ...tables.flatMap((each) => ('reason' in each ? [each] : []))];
-  const [newest, before] = tables.map((each) => ('tables' in each ? each.tables : undefined));
-  const compared = newest === undefined || before === undefined ? undefined : { newest, before };
-  return judge({ catalog, proofs, openings, tables: compared, damage: withoutRepetition(all), now }, policy);
-}
-
-/**
- * Tables of the newest backup and of the one it is compared with, or why they cannot be read; nothing where only the holder
- * of a key may read them.
- */
-async function readTables(
-  store: Store,
-  series: readonly Backup[],
-): Promise<({ readonly tables: CountedTable[] | undefined } | Damage)[]> {
-  const [newest, before] = [series[0], comparedWith(series)[0]];
-  if (newest === undefined || before === undefined) return [];
-  return Promise.all(
-    [newest, before].map(async ({ manifest }) => {
-      const census = manifest.files.find(({ name }) => name === fileNames.census);
-      if (census === undefined || census.encryption !== null) return { tables: undefined };
-      const read = await damageOf(() => readCensus({ store, manifest, keys: noKeys }));
-      return typeof read === 'string' ? { id: manifest.id, reason: read } : { tables: countedTables(read) };
-    }),
-  );
-}
-
-function countedTables({ tables, contents }: Census): CountedTable[] {
-  const partitions = new Set(
-    contents
-      .filter(({ kind }) => kind === 'TABLE ATTACH')
-      .map(({ schema, tag }) => nameKey({ schema: schema ?? '', name: tag })),
-  );
-  return tables.map((table) => ({
-    name: displayName(table),
-    rows: table.data ? table.rows : undefined,
-    partition: partitions.has(nameKey(table)),
-  }));
+  const all = withoutRepetition([...damage, ...compared.damage]);
+  return judge({ catalog, proofs, openings, tables: compared.tables, damage: all, now }, policy);
 }
 
 /** One backup after the other: the store's bandwidth is what it takes. */
@@ -157,16 +111,6 @@ async function readEveryByte(
     }
   }
   return damage;
-}
-
-/** What `read` found wrong with the bytes, as a clause; any other failure is thrown. */
-async function damageOf<T>(read: () => Promise<T>): Promise<T | string> {
-  try {
-    return await read();
-  } catch (error) {
-    if (!(error instanceof Failure) || error.exit !== 'verification') throw error;
-    return error.message.replace(/^\S+\/\S+: /, '');
-  }
 }
 
 /** What is read twice is damaged once. */

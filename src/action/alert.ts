@@ -1,5 +1,4 @@
-import { readFileSync } from 'node:fs';
-import { GitHub, type GitHubAccess, GitHubError, record } from '../alert/github.ts';
+import { GitHub, type GitHubAccess, GitHubError } from '../alert/github.ts';
 import { markedIssues } from '../alert/issues.ts';
 import { type AlertConfig, readAlertConfig } from '../alert-inputs.ts';
 import {
@@ -26,6 +25,7 @@ import type { KnownOfRun } from '../report/message.ts';
 import { parseStoreAddress, uriOf } from '../store/open.ts';
 import { isTold, tellChannels } from '../tell-channels.ts';
 import { describeDefect } from '../unexpected.ts';
+import { visibilityOf, visibilityOfEvent } from '../visibility.ts';
 import { RunSwitch, soonAfter } from './channels.ts';
 import { maskAll, type Run } from './run.ts';
 
@@ -306,7 +306,7 @@ class RunAlerts implements Alerts {
   async #mayShow(): Promise<boolean> {
     const { details, token } = this.#config;
     if (details !== 'auto') return details;
-    const told = visibilityOf(record(eventOf(process.env.GITHUB_EVENT_PATH)).repository);
+    const told = visibilityOfEvent(process.env.GITHUB_EVENT_PATH);
     if (told !== 'unknown') return told === 'private';
     const repository = sourceOf(process.env)?.repository;
     if (repository === undefined || token === undefined) return false;
@@ -368,24 +368,7 @@ function redacted(report: Report, redact: (text: string) => string): Report {
   };
 }
 
-type Visibility = 'private' | 'public' | 'unknown';
-
-/** What one repository object of GitHub's says; of two answers that differ, the careful one. */
-function visibilityOf(repository: unknown): Visibility {
-  const { visibility, private: hidden } = record(repository);
-  if (visibility === 'public' || hidden === false) return 'public';
-  return visibility === 'private' || visibility === 'internal' || hidden === true ? 'private' : 'unknown';
-}
-
 /** As the event that started the run says; without one nobody knows. */
 export function repositoryIsPrivate(): boolean {
-  return visibilityOf(record(eventOf(process.env.GITHUB_EVENT_PATH)).repository) === 'private';
-}
-
-function eventOf(path: string | undefined): unknown {
-  try {
-    return path === undefined ? undefined : JSON.parse(readFileSync(path, 'utf8'));
-  } catch {
-    return undefined;
-  }
+  return visibilityOfEvent(process.env.GITHUB_EVENT_PATH) === 'private';
 }

@@ -6,7 +6,7 @@ import { healthDocument, healthText } from '../report/health.ts';
 import { openMetrics } from '../report/metrics.ts';
 import { openStore } from '../store/open.ts';
 import { answer, type Command } from './command.ts';
-import { hideStoreSecrets, placeOf, proofVerifyFlag, storeFlags } from './shared-flags.ts';
+import { hideStoreSecrets, placeOf, proofVerifyFlag, recoveryKeyFlag, storeFlags } from './shared-flags.ts';
 
 export const healthCommand: Command = {
   name: 'health',
@@ -20,11 +20,7 @@ export const healthCommand: Command = {
     { name: 'max-shrink', value: 'N%', help: 'how much smaller than usual the newest may be (default 50%)' },
     { name: 'max-proof-age', value: 'TIME', help: 'how long ago a restore test may have passed' },
     proofVerifyFlag,
-    {
-      name: 'max-recovery-key-age',
-      value: 'TIME',
-      help: 'how long ago each key of the newest backup may have opened one',
-    },
+    recoveryKeyFlag,
     { name: 'integrity', value: 'HOW', help: 'none, sizes of all files (default), or full: every byte is read' },
     {
       name: 'workflows',

@@ -13,6 +13,7 @@ import { healthCommand } from './health.ts';
 import { keygenCommand } from './keygen.ts';
 import { listCommand, showCommand } from './list.ts';
 import { pruneCommand } from './prune.ts';
+import { reportCommand } from './report.ts';
 import { restoreCommand } from './restore.ts';
 import { restoreTestCommand } from './restore-test.ts';
 import { rowsCommand } from './rows.ts';
@@ -31,6 +32,7 @@ const commands: readonly Command[] = [
   rowsCommand,
   healthCommand,
   pruneCommand,
+  reportCommand,
   keygenCommand,
 ];
 

@@ -60,6 +60,12 @@ export const proofVerifyFlag: Flag = {
   refuseEmpty: true,
 };
 
+export const recoveryKeyFlag: Flag = {
+  name: 'max-recovery-key-age',
+  value: 'TIME',
+  help: 'how long ago each key of the newest backup may have opened one',
+};
+
 export const proofKeyFlag: Flag = {
   name: 'proof-key',
   help: 'an Ed25519 private key in PEM, which signs the proof; not the one that signs backups',

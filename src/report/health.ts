@@ -3,7 +3,8 @@ import type { Manifest } from '../manifest.ts';
 import { formatAge, formatBytes, formatCount, formatSeconds, formatTime } from '../numbers.ts';
 import { restoreSeconds } from '../proof.ts';
 import { code, markdown } from './markdown.ts';
-import { sizeChart, withheld } from './summary.ts';
+import { sizeChart } from './mermaid.ts';
+import { withheld } from './summary.ts';
 
 /** What became of a judgement of one name's backups. */
 export interface NameHealth extends Condition {

@@ -2,6 +2,7 @@ import type { Manifest } from '../manifest.ts';
 import { formatBytes, formatCount, formatTime } from '../numbers.ts';
 import type { KeptBackup, Pruned } from '../retention.ts';
 import { code, markdown } from './markdown.ts';
+import { sizeChart } from './mermaid.ts';
 import { table } from './table.ts';
 
 /** `3 backups deleted, 34 kept` */
@@ -67,6 +68,7 @@ export function pruneSummary(pruned: Pruned, details: boolean): string {
           '',
           ...more(removed.length),
         ]),
+    ...(details ? sizeChart(pruned.kept.map(({ manifest }) => manifest).toReversed()) : []),
     ...retentionDetails(pruned, details),
   ].join('\n');
 }

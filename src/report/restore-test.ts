@@ -2,6 +2,7 @@ import type { Manifest } from '../manifest.ts';
 import { formatAge, formatBytes, formatCount, formatSeconds, formatTime } from '../numbers.ts';
 import { type Level, type Proof, restoreSeconds as restoreSecondsOf } from '../proof.ts';
 import { code, fenced, markdown } from './markdown.ts';
+import { recoveryChart } from './mermaid.ts';
 
 /** A restore test that came to a verdict, and what to say about it. */
 export interface RestoreTestReport {
@@ -86,6 +87,7 @@ export function restoreTestSummary(
     `| ${code(`${manifest.name}/${manifest.id}`)} |${details ? ` ${size} |` : ''} ${passed ? `${levels[proof.level]}, sequences, how many large objects, every object with its owner` : 'see below'} |`,
     '',
     ...(passed ? [] : failedLines(report, details)),
+    ...recoveryChart(earlier),
     '<details><summary>See it again on a machine of your own</summary>',
     '',
     fenced('sh', [command(details ? store : "'…'")]),

@@ -4,6 +4,7 @@ import { type Proof, restoreSeconds } from '../proof.ts';
 import type { Pruned } from '../retention.ts';
 import { encryptionWords, keyFlag } from './encryption.ts';
 import { code, fenced, markdown } from './markdown.ts';
+import { sizeChart } from './mermaid.ts';
 import { prunedWords, retentionDetails } from './prune.ts';
 
 /** A stored backup, and what to say about it. */
@@ -134,24 +135,6 @@ function restoreWords({ id, store }: Manifest, details: boolean): string {
 function provenWords(proven: Proof | undefined, now: Date): string {
   if (proven === undefined) return 'never proven by a restore test';
   return `last proven restore: ${formatAge(proven.testedAt, now)} (${formatSeconds(restoreSeconds(proven.timings))})`;
-}
-
-/** Sizes over time say more than one size: a dump that shrank overnight is worth a look. */
-export function sizeChart(history: readonly Manifest[]): string[] {
-  if (history.length < 2) return [];
-  const sizes = history.map((manifest) => manifest.files[0]?.bytes ?? 0);
-  const [unit, divisor] =
-    Math.max(...sizes) >= 1e9 ? ['GB', 1e9] : Math.max(...sizes) >= 1e6 ? ['MB', 1e6] : ['kB', 1e3];
-  return [
-    fenced('mermaid', [
-      'xychart-beta',
-      `  title "Size of the last ${history.length} backups"`,
-      `  x-axis [${history.map((manifest) => `"${manifest.createdAt.slice(5, 10)}"`).join(', ')}]`,
-      `  y-axis "${unit}" 0 --> ${(Math.max(...sizes) / divisor).toPrecision(3)}`,
-      `  bar [${sizes.map((bytes) => (bytes / divisor).toPrecision(3)).join(', ')}]`,
-    ]),
-    '',
-  ];
 }
 
 function warnings(texts: readonly string[], details: boolean): string[] {
