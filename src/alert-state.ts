@@ -51,6 +51,8 @@ export interface Failed {
   readonly findings: readonly Finding[];
   /** Seconds per stage. */
   readonly timings: Readonly<Record<string, number>>;
+  /** Of a backup that is in some of its stores and not in others: how many have it. */
+  readonly partly?: { readonly stored: number; readonly of: number } | undefined;
   /** The id of the newest backup with a proof, null: there is none; undefined: nobody looked. */
   readonly newestProven?: string | null | undefined;
 }

@@ -15,10 +15,13 @@ export interface Limits {
 }
 
 /**
- * Runs `attempt` again after transient failures, all within the time limit. Its signal is aborted when the time is up or
+ * Runs `attempt` again after transient failures, all within the time limit; `again`: it may be, after this one. Its signal is aborted when the time is up or
  * when ours is; whatever it throws then, the reason is what is thrown, unless `ended` says otherwise.
  */
-export async function withinLimits<T>(limits: Limits, attempt: (signal: AbortSignal) => Promise<T>): Promise<T> {
+export async function withinLimits<T>(
+  limits: Limits,
+  attempt: (signal: AbortSignal, again: boolean) => Promise<T>,
+): Promise<T> {
   const { timeoutMs, tooLong, cancelled, retries, log } = limits;
   const deadline = new AbortController();
   const timer = setTimeout(() => deadline.abort(tooLong()), timeoutMs);
@@ -30,7 +33,7 @@ export async function withinLimits<T>(limits: Limits, attempt: (signal: AbortSig
   try {
     for (let failed = 0; ; failed++) {
       try {
-        return await attempt(signal);
+        return await attempt(signal, failed < retries);
       } catch (error) {
         if (signal.aborted) throw limits.ended?.(reason(), error) ?? reason();
         if (!(error instanceof Failure) || !error.transient || failed >= retries) throw error;

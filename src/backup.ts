@@ -113,6 +113,8 @@ export type BackupResult =
 
 /** A backup in one of its stores. */
 export interface StoredBackup {
+  /** When the store deletes it by itself; undefined where it never does. */
+  readonly expiresAt: Date | undefined;
   /** `s3://bucket/prefix/shop/<id>` */
   readonly location: string;
   /** For the roles, which come first; undefined where they were left out. */
@@ -153,7 +155,7 @@ export async function backup(config: BackupConfig, io: BackupIo): Promise<Backup
     retries: config.retries,
     cancelled: () => cancelled('dump'),
   };
-  return withinLimits(limits, (signal) => new Attempt(config, { ...io, signal }).run());
+  return withinLimits(limits, (signal, again) => new Attempt(config, { ...io, signal }, again).run());
 }
 
 /** Younger ones may belong to a run that is still going. */
@@ -182,13 +184,16 @@ class Attempt {
   readonly #log: Log;
   readonly #signal: AbortSignal;
   readonly #destinations: Destinations;
+  /** As long as nothing is dumped, another attempt costs less than a store without a backup. */
+  readonly #again: boolean;
   readonly #started = Date.now();
   readonly #timings: Record<string, number> = {};
   readonly #sessions: Session[] = [];
   readonly #cleanups: (() => Promise<void>)[] = [];
   readonly #application = `pgassay ${randomBytes(3).toString('hex')}`;
 
-  constructor(config: BackupConfig, io: BackupIo) {
+  constructor(config: BackupConfig, io: BackupIo, again: boolean) {
+    this.#again = again;
     this.#config = config;
     this.#io = io;
     this.#log = io.log;
@@ -218,7 +223,7 @@ class Attempt {
   async #run(): Promise<BackupResult> {
     const config = this.#config;
     const traits = { encrypted: config.encryption !== undefined, keepMs: config.retention?.within };
-    await this.#destinations.each(({ store }) => store.admit(traits));
+    await this.#destinations.each(({ store }) => store.admit(traits), { again: this.#again });
     const control = await this.#open('control');
     const warnings = judgePooling(await this.#pooling(control), config, this.#log);
     await prepareSession(control);
@@ -230,9 +235,12 @@ class Attempt {
     });
     await requirePrivileges(control, preview, facts);
     refuseEmpty(preview, config);
-    await this.#destinations.each(async (destination) => {
-      destination.previous = await requirePrevious(destination.store, config, facts, this.#log);
-    });
+    await this.#destinations.each(
+      async (destination) => {
+        destination.previous = await requirePrevious(destination.store, config, facts, this.#log);
+      },
+      { again: this.#again },
+    );
     const programs = await this.#programs(facts);
     const temporary = await this.#privateFolder();
     const compression = await chooseCompression(config.compression, programs);
@@ -314,10 +322,13 @@ class Attempt {
 
   /** By the first store's clock, and free in all of them. */
   async #newId(): Promise<string> {
-    const found = await this.#destinations.each(async ({ store }) => ({
-      now: await store.now(),
-      ids: await store.ids(this.#config.name),
-    }));
+    const found = await this.#destinations.each(
+      async ({ store }) => ({
+        now: await store.now(),
+        ids: await store.ids(this.#config.name),
+      }),
+      { again: this.#again },
+    );
     return newId(
       found[0]?.now ?? new Date(),
       found.flatMap(({ ids }) => ids),
@@ -329,6 +340,7 @@ class Attempt {
     const pruned = await this.#prune(store);
     await this.#sweep(store);
     return {
+      expiresAt: manifest.expiresAt === null ? undefined : new Date(manifest.expiresAt),
       location: `${store.uri}/${manifest.name}/${manifest.id}`,
       rolesCommand: rolesCommand(store, manifest),
       restoreCommand: restoreCommand(store, manifest),

@@ -1,6 +1,7 @@
 import type { Backup } from './catalog.ts';
 import { Failure } from './failure.ts';
 import type { Log } from './log.ts';
+import { formatSeconds } from './numbers.ts';
 import type { Store, Upload } from './store/store.ts';
 
 /** One of the stores that a backup goes to, and how far it has come there. */
@@ -55,9 +56,13 @@ export class Destinations {
 
   /**
    * Does the same at every store that has not failed, at the same time, and waits for the slowest. Throws a `Failure` when
-   * none is left, and what is no store's fault: a cancelled run, a wrong input.
+   * none is left, and what is no store's fault: a cancelled run, a wrong input. `again`: the whole run may be tried once
+   * more, so what may pass is thrown too, and no store is given up for it.
    */
-  async each<T>(work: (destination: Destination) => Promise<T>): Promise<T[]> {
+  async each<T>(
+    work: (destination: Destination) => Promise<T>,
+    { again = false }: { readonly again?: boolean } = {},
+  ): Promise<T[]> {
     const tried = this.open;
     const results = await Promise.allSettled(tried.map(work));
     const failures = results.flatMap((result) => (result.status === 'rejected' ? [result.reason as unknown] : []));
@@ -69,7 +74,7 @@ export class Destinations {
     const own = failures.filter((error) => error instanceof Failure);
     // One that may pass is worth another try of everything.
     const [first] = [...own.filter(({ transient }) => transient), ...own];
-    if (first !== undefined && own.length === tried.length) throw first;
+    if (first !== undefined && (own.length === tried.length || (again && first.transient))) throw first;
     return results.flatMap((result, at) => {
       if (result.status === 'fulfilled') return [result.value];
       const destination = tried[at];
@@ -95,23 +100,55 @@ export class Destinations {
     );
   }
 
+  /** What ended the run before they were done. */
+  giveUpUnpublished(failure: Failure): void {
+    for (const destination of this.open) if (!destination.published) this.#giveUp(destination, failure);
+  }
+
   #giveUp(destination: Destination, failure: Failure): void {
     destination.failure = failure;
+    // Its spool, its parts and their memory are the others' now.
+    void destination.upload?.abort();
     const others = this.open.map(({ store }) => store.uri).join(', ');
     this.#log.warn(`${destination.store.uri} will not have this backup: ${failure.message}; going on with ${others}`);
   }
 }
 
-/** Writes what it is given to every store that has not failed. Resolves when the slowest has room for more. */
+/**
+ * Writes what it is given to every store that has not failed. Resolves when the slowest has room for more; one that has
+ * none for `patienceMs` has failed, unless it is the only one.
+ */
 export class FanOut implements Pick<Upload, 'write'> {
   readonly #destinations: Destinations;
+  readonly #patienceMs: number;
 
-  constructor(destinations: Destinations) {
+  constructor(destinations: Destinations, patienceMs: number) {
     this.#destinations = destinations;
+    this.#patienceMs = patienceMs;
   }
 
   async write(chunk: Buffer): Promise<void> {
-    await this.#destinations.each(async ({ upload }) => upload?.write(chunk));
+    const alone = this.#destinations.open.length === 1;
+    await this.#destinations.each(async ({ upload }) => {
+      if (upload === undefined) return;
+      const written = upload.write(chunk);
+      await (alone ? written : within(this.#patienceMs, written));
+    });
+  }
+}
+
+async function within(ms: number, work: Promise<void>): Promise<void> {
+  const { promise: late, reject } = Promise.withResolvers<never>();
+  const timer = setTimeout(() => {
+    const silent = `it took nothing for ${formatSeconds(ms / 1000)}`;
+    reject(
+      new Failure('upload', 'timeLimit', silent, { hint: 'a store that is only slow needs a longer stall-timeout' }),
+    );
+  }, ms);
+  try {
+    await Promise.race([work, late]);
+  } finally {
+    clearTimeout(timer);
   }
 }
 

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { type Encryption, encrypt } from './age.ts';
 import type { BackupConfig } from './backup.ts';
 import { type Destination, type Destinations, FanOut } from './destinations.ts';
-import { Failure } from './failure.ts';
+import { cancelled, Failure } from './failure.ts';
 import {
   encryptionOf,
   fileNames,
@@ -56,16 +56,22 @@ export class Publisher {
   readonly #destinations: Destinations;
   readonly #folder: string;
   readonly #encryption: Encryption | undefined;
+  readonly #stallMs: number;
   readonly #signal: AbortSignal;
 
   constructor(
     destinations: Destinations,
     folder: string,
-    { encryption, signal }: { readonly encryption: Encryption | undefined; readonly signal: AbortSignal },
+    {
+      encryption,
+      stallMs,
+      signal,
+    }: { readonly encryption: Encryption | undefined; readonly stallMs: number; readonly signal: AbortSignal },
   ) {
     this.#destinations = destinations;
     this.#folder = folder;
     this.#encryption = encryption;
+    this.#stallMs = stallMs;
     this.#signal = signal;
   }
 
@@ -75,7 +81,7 @@ export class Publisher {
       await destination.upload?.abort();
       destination.upload = await destination.store.begin(this.#path(fileNames.dump), expected);
     });
-    return Outgoing.begin(new FanOut(this.#destinations), this.#encryption);
+    return Outgoing.begin(new FanOut(this.#destinations, this.#stallMs / 2), this.#encryption);
   }
 
   /** Completes the archive's uploads and asks each store what it has; `read-back` hashes the stored bytes again. */
@@ -120,7 +126,8 @@ export class Publisher {
     key: SigningKey | undefined,
   ): Promise<Published[]> {
     this.#signal.throwIfAborted();
-    return this.#destinations.each(async (destination) => {
+    const published: Published[] = [];
+    const publishing = this.#destinations.each(async (destination) => {
       const { store } = destination;
       const manifest = manifestFor(destination);
       const bytes = serialize(manifest);
@@ -128,8 +135,15 @@ export class Publisher {
       this.#signal.throwIfAborted();
       await put(store, `${this.#folder}/${fileNames.manifest}`, bytes);
       destination.published = true;
-      return { store, manifest };
+      published.push({ store, manifest });
     });
+    await publishing.catch((error: unknown) => {
+      // Somebody cancelled, or the time was up, and yet it is a backup where it is published.
+      if (published.length === 0) throw error;
+      this.#destinations.giveUpUnpublished(asFailure(error));
+    });
+    const order = this.#destinations.open.map(({ store }) => store);
+    return published.sort((a, b) => order.indexOf(a.store) - order.indexOf(b.store));
   }
 
   #path(name: string): string {
@@ -162,6 +176,10 @@ export class Publisher {
 export interface Published {
   readonly store: Store;
   readonly manifest: Manifest;
+}
+
+function asFailure(error: unknown): Failure {
+  return error instanceof Failure ? error : new Failure('publish', 'cancelled', cancelled('publish').message);
 }
 
 function encryptionEntry(encryption: Encryption | undefined): ManifestFile['encryption'] {

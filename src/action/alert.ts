@@ -30,7 +30,7 @@ import { RunSwitch, soonAfter } from './channels.ts';
 import { maskAll, type Run } from './run.ts';
 
 /** What a failed run says that its error does not. */
-export type FailedDetails = Partial<Pick<Failed, 'findings' | 'timings' | 'newestProven'>>;
+export type FailedDetails = Partial<Pick<Failed, 'findings' | 'timings' | 'newestProven' | 'partly'>>;
 
 /**
  * The alerts of one run. A `Failure` that reaches the edge is told by itself, after it was printed; a cancelled run tells
@@ -143,10 +143,10 @@ class RunAlerts implements Alerts {
 
   #failed(
     error: AlertError | undefined,
-    { findings = [], timings = {}, newestProven }: FailedDetails,
+    { findings = [], timings = {}, newestProven, partly }: FailedDetails,
   ): Promise<number | undefined> {
     this.#told = true;
-    return this.#tell({ outcome: 'failed', subject: this.#subject, error, findings, timings, newestProven });
+    return this.#tell({ outcome: 'failed', subject: this.#subject, error, findings, timings, newestProven, partly });
   }
 
   async #tell(report: Report): Promise<number | undefined> {

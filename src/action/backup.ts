@@ -1,5 +1,6 @@
 import * as core from '@actions/core';
 import { alertInputs } from '../alert-inputs.ts';
+import type { Failed } from '../alert-state.ts';
 import { type BackupConfig, type BackupResult, backup, failOfMissed } from '../backup.ts';
 import { backupInputs, readBackupConfig } from '../backup-inputs.ts';
 import { decryptInputs, strayKeys } from '../encryption-inputs.ts';
@@ -47,6 +48,8 @@ export function runBackup(): Promise<void> {
       const details = alerts.details();
       const result = await backup(config, { ...run, began: (id) => saveUnfinished(config.name, id) });
       await report(result, run, await details);
+      if (result.kind === 'stored' && result.missed.length > 0)
+        alerts.about({ of: 'name' }, { timings: result.manifest.timings, partly: countsOf(result) });
       failOfMissed(result);
       if (result.kind === 'stored') {
         const { manifest } = result;
@@ -82,6 +85,10 @@ function readConfig(secrets: Secrets, temporary: string, known: readonly Problem
   }
 }
 
+function countsOf({ stored, missed }: Pick<BackupResult & { kind: 'stored' }, 'stored' | 'missed'>): Failed['partly'] {
+  return { stored: stored.length, of: stored.length + missed.length };
+}
+
 async function report(result: BackupResult, { log }: Run, details: boolean): Promise<void> {
   if (result.kind === 'dry-run') {
     const tables = formatCount(result.tables, 'table');
@@ -114,12 +121,13 @@ async function report(result: BackupResult, { log }: Run, details: boolean): Pro
   log.info(
     `backup ${manifest.name}/${manifest.id} is whole and stored: ${formatCount(tables, 'table')}, ${formatCount(rows, 'row')}, ${formatBytes(dump?.bytes ?? 0)}; restore it with\n  ${stored[0]?.restoreCommand}`,
   );
-  if (manifest.expiresAt !== null) log.notice(`the store deletes this backup on ${formatTime(manifest.expiresAt)}`);
-  for (const { pruned } of stored)
+  for (const { location, expiresAt, pruned } of stored) {
+    if (expiresAt !== undefined) log.notice(`${location} is deleted by its store on ${formatTime(expiresAt)}`);
     if (pruned !== undefined) {
       log.info(pruneText(pruned));
       warnOfPruned(pruned, log);
     }
+  }
   await writeSummary(backupSummary(result, details, new Date()), log);
 }
 

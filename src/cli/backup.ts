@@ -3,7 +3,7 @@ import { readBackupConfig } from '../backup-inputs.ts';
 import { strayKeys } from '../encryption-inputs.ts';
 import { identityOf, readHiding, sourceOf, withPemFiles } from '../environment.ts';
 import { Inputs } from '../inputs.ts';
-import { formatBytes, formatCount, formatSeconds } from '../numbers.ts';
+import { formatBytes, formatCount, formatSeconds, formatTime } from '../numbers.ts';
 import { publicWordsOf, secretsOf } from '../postgres/url.ts';
 import { warnOfPruned } from '../prune.ts';
 import { describeEncryption } from '../report/encryption.ts';
@@ -122,8 +122,8 @@ export const backupCommand: Command = {
         `backup ${manifest.name}/${manifest.id} is whole and stored`,
         `  ${formatCount(totals.tables, 'table')}, ${formatCount(totals.rows, 'row')}, ${formatBytes(database.sizeBytes)} → ${formatBytes(manifest.files[0]?.bytes ?? 0)} in ${formatSeconds(timings.total ?? 0)}`,
         `  encrypted ${describeEncryption(manifest)}`,
-        ...stored.flatMap(({ location, restoreCommand, pruned }) => [
-          `  ${location}`,
+        ...stored.flatMap(({ location, restoreCommand, expiresAt, pruned }) => [
+          `  ${location}${expiresAt === undefined ? '' : `, which its store deletes on ${formatTime(expiresAt)}`}`,
           `  restore: ${restoreCommand}`,
           ...(pruned === undefined ? [] : [`  retention: ${prunedWords(pruned)}`]),
         ]),

@@ -138,8 +138,8 @@ const advice: Record<ExitName | 'defect', Advice> = {
 };
 
 /** What failed, for the title: no name out of the database, no markup, nothing that is not ours. */
-export function headline(kind: AlertKind, { subject, error, findings }: Failed, details: boolean): string {
-  const words = failedWords[kind];
+export function headline(kind: AlertKind, { subject, error, findings, partly }: Failed, details: boolean): string {
+  const words = partly === undefined ? failedWords[kind] : `backup in ${partly.stored} of ${partly.of} stores only`;
   if (error !== undefined && findings.length === 0) return `${words}: ${advice[error.exit].brief}`;
   const count = details ? formatCount(findings.length, 'finding') : undefined;
   if (subject.of === 'name') return count === undefined ? words : `${words}: ${count}`;
@@ -361,9 +361,11 @@ function timings(seconds: Readonly<Record<string, number>>): string[] {
 }
 
 /** What a failure means for the data. */
-export function meaning(kind: AlertKind, { subject, newestProven }: Failed): string {
+export function meaning(kind: AlertKind, { subject, newestProven, partly }: Failed): string {
   switch (kind) {
     case 'backup':
+      if (partly !== undefined)
+        return `This run's backup is whole in ${partly.stored} of its ${partly.of} stores, and nothing of it is in the others. If what has it is lost, so is all that was written since the newest backup elsewhere.`;
       return 'This run stored no backup. Every backup from before is untouched. Until one succeeds, what was written to the database since the newest of them exists nowhere else.';
     case 'restore-test':
       return subject.of === 'name'

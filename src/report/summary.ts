@@ -28,6 +28,8 @@ export interface StoredReport {
   /** With stock programs; undefined where there are no roles. */
   readonly rolesCommand: string | undefined;
   readonly restoreCommand: string;
+  /** When the store deletes it by itself. */
+  readonly expiresAt: Date | undefined;
   /** What retention did there; undefined where there is no policy, or it could not be applied. */
   readonly pruned: Pruned | undefined;
 }
@@ -66,7 +68,14 @@ export function backupSummary(report: BackupReport, details: boolean, now: Date)
     '',
     `${encryptionWords(manifest)} · ${manifest.signing === null ? 'not signed' : 'signed'} · label ${markdown(manifest.label)} · ${provenWords(proven, now)}`,
     '',
-    ...(manifest.expiresAt === null ? [] : [`**The store deletes it on ${formatTime(manifest.expiresAt)}.**`, '']),
+    ...stored.flatMap(({ location, expiresAt }) =>
+      expiresAt === undefined
+        ? []
+        : [
+            `**${details ? code(storeOf(location, manifest)) : 'A store'} deletes it on ${formatTime(expiresAt)}.**`,
+            '',
+          ],
+    ),
     ...warnings(report.warnings, details),
     ...(details ? sizeChart(history) : []),
     '<details><summary>Restore it</summary>',

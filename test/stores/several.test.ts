@@ -6,7 +6,9 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { generateKeyPair } from '../../src/age.ts';
+import type { Failed } from '../../src/alert-state.ts';
 import type { Manifest } from '../../src/manifest.ts';
+import { headline, meaning } from '../../src/report/issue.ts';
 import { FolderStore } from '../../src/store/folder.ts';
 import { type ActionResult, runAction } from '../support/action.ts';
 import { cli, clientBin, type Inputs } from '../support/backup.ts';
@@ -135,7 +137,8 @@ describe('one of two stores fails', () => {
     ['when the upload begins', 'CreateMultipartUpload', 1],
     ['in the middle of the dump', 'UploadPart', 2],
     ['when the upload is completed', 'CompleteMultipartUpload', 1],
-    ['when the manifest is written', 'PutObject', 3],
+    ['when a small file is written', 'PutObject', 3],
+    ['when the manifest is written', 'PutObject', 4],
   ] as const;
   for (const [when, operation, nth] of outages)
     test(`${when}: the other has a whole backup, and the step fails and says which`, async () => {
@@ -162,6 +165,53 @@ describe('one of two stores fails', () => {
       assert.ok(!(await server.keys(places.bucket)).some((key) => key.endsWith('manifest.json')));
       assert.deepEqual(await server.uploads(places.bucket), []);
     });
+
+  test('that takes nothing any more is given up before the dump is', async () => {
+    await using places = await Places.open();
+    places.proxy.fail('UploadPart', { kind: 'stall' }, { times: Infinity });
+    // More than all parts on their way hold.
+    await createShop(cluster, 'large', 450_000);
+    const result = await places.run({ 'database-url': cluster.url('large'), 'stall-timeout': '6s' });
+    places.proxy.release();
+    assert.equal(result.exitCode, 14, result.log);
+    assert.equal(result.outputs['failed-stores'], `s3://${places.bucket}/p`);
+    assert.match(result.log, /will not have this backup: it took nothing for 3 s/);
+    const verified = await cli(['verify', '--store', `file://${places.folder}`, '--name', 'shop']);
+    assert.equal(verified.exitCode, 0, verified.stderr);
+  });
+
+  test('in passing, before anything is dumped: the run is tried again, and both have it', async () => {
+    await using places = await Places.open();
+    places.proxy.fail('*', { kind: 'status', status: 503, code: 'ServiceUnavailable' }, { times: 5 });
+    const result = await places.run({ retries: 1 });
+    assert.equal(result.exitCode, 0, result.log);
+    assert.match(result.log, /trying again in/);
+    assert.equal(result.outputs['failed-stores'], '');
+  });
+
+  test('to be done when the run is cancelled: what is published stays, and is told', async () => {
+    await using places = await Places.open();
+    places.proxy.fail('PutObject', { kind: 'stall' }, { nth: 4 });
+    const underway = await startBackup(cluster.url('shop'), places.folder, places.inputs);
+    await until(() => places.proxy.requestsOf('PutObject').length === 4 || undefined);
+    await until(async () => (await filesIn(places.folder)).some((file) => file.endsWith('manifest.json')) || undefined);
+    process.kill(underway.pid, 'SIGINT');
+    const result = await underway.done;
+    places.proxy.release();
+    assert.equal(result.exitCode, 130, result.log);
+    assert.match(result.outputs.location ?? '', new RegExp(`^file://${places.folder}/shop/[^\n]+$`));
+    const verified = await cli(['verify', '--store', `file://${places.folder}`, '--name', 'shop']);
+    assert.equal(verified.exitCode, 0, verified.stderr);
+  });
+
+  test('is told as what it is: a backup that is not everywhere', () => {
+    const error = { stage: 'upload', exit: 'storeCredentials', message: 'refused', hint: undefined } as const;
+    const report: Failed = { outcome: 'failed', subject: { of: 'name' }, error, findings: [], timings: {} };
+    const partly: Failed = { ...report, partly: { stored: 1, of: 2 } };
+    assert.match(meaning('backup', report), /^This run stored no backup/);
+    assert.match(meaning('backup', partly), /^This run's backup is whole in 1 of its 2 stores/);
+    assert.match(headline('backup', partly, false), /^backup in 1 of 2 stores only: /);
+  });
 
   test('nothing is pruned where it failed, and the next run stores in both again', async () => {
     await using places = await Places.open();
