@@ -123,9 +123,9 @@ class Signatures {
     while ('distrust' in signed) {
       const next = await this.#unread.next();
       if (next.done === true) break;
-      if (next.value instanceof Failure) continue;
-      this.#read.push(next.value);
-      signed = judgeSignature(bytes, [next.value], trust);
+      const signature = next.value instanceof Failure ? Buffer.alloc(0) : next.value;
+      this.#read.push(signature);
+      signed = judgeSignature(bytes, [signature], trust);
     }
     return signed;
   }
