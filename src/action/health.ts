@@ -57,6 +57,7 @@ async function look({ store, failOn, metricsFile, ...request }: HealthConfig, ru
   for (const { name } of judged.names) secrets.spare(name);
   tell(judged, secrets);
   log.info(healthText(judged));
+  for (const note of judged.notes) log.warn(note);
   await writeSummary(secrets.redact(healthSummary(judged, await details)), log);
   const unwritten = metricsFile === undefined ? undefined : await metricsFailure(metricsFile, judged, judged.checkedAt);
   const numbers = await alerts.judged(verdictsOf(judged, (Date.now() - began) / 1000));

@@ -76,8 +76,8 @@ describe('store: artifact', () => {
       `set -o pipefail; gh api /repos/octo/backups/actions/artifacts/${dump.id}/zip | pg_restore -1 --exit-on-error -d "$TARGET_URL"`,
     );
     const day = manifest.expiresAt?.slice(0, 10) ?? '';
-    assert.match(taken.log, new RegExp(`the store deletes this backup on ${day}`));
-    assert.match(taken.summary, new RegExp(`The store deletes it on ${day}`));
+    assert.match(taken.log, new RegExp(`artifact://\\S+ is deleted by its store on ${day}`));
+    assert.match(taken.summary, new RegExp(`artifact://\\S+ deletes it on ${day}`));
     assert.match(taken.summary, /GITHUB_REPOSITORY=octo\/backups pgassay restore \S+ --store artifact --name shop/);
     assert.deepEqual([taken.leftovers, taken.orphans, taken.droppedOutputs], [[], [], []]);
     assert.ok(!taken.log.includes(server.token));
