@@ -6,7 +6,7 @@ import { healthDocument, healthText } from '../report/health.ts';
 import { openMetrics } from '../report/metrics.ts';
 import { openStore } from '../store/open.ts';
 import { answer, type Command } from './command.ts';
-import { hideStoreSecrets, placeOf, proofVerifyFlag, recoveryKeyFlag, storeFlags } from './shared-flags.ts';
+import { hideStoreSecrets, judgementFlags, placeOf, storeFlags } from './shared-flags.ts';
 
 export const healthCommand: Command = {
   name: 'health',
@@ -14,13 +14,7 @@ export const healthCommand: Command = {
   flags: [
     ...storeFlags.filter(({ name }) => name !== 'name' && name !== 'github-token'),
     { name: 'names', value: 'NAME', many: true, help: 'must have backups; without any, all that are there are judged' },
-    { name: 'warn-after', value: 'TIME', help: 'a newest backup that is older is a warning (default 26h)' },
-    { name: 'critical-after', value: 'TIME', help: 'and one that is older than this is critical (default 30h)' },
-    { name: 'min-backups', value: 'N', help: 'fewer are critical' },
-    { name: 'max-shrink', value: 'N%', help: 'how much smaller than usual the newest may be (default 50%)' },
-    { name: 'max-proof-age', value: 'TIME', help: 'how long ago a restore test may have passed' },
-    proofVerifyFlag,
-    recoveryKeyFlag,
+    ...judgementFlags,
     { name: 'integrity', value: 'HOW', help: 'none, sizes of all files (default), or full: every byte is read' },
     {
       name: 'workflows',

@@ -9,7 +9,7 @@ import { openStore } from '../store/open.ts';
 import { type Visibility, visibilityOf, visibilityOfEvent } from '../visibility.ts';
 import { answer, type Command, type Terminal } from './command.ts';
 import { keepFlags } from './prune.ts';
-import { hideStoreSecrets, placeOf, proofVerifyFlag, recoveryKeyFlag, storeFlags } from './shared-flags.ts';
+import { hideStoreSecrets, judgementFlags, placeOf, storeFlags } from './shared-flags.ts';
 
 export const reportCommand: Command = {
   name: 'report',
@@ -25,13 +25,7 @@ export const reportCommand: Command = {
       value: 'TIME',
       help: 'how long a recovery may take (default: as restore tests were told)',
     },
-    { name: 'warn-after', value: 'TIME', help: 'when a backup is late (default 26h)' },
-    { name: 'critical-after', value: 'TIME', help: 'when it is overdue (default 30h)' },
-    { name: 'min-backups', value: 'N', help: 'how many there have to be of each name' },
-    { name: 'max-shrink', value: 'PERCENT', help: 'how much smaller than the last ones a backup may be (default 50%)' },
-    { name: 'max-proof-age', value: 'TIME', help: 'how old the last passed restore test may be' },
-    proofVerifyFlag,
-    recoveryKeyFlag,
+    ...judgementFlags,
     ...keepFlags.map((flag) =>
       flag.name === 'keep-last'
         ? { ...flag, help: `${flag.help}; with the keep-* of the backup step the page says when each backup goes` }

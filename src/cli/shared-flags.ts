@@ -60,11 +60,20 @@ export const proofVerifyFlag: Flag = {
   refuseEmpty: true,
 };
 
-export const recoveryKeyFlag: Flag = {
-  name: 'max-recovery-key-age',
-  value: 'TIME',
-  help: 'how long ago each key of the newest backup may have opened one',
-};
+/** By what `health` and the page judge. */
+export const judgementFlags: readonly Flag[] = [
+  { name: 'warn-after', value: 'TIME', help: 'a newest backup that is older is a warning (default 26h)' },
+  { name: 'critical-after', value: 'TIME', help: 'and one that is older than this is critical (default 30h)' },
+  { name: 'min-backups', value: 'N', help: 'fewer are critical' },
+  { name: 'max-shrink', value: 'N%', help: 'how much smaller than usual the newest may be (default 50%)' },
+  { name: 'max-proof-age', value: 'TIME', help: 'how long ago a restore test may have passed' },
+  proofVerifyFlag,
+  {
+    name: 'max-recovery-key-age',
+    value: 'TIME',
+    help: 'how long ago each key of the newest backup may have opened one',
+  },
+];
 
 export const proofKeyFlag: Flag = {
   name: 'proof-key',

@@ -2,11 +2,12 @@
  * What the target says about tables whose rows are to be brought back, and everything that would keep them from being
  * brought back as they were. Read twice: before anything is said, and under the locks of the transaction that does it.
  */
-import { type ExitName, Failure } from '../failure.ts';
+import { Failure } from '../failure.ts';
 import { formatCount } from '../numbers.ts';
 import type { Session } from './connect.ts';
 import { type ForeignKey, loadingOrder, readForeignKeys } from './data-order.ts';
 import { displayName, displayWord, nameKey, type QualifiedName, quoteQualified, sqlName, sqlWord } from './names.ts';
+import { judgeWriter, type WriteObstacle } from './write-obstacles.ts';
 
 /** Rows of one table in the archive. */
 export interface ArchivedRows extends QualifiedName {
@@ -48,12 +49,6 @@ interface Relation extends QualifiedName {
   readonly ancestors: readonly number[];
 }
 
-interface Obstacle {
-  readonly message: string;
-  readonly hint: string;
-  readonly exit: ExitName;
-}
-
 /**
  * How the rows go in. Throws one `Failure` that names everything in the way; `clean` says that rows which are there go.
  */
@@ -62,7 +57,7 @@ export async function planData(
   wanted: { readonly rows: readonly ArchivedRows[]; readonly positions: readonly QualifiedName[] },
   { clean }: { readonly clean: boolean },
 ): Promise<DataPlan> {
-  const obstacles: Obstacle[] = await judgeSession(session);
+  const obstacles: WriteObstacle[] = await judgeWriter(session);
   const relations = new Map(
     (await readRelations(session, [...wanted.rows, ...wanted.positions], clean)).map((each) => [nameKey(each), each]),
   );
@@ -112,26 +107,6 @@ function isBeyond(column: Relation['columns'][number], { columns }: ArchivedRows
   return !column.generated && !columns.includes(column.name);
 }
 
-async function judgeSession(session: Session): Promise<Obstacle[]> {
-  const [state] = await session.query<{ standby: boolean; replica: boolean; role: string }>(
-    `SELECT pg_is_in_recovery() AS standby, current_setting('session_replication_role') = 'replica' AS replica, current_user::text AS role`,
-  );
-  const obstacles: Obstacle[] = [];
-  if (state?.standby)
-    obstacles.push({
-      message: 'the target is a standby, which takes no rows',
-      hint: 'use the URL of the primary (target_session_attrs=primary in the URL looks for it)',
-      exit: 'badInput',
-    });
-  if (state?.replica)
-    obstacles.push({
-      message: 'sessions of this role run with session_replication_role = replica, so no foreign key would be checked',
-      hint: `ALTER ROLE ${sqlWord(state.role)} RESET session_replication_role; or use another role`,
-      exit: 'badInput',
-    });
-  return obstacles;
-}
-
 async function readRelations(session: Session, names: readonly QualifiedName[], clean: boolean): Promise<Relation[]> {
   return session.query<Relation>(
     `SELECT n.nspname::text AS schema, c.relname::text AS name, c.oid::int8::float8 AS oid, c.relkind AS kind,
@@ -154,7 +129,7 @@ async function readRelations(session: Session, names: readonly QualifiedName[], 
   );
 }
 
-function judgeTable(archived: ArchivedRows, relation: Relation | undefined, clean: boolean): Obstacle[] {
+function judgeTable(archived: ArchivedRows, relation: Relation | undefined, clean: boolean): WriteObstacle[] {
   const table = displayName(archived);
   const restored = 'restore it with its definition: mode: full with tables';
   if (relation === undefined)
@@ -167,7 +142,7 @@ function judgeTable(archived: ArchivedRows, relation: Relation | undefined, clea
         exit: 'badInput',
       },
     ];
-  const obstacles: Obstacle[] = [];
+  const obstacles: WriteObstacle[] = [];
   const there = new Map(relation.columns.map((column) => [column.name, column]));
   const missing = archived.columns.filter((name) => there.get(name)?.generated !== false);
   const required = relation.columns.filter((column) => column.required && !archived.columns.includes(column.name));
@@ -200,7 +175,7 @@ function judgeTable(archived: ArchivedRows, relation: Relation | undefined, clea
   return obstacles;
 }
 
-function judgeSequence(name: QualifiedName, relation: Relation | undefined): Obstacle[] {
+function judgeSequence(name: QualifiedName, relation: Relation | undefined): WriteObstacle[] {
   if (relation?.kind !== 'S')
     return [
       {
@@ -219,8 +194,8 @@ function judgeSequence(name: QualifiedName, relation: Relation | undefined): Obs
   ];
 }
 
-function judgeKeys(keys: readonly ForeignKey[], ours: ReadonlySet<number>, clean: boolean): Obstacle[] {
-  const obstacles: Obstacle[] = [];
+function judgeKeys(keys: readonly ForeignKey[], ours: ReadonlySet<number>, clean: boolean): WriteObstacle[] {
+  const obstacles: WriteObstacle[] = [];
   const unchecked = keys.filter((key) => key.unchecked && ours.has(key.from.oid));
   if (unchecked.length > 0)
     obstacles.push({
@@ -242,7 +217,7 @@ function describeKey({ name, from, to }: ForeignKey): string {
   return `${displayWord(name)} (${displayName(from)} to ${displayName(to)})`;
 }
 
-function cannotWait(key: ForeignKey): Obstacle {
+function cannotWait(key: ForeignKey): WriteObstacle {
   return {
     message: `the foreign key ${describeKey(key)} is part of a circle, cannot wait for the end of a transaction, and only its table's owner may let it`,
     hint: `use the owner's URL, or have him run: ALTER TABLE ${sqlName(key.from)} ALTER CONSTRAINT ${sqlWord(key.name)} DEFERRABLE;`,
@@ -301,7 +276,7 @@ function listed(names: readonly QualifiedName[]): string {
   return names.length > 20 ? `${shown} and ${names.length - 20} more` : shown;
 }
 
-function refusal(obstacles: readonly Obstacle[]): Failure {
+function refusal(obstacles: readonly WriteObstacle[]): Failure {
   const exits = new Set(obstacles.map((each) => each.exit));
   const [first] = obstacles;
   const lines = obstacles.slice(0, 30).map((each) => `  ${each.message}`);

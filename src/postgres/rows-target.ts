@@ -1,6 +1,7 @@
-import { type ExitName, Failure } from '../failure.ts';
+import { Failure } from '../failure.ts';
 import type { Session } from './connect.ts';
 import { displayName, displayWord, type QualifiedName, sqlName, sqlWord } from './names.ts';
+import { judgeWriter, type WriteObstacle } from './write-obstacles.ts';
 
 /** A table of the target that rows are brought back into, with everything that decides how. */
 export interface TargetTable extends QualifiedName {
@@ -80,19 +81,13 @@ interface Relation {
   readonly foreign: number;
 }
 
-interface Obstacle {
-  readonly message: string;
-  readonly hint: string;
-  readonly exit: ExitName;
-}
-
 /** Looks at the tables and throws one `Failure` with everything that would keep rows from being written. */
 export async function readTargetTables(
   session: Session,
   names: readonly QualifiedName[],
   plan: WritePlan,
 ): Promise<TargetTable[]> {
-  const obstacles: Obstacle[] = await judgeSession(session);
+  const obstacles: WriteObstacle[] = await judgeSession(session);
   const tables: TargetTable[] = [];
   for (const name of names) {
     const relation = await findRelation(session, name);
@@ -115,31 +110,12 @@ export async function readTargetTables(
   );
 }
 
-async function judgeSession(session: Session): Promise<Obstacle[]> {
-  const [state] = await session.query<{
-    standby: boolean;
-    replica: boolean;
-    temporary: boolean;
-    role: string;
-    name: string;
-  }>(
-    `SELECT pg_is_in_recovery() AS standby, current_setting('session_replication_role') = 'replica' AS replica,
-            has_database_privilege(current_database(), 'TEMP') AS temporary, current_user::text AS role,
+async function judgeSession(session: Session): Promise<WriteObstacle[]> {
+  const [state] = await session.query<{ temporary: boolean; role: string; name: string }>(
+    `SELECT has_database_privilege(current_database(), 'TEMP') AS temporary, current_user::text AS role,
             current_database()::text AS name`,
   );
-  const obstacles: Obstacle[] = [];
-  if (state?.standby)
-    obstacles.push({
-      message: 'the target is a standby, which takes no rows',
-      hint: 'use the URL of the primary (target_session_attrs=primary in the URL looks for it)',
-      exit: 'badInput',
-    });
-  if (state?.replica)
-    obstacles.push({
-      message: 'sessions of this role run with session_replication_role = replica, so no foreign key would be checked',
-      hint: `ALTER ROLE ${sqlWord(state.role)} RESET session_replication_role; or use another role`,
-      exit: 'badInput',
-    });
+  const obstacles = await judgeWriter(session);
   if (state?.temporary === false)
     obstacles.push({
       message: `role ${sqlWord(state.role)} may not create temporary tables, through which rows are read`,
@@ -174,7 +150,7 @@ async function findRelation(session: Session, name: QualifiedName): Promise<Rela
   return relation;
 }
 
-function judgeRelation(name: QualifiedName, relation: Relation | undefined, plan: WritePlan): Obstacle[] {
+function judgeRelation(name: QualifiedName, relation: Relation | undefined, plan: WritePlan): WriteObstacle[] {
   const table = displayName(name);
   if (relation === undefined)
     return [
@@ -197,7 +173,7 @@ function judgeRelation(name: QualifiedName, relation: Relation | undefined, plan
     ...(relation.insert ? [] : ['INSERT']),
     ...(relation.update || plan.onConflict !== 'update' ? [] : ['UPDATE']),
   ];
-  const obstacles: Obstacle[] = [];
+  const obstacles: WriteObstacle[] = [];
   if (!relation.usage || lacking.length > 0)
     obstacles.push({
       message: `this role may not ${lacking.join(', ') || 'use the schema'} ${lacking.length > 0 ? 'on ' : 'of '}${table}`,
@@ -215,9 +191,9 @@ function judgeRelation(name: QualifiedName, relation: Relation | undefined, plan
   return obstacles;
 }
 
-function judgeTable(table: TargetTable, { onConflict, triggers }: WritePlan): Obstacle[] {
+function judgeTable(table: TargetTable, { onConflict, triggers }: WritePlan): WriteObstacle[] {
   const name = displayName(table);
-  const obstacles: Obstacle[] = [];
+  const obstacles: WriteObstacle[] = [];
   if (onConflict === 'update' && (table.key.length === 0 || table.keyDeferrable))
     obstacles.push({
       message: `${name} has ${table.key.length === 0 ? 'no' : 'a deferrable'} primary key, and --on-conflict update finds rows by it`,
@@ -243,7 +219,7 @@ export function triggerNames({ triggers }: TargetTable): string {
   return [...new Set(triggers.map((each) => displayWord(each.name)))].join(', ');
 }
 
-async function judgeOwnership(session: Session, table: TargetTable, { triggers }: WritePlan): Promise<Obstacle[]> {
+async function judgeOwnership(session: Session, table: TargetTable, { triggers }: WritePlan): Promise<WriteObstacle[]> {
   if (triggers !== 'off' || table.triggers.length === 0) return [];
   const [row] = await session.query<{ owned: boolean }>(
     `SELECT coalesce(bool_and(pg_has_role(c.relowner, 'USAGE')), true) AS owned

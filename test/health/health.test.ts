@@ -5,7 +5,6 @@ import { join } from 'node:path';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import type { Manifest } from '../../src/manifest.ts';
-import { parseSigningKey, type SigningKey } from '../../src/signing.ts';
 import { FolderStore } from '../../src/store/folder.ts';
 import { type ActionOptions, type ActionResult, runAction } from '../support/action.ts';
 import { cli, type Inputs, takeBackup } from '../support/backup.ts';
@@ -16,7 +15,7 @@ import { Cluster, majorsAvailable } from '../support/postgres.ts';
 import { S3Server } from '../support/s3.ts';
 import { S3Proxy } from '../support/s3-faults.ts';
 import { openS3 } from '../support/s3-store.ts';
-import { type Keys, keyPair } from '../support/signing.ts';
+import { keyPair, signingKey } from '../support/signing.ts';
 
 const hour = 3_600_000;
 const ago = (hours: number): Date => new Date(Date.now() - hours * hour);
@@ -415,12 +414,6 @@ describe('the inputs', () => {
 });
 
 describe('with keys', () => {
-  const signingKey = ({ privateKey }: Keys): SigningKey => {
-    const parsed = parseSigningKey(privateKey);
-    assert.ok('key' in parsed);
-    return parsed.key;
-  };
-
   test('of verify-key, a newer backup by somebody else is critical and hides nothing', async () => {
     const [ours, theirs] = await Promise.all([keyPair(), keyPair()]);
     const store = await folderStore();

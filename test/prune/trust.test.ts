@@ -2,21 +2,14 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import { parseSigningKey, type SigningKey } from '../../src/signing.ts';
 import { FolderStore } from '../../src/store/folder.ts';
 import { runAction } from '../support/action.ts';
 import { cli } from '../support/backup.ts';
 import { repository, scratch } from '../support/faults.ts';
 import { storePast, storeProof } from '../support/history.ts';
-import { type Keys, keyPair } from '../support/signing.ts';
+import { keyPair, signingKey } from '../support/signing.ts';
 
 const ago = (days: number): Date => new Date(Date.now() - days * 86_400_000);
-
-function signingKey({ privateKey }: Keys): SigningKey {
-  const parsed = parseSigningKey(privateKey);
-  assert.ok('key' in parsed);
-  return parsed.key;
-}
 
 describe('retention with verify-key', () => {
   test('backups that nobody signed push none out and are left alone, and the step fails', async () => {
