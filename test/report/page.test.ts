@@ -252,3 +252,32 @@ describe('the page in Chromium', { skip: withoutBrowser, timeout: 120_000 }, () 
     assert.match(written, /What to do: /);
   });
 });
+
+test('the page restores from artifacts and with a key as a shell does it', () => {
+  const encryption = (type: 'age' | 'age-passphrase') => (night: number) => ({
+    files: [
+      { name: 'database.dump.age', bytes: 5, sha256: '', compression: 'none', encryption: { type, recipients: [] } },
+    ],
+    id: `2026112${night}T020000Z-3f9a1c`,
+  });
+  const lines = (facts: PageFacts): string[] =>
+    [...page(facts).text.matchAll(/<pre><code>(.*?)<\/code><\/pre>/g)].map(([, line = '']) => line);
+  const stored = (store: string, view: Partial<PageFacts> = {}, type: 'age' | 'age-passphrase' = 'age'): string[] =>
+    lines({ ...factsOf([nightly(1, { night: encryption(type) })], view), shellStore: store });
+  const backup = '20261120T020000Z-3f9a1c';
+  const start = 'TARGET_URL=postgresql://…';
+  assert.deepEqual(stored('artifact://github.com/octo/backups'), [
+    `${start} GITHUB_TOKEN=… GITHUB_REPOSITORY=octo/backups pgassay restore ${backup} --store artifact --name shop --decrypt-identity-file key.txt`,
+  ]);
+  assert.deepEqual(stored('artifact://acme.ghe.com/octo/backups', {}, 'age-passphrase'), [
+    `${start} GITHUB_TOKEN=… GITHUB_REPOSITORY=octo/backups GITHUB_SERVER_URL=https://acme.ghe.com GITHUB_API_URL=https://api.acme.ghe.com pgassay restore ${backup} --store artifact --name shop --decrypt-passphrase-file passphrase.txt`,
+  ]);
+  const [withheld = ''] = stored('artifact://github.com/octo/backups', { details: false });
+  assert.match(withheld, /GITHUB_REPOSITORY=&#39;…&#39; pgassay restore \S+ --store artifact --name shop --decrypt/);
+  const [before, newest] = [lines(factsOf([nightly(4)]))[1], lines(factsOf([nightly(4)]))[0]];
+  assert.match(
+    newest ?? '',
+    /^TARGET_URL=postgresql:\/\/… pgassay restore \S+ --store s3:\/\/acme-backups\/prod --name shop$/,
+  );
+  assert.match(before ?? '', /pgassay restore 20261119T\S+ --store s3:\/\/acme-backups\/prod --name shop$/);
+});
