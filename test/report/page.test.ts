@@ -28,6 +28,19 @@ const sixty = (): PageFacts =>
     }),
   ]);
 
+/** Three weeks, encrypted to a key that opened the second of those nights last. */
+function withKey(): PageFacts {
+  const recipient = `age1${'r'.repeat(58)}`;
+  const encryption = { type: 'age', recipients: [recipient] } as const;
+  const file = { name: 'database.dump.age', bytes: 5000, sha256: '', compression: 'none', encryption };
+  const made = nightly(21, { night: () => ({ files: [file] }) });
+  const backupId = made.catalog.backups[19]?.manifest.id ?? '';
+  const at = new Date(now.getTime() - dayMs).toISOString();
+  const facts = factsOf([{ ...made, keyUses: [{ backupId, recipient, at }] }], { retention: policy({ last: 3 }) });
+  assert.ok(page(facts).text.includes(`last that the key of ${recipient} opened`));
+  return facts;
+}
+
 describe('the page in Chromium', { skip: withoutBrowser, timeout: 120_000 }, () => {
   let browser: Browser;
   let folder: string;
@@ -93,6 +106,7 @@ describe('the page in Chromium', { skip: withoutBrowser, timeout: 120_000 }, () 
       () => factsOf([nightly(3), nightly(30, { name: 'billing', night: (n) => (n < 2 ? 'none' : {}) })]),
     ],
     ['names and counts withheld', () => factsOf([nightly(20)], { details: false })],
+    ['a key that opened an old backup last', withKey],
   ];
   for (const [kind, make] of kinds)
     test(`${kind}: fits a phone, and axe finds nothing, in light and in dark`, async () => {
