@@ -1,9 +1,9 @@
 import { safetyLabel, timeOfId } from './backup-id.ts';
 import { type Backup, type Catalog, futureMs } from './catalog.ts';
 import { findGaps } from './chain.ts';
-import { byPassphrase, encryptionOf, type Manifest, shortRecipient } from './manifest.ts';
+import { byPassphrase, keysOf, type Manifest, shortRecipient } from './manifest.ts';
 import { formatBytes, formatCount, formatSeconds, formatTime } from './numbers.ts';
-import type { Opening } from './opening.ts';
+import type { KeyUse } from './opening.ts';
 import { type Proof, restoreSeconds } from './proof.ts';
 import type { Finding } from './verdict.ts';
 
@@ -67,8 +67,8 @@ export interface HealthFacts {
   readonly catalog: Catalog;
   /** The newest restore test of each backup that has one, by id; tests older than the last one that passed may be missing. */
   readonly proofs: ReadonlyMap<string, Proof>;
-  /** Records of keys that opened a backup of the series; not needed without `maxKeyAgeMs`. */
-  readonly openings?: readonly Pick<Opening, 'recipient' | 'openedAt'>[];
+  /** Which keys opened which backups; of one key older ones may be missing. Not needed without `maxKeyAgeMs`. */
+  readonly keyUses?: readonly KeyUse[];
   /** Tables of the newest backup and of the one it is compared with; undefined where nobody may read them. */
   readonly tables: { readonly newest: readonly CountedTable[]; readonly before: readonly CountedTable[] } | undefined;
   /** What was found by reading files, beyond what a listing tells. */
@@ -118,7 +118,7 @@ export function judge(facts: HealthFacts, policy: HealthPolicy): Condition {
     ...(facts.tables === undefined ? judgeTableCount(series) : judgeTables(facts.tables)),
     ...judgeProofs(proofs[0], proven, now, policy),
     ...judgeRecovery(proven, policy),
-    ...judgeKeys(newest, facts, policy),
+    ...judgeKeys(series, facts, policy),
   ];
   const totalBytes = catalog.backups.reduce((bytes, { manifest }) => bytes + bytesOf(manifest), 0);
   return { status: statusOf(findings), findings, series, newest, proven, totalBytes };
@@ -402,32 +402,32 @@ function median(values: readonly number[]): number | undefined {
  * A key that nobody has tried for long may be lost, and with it every backup. A restore test that passed tries the key it
  * was given; `verify --sign-proof` tries the one that is offline.
  */
-function judgeKeys(newest: Backup | undefined, facts: HealthFacts, { maxKeyAgeMs }: HealthPolicy): HealthFinding[] {
+function judgeKeys(
+  series: readonly Backup[],
+  { keyUses = [], now }: HealthFacts,
+  { maxKeyAgeMs }: HealthPolicy,
+): HealthFinding[] {
+  const [newest] = series;
   if (newest === undefined || maxKeyAgeMs === undefined) return [];
   const { manifest } = newest;
-  const encryption = encryptionOf(manifest);
+  const keys = keysOf(manifest);
   const about = { check: 'keys', severity: 'critical' } as const;
-  if (encryption === null)
+  if (keys.length === 0)
     return [
       {
         ...{ ...about, object: `backup ${manifest.id}`, expected: 'encrypted', found: 'it is not' },
         hint: 'look whether encrypt-to of the backup step is empty, or take max-recovery-key-age out',
       },
     ];
-  const used = [
-    ...(facts.openings ?? []).map(({ recipient, openedAt }) => ({ recipient, at: openedAt })),
-    ...[...facts.proofs.values()]
-      .filter(({ result }) => result === 'passed')
-      .map(({ recipient, testedAt }) => ({ recipient, at: testedAt })),
-  ].filter(({ at }) => Date.parse(at) <= facts.now.getTime() + futureMs);
-  const keys = encryption.type === 'age-passphrase' ? [byPassphrase] : encryption.recipients;
+  const ids = new Set(series.map((each) => each.manifest.id));
+  const used = keyUses.filter(({ backupId, at }) => ids.has(backupId) && Date.parse(at) <= now.getTime() + futureMs);
   return keys.flatMap((key): HealthFinding[] => {
     const [last] = used
       .filter(({ recipient }) => recipient === key)
       .map(({ at }) => at)
       .sort()
       .toReversed();
-    const ageMs = last === undefined ? undefined : facts.now.getTime() - Date.parse(last);
+    const ageMs = last === undefined ? undefined : now.getTime() - Date.parse(last);
     if (ageMs !== undefined && ageMs <= maxKeyAgeMs) return [];
     return [
       {

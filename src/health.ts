@@ -14,7 +14,7 @@ import {
 import { judgeWorkflow, type WorkflowPlace } from './health-workflows.ts';
 import type { Log } from './log.ts';
 import { formatSeconds } from './numbers.ts';
-import { newestOpenings } from './openings.ts';
+import { lastKeyUses } from './openings.ts';
 import { type ProofKeys, proofsDownToPassed } from './proofs.ts';
 import type { Health, NameHealth } from './report/health.ts';
 import type { Store } from './store/store.ts';
@@ -86,13 +86,13 @@ async function judgeName(
   { catalog, damage, now }: { readonly catalog: Catalog; readonly damage: readonly Damage[]; readonly now: Date },
 ): Promise<Condition> {
   const series = backupsThatCount(catalog, now);
-  const [compared, proofs, openings] = await Promise.all([
+  const [compared, proofs, keyUses] = await Promise.all([
     readComparedTables(store, series),
     proofsDownToPassed(store, series, { keys }),
-    policy.maxKeyAgeMs === undefined ? [] : newestOpenings(store, series, { keys }),
+    policy.maxKeyAgeMs === undefined ? [] : lastKeyUses(store, series, { now, keys }),
   ]);
   const all = withoutRepetition([...damage, ...compared.damage]);
-  return judge({ catalog, proofs, openings, tables: compared.tables, damage: all, now }, policy);
+  return judge({ catalog, proofs, keyUses, tables: compared.tables, damage: all, now }, policy);
 }
 
 /** One backup after the other: the store's bandwidth is what it takes. */

@@ -152,6 +152,13 @@ export function encryptionOf({ files }: Manifest): ManifestFile['encryption'] {
   return files[0]?.encryption ?? null;
 }
 
+/** Each of its secret keys opens a backup: age's recipients, or `passphrase`; none where it is not encrypted. */
+export function keysOf(manifest: Manifest): readonly string[] {
+  const encryption = encryptionOf(manifest);
+  if (encryption === null) return [];
+  return encryption.type === 'age-passphrase' ? [byPassphrase] : encryption.recipients;
+}
+
 const sha256Pattern = /^[0-9a-f]{64}$/;
 
 /** A manifest or census that this program cannot use; the message says why. */

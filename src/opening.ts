@@ -1,5 +1,6 @@
 import { idPattern } from './backup-id.ts';
 import { JsonCheck, parseJsonObject } from './manifest.ts';
+import type { Proof } from './proof.ts';
 
 /**
  * What `proofs/<time>.json` beside an encrypted backup may say instead of a restore test's verdict: which key opened it
@@ -19,6 +20,22 @@ export interface Opening {
   readonly tools: { readonly pgassay: string };
   /** The run on GitHub that did it; null elsewhere. */
   readonly runUrl: string | null;
+}
+
+/** A key that opened a backup, in a restore test that passed or for `verify --sign-proof`. */
+export interface KeyUse {
+  readonly backupId: string;
+  /** Whose identity it was, or `passphrase`. */
+  readonly recipient: string;
+  /** ISO 8601 in UTC. */
+  readonly at: string;
+}
+
+/** What a file under `proofs/` tells of a key; undefined where it tells of none. */
+export function keyUseOf(said: Proof | Opening): KeyUse | undefined {
+  const { backupId, recipient } = said;
+  if (said.format === 'pgassay-opening/1') return { backupId, recipient: said.recipient, at: said.openedAt };
+  return said.result === 'passed' && recipient !== null ? { backupId, recipient, at: said.testedAt } : undefined;
 }
 
 /** The bytes to store. */

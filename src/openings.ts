@@ -1,10 +1,13 @@
-import type { Backup } from './catalog.ts';
-import { UnreadableDocument } from './manifest.ts';
-import { type Opening, parseOpening, serializeOpening } from './opening.ts';
-import { proofName } from './proof.ts';
-import { type ProofKeys, putEvidence, readEvidence } from './proofs.ts';
+import { type Backup, futureMs } from './catalog.ts';
+import { keysOf } from './manifest.ts';
+import { type KeyUse, keyUseOf, type Opening, serializeOpening } from './opening.ts';
+import { type Proof, proofName } from './proof.ts';
+import { isProof, type ProofKeys, putEvidence, readProofFile, readProofFiles } from './proofs.ts';
 import type { SigningKey } from './signing.ts';
 import type { Store } from './store/store.ts';
+
+/** Files read at the same time: the newest few nearly always have all keys. */
+const atOnce = 16;
 
 /** Writes the record beside its backup, signed where there is a key, and returns its address. Throws a `Failure`. */
 export function writeOpening(store: Store, opening: Opening, key: SigningKey | undefined): Promise<string> {
@@ -13,47 +16,58 @@ export function writeOpening(store: Store, opening: Opening, key: SigningKey | u
 }
 
 /** Those of this very manifest, newest first. */
-export function readOpenings(store: Store, backup: Backup, keys: ProofKeys = []): Promise<Opening[]> {
-  return readAll(
-    store,
-    backup.proofs.toReversed().map((file) => ({ backup, file })),
-    keys,
-  );
+export async function readOpenings(store: Store, backup: Backup, keys: ProofKeys = []): Promise<Opening[]> {
+  return (await readProofFiles(store, backup, keys)).filter((said) => !isProof(said));
 }
 
-/** Of these backups, newest first; of all that lies under their `proofs/`, the newest files are looked at. */
-export function newestOpenings(
+/**
+ * When each key that the newest of these backups is encrypted to last opened one of them, for those that ever did. Reads
+ * from the newest file on, until every key was seen.
+ */
+export async function lastKeyUses(
   store: Store,
   backups: readonly Backup[],
-  { most = 60, keys = [] }: { readonly most?: number; readonly keys?: ProofKeys } = {},
-): Promise<Opening[]> {
+  { now, keys = [] }: { readonly now: Date; readonly keys?: ProofKeys },
+): Promise<KeyUse[]> {
+  const [newest] = backups;
+  const unseen = new Set(newest === undefined ? [] : keysOf(newest.manifest));
   const files = backups
     .flatMap((backup) => backup.proofs.map((file) => ({ backup, file })))
-    .sort((a, b) => (a.file < b.file ? 1 : -1))
-    .slice(0, most);
-  return readAll(store, files, keys);
-}
-
-async function readAll(
-  store: Store,
-  files: readonly { readonly backup: Backup; readonly file: string }[],
-  keys: ProofKeys,
-): Promise<Opening[]> {
-  const openings = await Promise.all(files.map(({ backup, file }) => readOpening(store, backup, file, keys)));
-  return openings.filter((opening) => opening !== undefined);
-}
-
-/** Undefined for what is something else, a restore test's proof for instance. */
-async function readOpening(store: Store, backup: Backup, file: string, keys: ProofKeys): Promise<Opening | undefined> {
-  const bytes = await readEvidence(store, backup, file, keys);
-  if (bytes === undefined) return undefined;
-  try {
-    const opening = parseOpening(bytes);
-    const { manifest, manifestSha256 } = backup;
-    const same = opening.backupId === manifest.id && opening.name === manifest.name;
-    return same && opening.manifestSha256 === manifestSha256 ? opening : undefined;
-  } catch (error) {
-    if (error instanceof UnreadableDocument) return undefined;
-    throw error;
+    .sort((a, b) => (a.file < b.file ? 1 : -1));
+  const uses: KeyUse[] = [];
+  for (let from = 0; from < files.length && unseen.size > 0; from += atOnce) {
+    const batch = files.slice(from, from + atOnce);
+    const read = await Promise.all(batch.map(({ backup, file }) => readProofFile(store, backup, file, keys)));
+    for (const use of usesIn(read, now)) if (unseen.delete(use.recipient)) uses.push(use);
   }
+  return uses;
+}
+
+/** What retention asks of one backup's proofs, read from the newest on. */
+export async function readVerdict(
+  store: Store,
+  backup: Backup,
+  { now, keys }: { readonly now: Date; readonly keys: ProofKeys },
+): Promise<{
+  /** How its newest restore test ended; undefined when it was never tested. */
+  readonly result: 'passed' | 'failed' | undefined;
+  /** The last time each of its keys opened it. */
+  readonly uses: readonly KeyUse[];
+}> {
+  const unseen = new Set(keysOf(backup.manifest));
+  let result: 'passed' | 'failed' | undefined;
+  const uses: KeyUse[] = [];
+  for (const file of backup.proofs.toReversed()) {
+    if (result !== undefined && unseen.size === 0) break;
+    const said = await readProofFile(store, backup, file, keys);
+    if (said !== undefined && isProof(said)) result ??= said.result;
+    for (const use of usesIn([said], now)) if (unseen.delete(use.recipient)) uses.push(use);
+  }
+  return { result, uses };
+}
+
+/** Without those of the future: a clock that runs ahead proves nothing. */
+function usesIn(files: readonly (Proof | Opening | undefined)[], now: Date): KeyUse[] {
+  const latest = now.getTime() + futureMs;
+  return files.flatMap((said) => (said && keyUseOf(said)) ?? []).filter(({ at }) => Date.parse(at) <= latest);
 }

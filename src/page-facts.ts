@@ -14,7 +14,7 @@ export interface NameFacts {
   /** See `HealthFacts`. */
   readonly tables: HealthFacts['tables'];
   readonly damage: NonNullable<HealthFacts['damage']>;
-  readonly openings: NonNullable<HealthFacts['openings']>;
+  readonly keyUses: NonNullable<HealthFacts['keyUses']>;
 }
 
 /** How to look at it. */
@@ -86,7 +86,8 @@ function stateOf({ name, catalog, proofs, ...facts }: NameFacts, view: PageView,
     forecast:
       view.retention &&
       forecastRetention(view.retention, {
-        ...{ backups: catalog.backups, proven: new Set(passed), now, criticalAfterMs: view.health.criticalAfterMs },
+        ...{ backups: catalog.backups, proven: new Set(passed), opened: facts.keyUses, now },
+        criticalAfterMs: view.health.criticalAfterMs,
       }),
   };
 }

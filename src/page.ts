@@ -5,10 +5,9 @@ import { type Catalog, readCatalog } from './catalog.ts';
 import { readComparedTables } from './compared-tables.ts';
 import { Failure } from './failure.ts';
 import { backupsThatCount } from './health-findings.ts';
-import { newestOpenings } from './openings.ts';
+import { keyUseOf } from './opening.ts';
 import { type NameFacts, type PageFacts, type PageView, pageFacts } from './page-facts.ts';
-import type { Proof } from './proof.ts';
-import { type ProofKeys, readProofs } from './proofs.ts';
+import { isProof, type ProofKeys, readProofFiles } from './proofs.ts';
 import { shellWord } from './publish.ts';
 import { release } from './release.ts';
 import { generator, page } from './report/page/page.ts';
@@ -92,18 +91,17 @@ function catalogOf({ backups, damaged, unfinished }: Catalog, name: string): Cat
 }
 
 async function readName(
-  { store, proofKeys, health }: PageRequest,
+  { store, proofKeys }: PageRequest,
   name: string,
   catalog: Catalog,
   now: Date,
 ): Promise<NameFacts> {
   const series = backupsThatCount(catalog, now);
   const tested = catalog.backups.filter(({ proofs }) => proofs.length > 0);
-  const proofs = new Map<string, Proof[]>(
-    await Promise.all(
-      tested.map(async (each) => [each.manifest.id, await readProofs(store, each, proofKeys)] as const),
-    ),
+  const read = await Promise.all(
+    tested.map(async (each) => [each.manifest.id, await readProofFiles(store, each, proofKeys)] as const),
   );
-  const openings = health.maxKeyAgeMs === undefined ? [] : await newestOpenings(store, series, { keys: proofKeys });
-  return { name, catalog, proofs, openings, ...(await readComparedTables(store, series)) };
+  const proofs = new Map(read.map(([id, files]) => [id, files.filter(isProof)]));
+  const keyUses = read.flatMap(([, files]) => files.flatMap((said) => keyUseOf(said) ?? []));
+  return { name, catalog, proofs, keyUses, ...(await readComparedTables(store, series)) };
 }

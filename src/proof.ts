@@ -51,8 +51,8 @@ export function proofName(testedAt: Date): string {
 export const proofPattern = /^proofs\/\d{8}T\d{6}Z(?:-\d+)?\.json$/;
 
 /** An old proof under a newer name is not a newer proof. */
-export function isProofOf(file: string, { testedAt }: Proof): boolean {
-  return file.replace(/-\d+\.json$/, '.json') === proofName(new Date(testedAt));
+export function isNamedAfter(file: string, at: string): boolean {
+  return file.replace(/-\d+\.json$/, '.json') === proofName(new Date(at));
 }
 
 /** What may lie in plain text beside an encrypted backup: the verdict, and no name of anything in it. */

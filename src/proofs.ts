@@ -1,7 +1,8 @@
 import type { Backup } from './catalog.ts';
 import { Failure } from './failure.ts';
 import { UnreadableDocument } from './manifest.ts';
-import { isProofOf, type Proof, parseProof, proofName, serializeProof } from './proof.ts';
+import { type Opening, parseOpening } from './opening.ts';
+import { isNamedAfter, type Proof, parseProof, proofName, serializeProof } from './proof.ts';
 import { type SigningKey, signatureOf, signerOf, type VerifyKey } from './signing.ts';
 import { put, putNext, type Store } from './store/store.ts';
 
@@ -51,27 +52,56 @@ export async function newestProof(store: Store, backup: Backup, keys: ProofKeys 
 
 /** All of them, newest first. */
 export async function readProofs(store: Store, backup: Backup, keys: ProofKeys = []): Promise<Proof[]> {
-  const proofs = await Promise.all(backup.proofs.toReversed().map((file) => readProof(store, backup, file, keys)));
-  return proofs.filter((proof) => proof !== undefined);
+  return (await readProofFiles(store, backup, keys)).filter(isProof);
 }
 
-/** Undefined for what is no proof, one of another manifest or time, or one that nobody signed who has to. */
+/** All that lies under `proofs/`, newest first. */
+export async function readProofFiles(
+  store: Store,
+  backup: Backup,
+  keys: ProofKeys = [],
+): Promise<readonly (Proof | Opening)[]> {
+  const files = await Promise.all(backup.proofs.toReversed().map((file) => readProofFile(store, backup, file, keys)));
+  return files.filter((each) => each !== undefined);
+}
+
 async function readProof(store: Store, backup: Backup, file: string, keys: ProofKeys): Promise<Proof | undefined> {
-  const bytes = await readEvidence(store, backup, file, keys);
-  if (bytes === undefined) return undefined;
-  try {
-    const proof = parseProof(bytes);
-    const { manifest, manifestSha256 } = backup;
-    const same = proof.backupId === manifest.id && proof.name === manifest.name;
-    return same && proof.manifestSha256 === manifestSha256 && isProofOf(file, proof) ? proof : undefined;
-  } catch (error) {
-    if (error instanceof UnreadableDocument) return undefined;
-    throw error;
-  }
+  const said = await readProofFile(store, backup, file, keys);
+  return said !== undefined && isProof(said) ? said : undefined;
 }
 
-/** The bytes of a file under `proofs/`; undefined for what is not there, or what nobody signed who has to. */
-export async function readEvidence(
+/** The verdict of a restore test, and not the record of a key. */
+export function isProof(said: Proof | Opening): said is Proof {
+  return said.format === 'pgassay-proof/1';
+}
+
+/** Undefined for what is neither kind, is of another manifest or time, or what nobody signed who has to. */
+export async function readProofFile(
+  store: Store,
+  backup: Backup,
+  file: string,
+  keys: ProofKeys,
+): Promise<Proof | Opening | undefined> {
+  const bytes = await readEvidence(store, backup, file, keys);
+  const said = bytes && parseProofFile(bytes);
+  if (said === undefined) return undefined;
+  const { manifest, manifestSha256 } = backup;
+  const same = said.backupId === manifest.id && said.name === manifest.name && said.manifestSha256 === manifestSha256;
+  return same && isNamedAfter(file, isProof(said) ? said.testedAt : said.openedAt) ? said : undefined;
+}
+
+function parseProofFile(bytes: Buffer): Proof | Opening | undefined {
+  for (const parse of [parseProof, parseOpening])
+    try {
+      return parse(bytes);
+    } catch (error) {
+      if (!(error instanceof UnreadableDocument)) throw error;
+    }
+  return undefined;
+}
+
+/** Undefined for what is not there, or what nobody signed who has to. */
+async function readEvidence(
   store: Store,
   { manifest: { name, id } }: Backup,
   file: string,

@@ -1,8 +1,16 @@
 import { type Catalog, readCatalog } from './catalog.ts';
 import type { Log } from './log.ts';
 import type { Manifest } from './manifest.ts';
-import { newestProof, type ProofKeys } from './proofs.ts';
-import { type Decision, type KeptBackup, type Pruned, planRetention, type RetentionPolicy } from './retention.ts';
+import { readVerdict } from './openings.ts';
+import type { ProofKeys } from './proofs.ts';
+import {
+  type Decision,
+  type KeptBackup,
+  type Pruned,
+  planRetention,
+  type RetentionFacts,
+  type RetentionPolicy,
+} from './retention.ts';
 import type { Removal, Store } from './store/store.ts';
 import type { Trust } from './trust.ts';
 
@@ -28,8 +36,9 @@ export async function prune(
   io: { readonly log: Log; readonly signal: AbortSignal },
 ): Promise<Pruned> {
   const catalog = await readCatalog(store, trust, name);
-  const proven = await provenOf(store, catalog, proofKeys);
-  const plan = planRetention(policy, { backups: catalog.backups, proven, now: await store.now(), criticalAfterMs });
+  const now = await store.now();
+  const proven = await provenOf(store, catalog, { now, keys: proofKeys });
+  const plan = planRetention(policy, { backups: catalog.backups, ...proven, now, criticalAfterMs });
   const kept = plan.decisions.filter(stays).map(keptOf);
   const going = plan.decisions.filter((each) => !stays(each)).map(({ backup }) => backup.manifest);
   const result = { name, dryRun, paused: plan.paused, damaged: catalog.damaged };
@@ -52,13 +61,19 @@ export function warnOfPruned({ kept }: Pruned, log: Log): void {
     log.warn(`${manifest.name}/${manifest.id} was not deleted: ${reasons.join(', ')}`);
 }
 
-/** The ids of the backups whose newest restore test passed. */
-async function provenOf(store: Store, { backups }: Catalog, keys: ProofKeys): Promise<Set<string>> {
+async function provenOf(
+  store: Store,
+  { backups }: Catalog,
+  how: { readonly now: Date; readonly keys: ProofKeys },
+): Promise<Pick<RetentionFacts, 'proven' | 'opened'>> {
   const tested = backups.filter((backup) => backup.proofs.length > 0);
-  const proofs = await Promise.all(
-    tested.map(async (backup) => ({ backup, proof: await newestProof(store, backup, keys) })),
+  const verdicts = await Promise.all(
+    tested.map(async (backup) => ({ id: backup.manifest.id, ...(await readVerdict(store, backup, how)) })),
   );
-  return new Set(proofs.flatMap(({ backup, proof }) => (proof?.result === 'passed' ? [backup.manifest.id] : [])));
+  return {
+    proven: new Set(verdicts.flatMap(({ id, result }) => (result === 'passed' ? [id] : []))),
+    opened: verdicts.flatMap(({ uses }) => uses),
+  };
 }
 
 function stays(decision: Decision): boolean {

@@ -33,6 +33,7 @@ import type { ConnectionTarget } from './postgres/url.ts';
 import { formatVersion, parseVersion, restoreSecurityWarning } from './postgres/version.ts';
 import { type Level, type Proof, restoreSeconds } from './proof.ts';
 import { shellWord } from './publish.ts';
+import { commandOn } from './report/commands.ts';
 import { keyFlag } from './report/encryption.ts';
 import type { RestoreTestReport } from './report/restore-test.ts';
 import type { SigningKey } from './signing.ts';
@@ -655,7 +656,7 @@ export function reportOf({ failure: _, ...tested }: RestoreTested, store: string
     ...tested,
     restoreSeconds: restoreSeconds(proof.timings),
     command: (at) =>
-      `pgassay restore-test ${manifest.id} --store ${at} --name ${shellWord(manifest.name)}${keyFlag(manifest)}`,
+      `${commandOn(at, `restore-test ${manifest.id}`, true)} --name ${shellWord(manifest.name)}${keyFlag(manifest)}`,
     store: shellWord(store),
   };
 }

@@ -30,7 +30,7 @@ const mostDecisions = 120_000;
 /**
  * Plays retention forward, one run a day, while backups like the newest one go on as they came. The rules' own code
  * decides, so what is foretold is what will be done. Restore tests to come are not foreseen: that a backup is the newest
- * proven one keeps it today, and says nothing about tomorrow.
+ * proven one, or the last that a key opened, keeps it today, and says nothing about tomorrow.
  */
 export function forecastRetention(policy: RetentionPolicy, facts: RetentionFacts): Forecast {
   const { decisions, paused } = planRetention(policy, facts);
@@ -53,7 +53,7 @@ export function forecastRetention(policy: RetentionPolicy, facts: RetentionFacts
     for (; newest !== undefined && taken + everyMs <= now; taken += everyMs)
       coming.push(anotherOf(newest, new Date(Math.max(taken + everyMs, began))));
     const plan = planRetention(policy, {
-      ...{ backups: [...present, ...coming], proven: new Set<string>(), now: new Date(now) },
+      ...{ backups: [...present, ...coming], proven: new Set<string>(), opened: [], now: new Date(now) },
       criticalAfterMs: undefined,
     });
     decided += plan.decisions.length;

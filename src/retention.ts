@@ -1,7 +1,8 @@
 import { safetyLabel, timeOfId } from './backup-id.ts';
 import { type Backup, type Catalog, futureMs } from './catalog.ts';
-import type { Manifest } from './manifest.ts';
+import { byPassphrase, keysOf, type Manifest, shortRecipient } from './manifest.ts';
 import { formatSeconds } from './numbers.ts';
+import type { KeyUse } from './opening.ts';
 
 /** What to keep; a backup stays when any rule keeps it. Durations are milliseconds; undefined: no such rule. */
 export interface RetentionPolicy {
@@ -21,6 +22,8 @@ export interface RetentionFacts {
   readonly backups: readonly Backup[];
   /** The ids of those whose newest restore test passed. */
   readonly proven: ReadonlySet<string>;
+  /** Which keys opened which of them, and when. */
+  readonly opened: readonly KeyUse[];
   /** The store's clock. */
   readonly now: Date;
   /** The name's newest backup may be this old, milliseconds; an older one pauses retention. Undefined: it was just taken. */
@@ -89,7 +92,12 @@ export function planRetention(policy: RetentionPolicy, facts: RetentionFacts): R
     if (isFuture(backup, latest)) keep(backup, 'dated in the future');
     else present.push(backup);
   present.sort(newestFirst);
-  for (const history of Map.groupBy(present, historyOf).values()) keepHistory(history, policy, facts, keep);
+  for (const history of Map.groupBy(present, historyOf).values()) {
+    keepHistory(history, policy, facts, keep);
+    if (facts.opened.length === 0) continue;
+    const staying = history.filter((backup) => (decided.get(backup)?.length ?? 0) > 0);
+    keepOpened(history, new Set(staying.flatMap(({ manifest }) => keysOf(manifest))), facts, keep);
+  }
   return {
     decisions: [...decided]
       .map(([backup, keptBy]) => ({ backup, keptBy }))
@@ -126,6 +134,27 @@ function keepHistory(
     }
     keepByRules(backups, policy, reference, keep);
   }
+}
+
+/**
+ * The record of a key lies beside the backup that the key opened, and goes with it. So for each of these keys the backup
+ * that it opened last stays: without it nobody could say any more that the key is not lost.
+ */
+function keepOpened(
+  history: readonly Backup[],
+  keys: ReadonlySet<string>,
+  { opened, now }: RetentionFacts,
+  keep: Keep,
+): void {
+  const regular = new Map(history.flatMap((each) => (isSafety(each) ? [] : [[each.manifest.id, each] as const])));
+  const last = new Map<string, { readonly backup: Backup; readonly at: number }>();
+  for (const { backupId, recipient, at: time } of opened) {
+    const [backup, at] = [regular.get(backupId), Date.parse(time)];
+    if (backup === undefined || !keys.has(recipient) || at > now.getTime() + futureMs) continue;
+    if (at > (last.get(recipient)?.at ?? Number.NEGATIVE_INFINITY)) last.set(recipient, { backup, at });
+  }
+  for (const [key, { backup }] of last)
+    keep(backup, `last that ${key === byPassphrase ? 'the passphrase' : `the key of ${shortRecipient(key)}`} opened`);
 }
 
 /** Backups of one label, newest first; `reference` is the time of the newest of all labels. */

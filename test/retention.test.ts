@@ -5,6 +5,7 @@ import type { Backup } from '../src/catalog.ts';
 import { Failure } from '../src/failure.ts';
 import { Inputs } from '../src/inputs.ts';
 import type { Manifest } from '../src/manifest.ts';
+import type { KeyUse } from '../src/opening.ts';
 import { planRetention, type RetentionFacts, type RetentionPlan, type RetentionPolicy } from '../src/retention.ts';
 import { readRetention } from '../src/retention-inputs.ts';
 
@@ -20,14 +21,19 @@ interface Made {
   readonly series?: string;
   readonly label?: string;
   readonly database?: string | null;
+  readonly recipients?: readonly string[];
 }
 
-function made(at: string | number, { series = 'full', label = 'scheduled', database = 'db' }: Made = {}): Backup {
+function made(
+  at: string | number,
+  { series = 'full', label = 'scheduled', database = 'db', recipients = [] }: Made = {},
+): Backup {
   const createdAt = new Date(at).toISOString();
   const stamp = createdAt.replace(/[-:]/g, '').replace(/\.\d+/, '');
   const id = `${stamp}-${(made.count++).toString(16).padStart(6, '0')}`;
-  const manifest = { id, name: 'shop', label, series, createdAt, database: { id: database } };
-  return { manifest: manifest as Manifest, manifestSha256: '', tampering: [], proofs: [] };
+  const encryption = recipients.length === 0 ? null : { type: 'age', recipients };
+  const manifest = { id, name: 'shop', label, series, createdAt, database: { id: database }, files: [{ encryption }] };
+  return { manifest: manifest as unknown as Manifest, manifestSha256: '', tampering: [], proofs: [] };
 }
 made.count = 0;
 
@@ -36,6 +42,7 @@ function plan(policy: Partial<RetentionPolicy>, backups: readonly Backup[], fact
   const all = {
     backups,
     proven: new Set<string>(),
+    opened: [],
     now: new Date(newest + hour),
     criticalAfterMs: undefined,
     ...facts,
@@ -175,6 +182,65 @@ describe('retention never', () => {
     ]);
   });
 
+  describe('deletes the backup that a key opened last', () => {
+    const [drill, recovery, former] = ['d', 'r', 'f'].map((letter) => `age1${letter.repeat(58)}`) as [
+      string,
+      string,
+      string,
+    ];
+    const use = (backup: Backup | undefined, recipient: string, at: string): KeyUse => ({
+      ...{ backupId: backup?.manifest.id ?? '', recipient, at: `${at}T04:00:00.000Z` },
+    });
+    const backups = nightly('2026-11-01', 12, { recipients: [drill, recovery] });
+
+    test('neither for a restore test nor for verify --sign-proof, however old the backup was by then', () => {
+      const opened = [
+        ...[0, 3, 9].map((at) => use(backups[at], drill, `2026-11-${String(at + 1).padStart(2, '0')}`)),
+        use(backups[7], recovery, '2026-11-08'),
+        use(backups[2], recovery, '2026-11-11'),
+      ];
+      assert.deepEqual(kept(plan({ last: 1 }, backups, { opened })), [
+        '2026-11-12 newest, keep-last 1',
+        `2026-11-10 last that the key of ${drill} opened`,
+        `2026-11-03 last that the key of ${recovery} opened`,
+      ]);
+      const hybrid = `age1pq1${'q'.repeat(1950)}`;
+      const long = nightly('2026-11-01', 2, { recipients: [hybrid] });
+      assert.deepEqual(kept(plan({ last: 1 }, long, { opened: [use(long[0], hybrid, '2026-11-01')] })), [
+        '2026-11-02 newest, keep-last 1',
+        `2026-11-01 last that the key of age1pq1${'q'.repeat(17)}…${'q'.repeat(12)} opened`,
+      ]);
+    });
+
+    test('for a passphrase, and in each series and database for itself', () => {
+      const others = nightly('2026-10-01', 3, { recipients: [drill], database: 'another' });
+      const opened = [use(others[0], drill, '2026-10-01'), use(backups[4], drill, '2026-11-05')];
+      assert.deepEqual(days(plan({ last: 1 }, [...backups, ...others], { opened })), [
+        ...['2026-11-12', '2026-11-05', '2026-10-03', '2026-10-01'],
+      ]);
+      const locked = nightly('2026-11-01', 3).map((each) => ({
+        ...each,
+        manifest: { ...each.manifest, files: [{ encryption: { type: 'age-passphrase', recipients: [] } }] },
+      })) as unknown as Backup[];
+      assert.deepEqual(kept(plan({ last: 1 }, locked, { opened: [use(locked[0], 'passphrase', '2026-11-01')] })), [
+        '2026-11-03 newest, keep-last 1',
+        '2026-11-01 last that the passphrase opened',
+      ]);
+    });
+
+    test('but for a key that no backup which stays needs, a safety backup, or a record of the future', () => {
+      const safety = made('2026-10-01T12:00Z', { label: 'pre-restore', recipients: [drill] });
+      const old = made('2026-10-02T12:00Z', { recipients: [former] });
+      const opened = [
+        use(old, former, '2026-10-03'),
+        use(safety, drill, '2026-11-12'),
+        use(backups[1], drill, '2027-11-12'),
+        use(backups[3], drill, '2026-11-04'),
+      ];
+      assert.deepEqual(days(plan({ last: 1 }, [safety, old, ...backups], { opened })), ['2026-11-12', '2026-11-04']);
+    });
+  });
+
   test('I-26: mixes series or databases', () => {
     const backups = [
       ...nightly('2026-11-01', 3),
@@ -220,11 +286,21 @@ describe('retention over any history', () => {
         label,
         series: fc.constantFrom('full', 'schema-only'),
         database: fc.constantFrom('a', 'b', null),
+        recipients: fc.subarray(['age1drill', 'age1recovery']),
         proven: fc.boolean(),
+        openedBy: fc.option(fc.constantFrom('age1drill', 'age1recovery'), { nil: undefined }),
+        openedAfter: fc.integer({ min: 0, max: 700 * 24 }),
       }),
       { minLength: 1, maxLength: 60 },
     )
-    .map((list) => list.map(({ at, proven, ...more }) => ({ backup: made(start + at * hour, more), proven })));
+    .map((list) =>
+      list.map(({ at, proven, openedBy, openedAfter, ...more }) => {
+        const backup = made(start + at * hour, more);
+        const opened = new Date(start + (at + openedAfter) * hour).toISOString();
+        const use = openedBy && { backupId: backup.manifest.id, recipient: openedBy, at: opened };
+        return { backup, proven, use };
+      }),
+    );
   const count = fc.option(fc.integer({ min: 1, max: 9 }), { nil: undefined });
   const rules = fc.record({
     ...{ last: count, daily: count, weekly: count, monthly: count, yearly: count },
@@ -241,17 +317,26 @@ describe('retention over any history', () => {
   const staysOf = ({ decisions }: RetentionPlan): Backup[] =>
     decisions.filter(({ keptBy }) => keptBy.length > 0).map(({ backup }) => backup);
 
-  function facts(list: readonly { backup: Backup; proven: boolean }[], skewMs: number): RetentionFacts {
+  interface Past {
+    readonly backup: Backup;
+    readonly proven: boolean;
+    readonly use: KeyUse | undefined;
+  }
+
+  function facts(list: readonly Past[], skewMs: number): RetentionFacts {
     const backups = list.map((each) => each.backup);
     const newest = Math.max(...backups.map(({ manifest }) => Date.parse(manifest.createdAt)));
     const proven = new Set(list.filter((each) => each.proven).map(({ backup }) => backup.manifest.id));
-    return { backups, proven, now: new Date(newest + hour + skewMs), criticalAfterMs: undefined };
+    const opened = list.flatMap(({ use }) => use ?? []);
+    return { backups, proven, opened, now: new Date(newest + hour + skewMs), criticalAfterMs: undefined };
   }
 
   test('F29: the newest and the newest proven of each series and database stay, whatever the clock and the policy', () => {
     fc.assert(
       fc.property(history, policy, skew, (list, rule, skewMs) => {
-        const stays = new Set(staysOf(planRetention(rule, facts(list, skewMs))));
+        const given = facts(list, skewMs);
+        const latest = given.now.getTime() + 5 * 60_000;
+        const stays = new Set(staysOf(planRetention(rule, given)));
         const regular = list.filter(({ backup }) => backup.manifest.label !== 'pre-restore');
         for (const group of Map.groupBy(
           regular,
@@ -267,6 +352,18 @@ describe('retention over any history', () => {
           if (newest !== undefined) assert.ok(stays.has(newest.backup), 'the newest');
           // A clock that is slow makes the newest ones future ones: then an older proven one stays too.
           if (proven !== undefined) assert.ok(stays.has(proven.backup), 'the newest proven');
+          for (const key of newest?.backup.manifest.files[0]?.encryption?.recipients ?? []) {
+            const uses = group.flatMap(({ use }) =>
+              use?.recipient === key && Date.parse(use.at) <= latest ? use : [],
+            );
+            const last = uses.sort((a, b) => Date.parse(b.at) - Date.parse(a.at))[0];
+            const times = [...stays].flatMap(({ manifest }) => uses.filter(({ backupId }) => backupId === manifest.id));
+            if (last !== undefined)
+              assert.ok(
+                times.some(({ at }) => at === last.at),
+                'the last that a key opened',
+              );
+          }
         }
       }),
       { numRuns: 400 },

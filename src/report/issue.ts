@@ -16,6 +16,7 @@ import {
 import type { ExitName } from '../failure.ts';
 import { formatCount, formatSeconds, formatTime } from '../numbers.ts';
 import type { Finding } from '../verdict.ts';
+import { variablesFor } from './commands.ts';
 import { code, cut, fenced } from './markdown.ts';
 
 /** What every text of an issue is about. */
@@ -432,11 +433,19 @@ function firstWithoutError(kind: AlertKind): string {
     : 'Read the findings: each names an object, what the backup recorded and what came back.';
 }
 
-function reproduce({ kind, name, storeFlags, details }: IssueContext, subject: Subject): string[] {
-  const at = `${details ? storeFlags : "--store '…'"} --name ${name}`;
+function reproduce(context: IssueContext, subject: Subject): string[] {
+  const variables = variablesFor(context.store, context.details);
+  if (variables.length === 0) return commands(context, subject, context.details ? context.storeFlags : "--store '…'");
+  return [`export ${variables.join(' ')}`, ...commands(context, subject, '--store artifact')];
+}
+
+function commands({ kind, name }: IssueContext, subject: Subject, store: string): string[] {
+  const at = `${store} --name ${name}`;
   const list = `pgassay list ${at}`;
   switch (kind) {
     case 'backup':
+      // Only a step of a workflow can add an artifact to its run.
+      if (store === '--store artifact') return [`${list}   # the backups there are, with their age`];
       return [
         "export DATABASE_URL='…'   # as the job has it; the store's credentials too",
         `pgassay backup ${at} --dry-run   # checks everything, stores nothing`,
@@ -446,10 +455,11 @@ function reproduce({ kind, name, storeFlags, details }: IssueContext, subject: S
       const id = subject.of === 'backup' ? subject.id : 'latest';
       const before =
         subject.of === 'backup' ? [`pgassay restore-test before:${isoOf(subject.id)} ${at}   # the one before`] : [];
-      return [list, `pgassay restore-test ${id} ${at}`, ...before];
+      const key = '# if it is encrypted, with --decrypt-identity-file key.txt';
+      return [list, key, `pgassay restore-test ${id} ${at}`, ...before];
     }
     case 'health':
-      return [`pgassay health ${details ? storeFlags : "--store '…'"}${name === everyName ? '' : ` --names ${name}`}`];
+      return [`pgassay health ${store}${name === everyName ? '' : ` --names ${name}`}`];
     case 'prune':
       return [list, `pgassay prune ${at} --dry-run   # says what would go, deletes nothing`];
   }

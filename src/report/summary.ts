@@ -2,6 +2,7 @@ import { encryptionOf, type Manifest } from '../manifest.ts';
 import { formatAge, formatBytes, formatCount, formatSeconds, formatTime } from '../numbers.ts';
 import { type Proof, restoreSeconds } from '../proof.ts';
 import type { Pruned } from '../retention.ts';
+import { commandOn } from './commands.ts';
 import { encryptionWords, keyFlag } from './encryption.ts';
 import { code, fenced, markdown } from './markdown.ts';
 import { sizeChart } from './mermaid.ts';
@@ -84,7 +85,7 @@ export function backupSummary(report: BackupReport, details: boolean, now: Date)
     'With pgassay, which creates the database and the missing roles and compares every table afterwards:',
     '',
     fenced('sh', [
-      `TARGET_URL=postgresql://… ${restoreWords(manifest, details)} --name ${manifest.name}${keyFlag(manifest)}`,
+      `TARGET_URL=postgresql://… ${commandOn(manifest.store, `restore ${manifest.id}`, details)} --name ${manifest.name}${keyFlag(manifest)}`,
     ]),
     '',
     '</details>',
@@ -132,13 +133,6 @@ function stockLines({ manifest, stored }: BackupReport): string[] {
     fenced('sh', [...(rolesCommand === undefined ? [] : [`${rolesCommand}   ${existing}`]), restoreCommand]),
     '',
   ];
-}
-
-/** On the command line, artifacts are found by the repository's name, and read with a token. */
-function restoreWords({ id, store }: Manifest, details: boolean): string {
-  const repository = /^artifact:\/\/[^/]+\/(.+)$/.exec(store)?.[1];
-  if (repository === undefined) return `pgassay restore ${id} --store ${details ? store : "'…'"}`;
-  return `GITHUB_TOKEN=… GITHUB_REPOSITORY=${details ? repository : "'…'"} pgassay restore ${id} --store artifact`;
 }
 
 function provenWords(proven: Proof | undefined, now: Date): string {

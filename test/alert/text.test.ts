@@ -170,6 +170,25 @@ describe('the body of an issue', () => {
     assert.match(body, new RegExp(`^pgassay restore-test ${id} --store s3://acme-backups/prod --name shop$`, 'm'));
   });
 
+  test('says how to reach artifacts from there, and how to bring a key', () => {
+    const at = { store: 'artifact://github.com/octo/backups', storeFlags: '--store artifact' };
+    const body = bodyOf(found(id, true), at);
+    assert.match(
+      body,
+      /^```sh\nexport GITHUB_TOKEN=… GITHUB_REPOSITORY=octo\/backups\npgassay list --store artifact /m,
+    );
+    assert.match(
+      body,
+      new RegExp(`^# .*--decrypt-identity-file key.txt\npgassay restore-test ${id} --store artifact `, 'm'),
+    );
+    assert.match(bodyOf(found(id, true), { ...at, details: false }), /^export GITHUB_TOKEN=… GITHUB_REPOSITORY='…'$/m);
+    const report = failed();
+    const backup = failedSection(context({ ...at, kind: 'backup' }), report, sectionOf(report));
+    assert.doesNotMatch(backup, /pgassay backup|DATABASE_URL/);
+    assert.match(backup, /^pgassay list --store artifact --name shop {3}#/m);
+    assert.doesNotMatch(bodyOf(found(id, true)), /GITHUB_TOKEN/);
+  });
+
   test('keeps what had failed under what passed', () => {
     const text = failedSection(context(), found(id, true), sectionOf(found(id, true)));
     const after = passedSection(context(), passed({ subject: { of: 'backup', id, latest: true } }), text);

@@ -1,6 +1,6 @@
 // Health as the runner and a terminal start it: real stores, GitHub's API on loopback, and what somebody reads afterwards.
 import assert from 'node:assert/strict';
-import { readFile, rm, writeFile } from 'node:fs/promises';
+import { cp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -10,7 +10,7 @@ import { type ActionOptions, type ActionResult, runAction } from '../support/act
 import { cli, type Inputs, takeBackup } from '../support/backup.ts';
 import { filesIn, repository, scratch } from '../support/faults.ts';
 import { type ApiRequest, type Fault, type GitHubIssue, GitHubServer } from '../support/github.ts';
-import { type Past, storePast, storeProof } from '../support/history.ts';
+import { type Past, storeOpening, storePast, storeProof } from '../support/history.ts';
 import { Cluster, majorsAvailable } from '../support/postgres.ts';
 import { S3Server } from '../support/s3.ts';
 import { S3Proxy } from '../support/s3-faults.ts';
@@ -31,6 +31,11 @@ async function nightly(store: FolderStore, nights: number, past: Past = {}): Pro
   return stored;
 }
 
+const signingKey = ({ privateKey }: Keys): SigningKey => {
+  const parsed = parseSigningKey(privateKey);
+  assert.ok('key' in parsed);
+  return parsed.key;
+};
 const fileOf = (store: FolderStore, { name, id }: Manifest, file: string): string =>
   join(fileURLToPath(store.uri), name, id, file);
 
@@ -436,6 +441,68 @@ describe('with keys', () => {
     assert.deepEqual(checksOf(await alone(inputs)), ['critical restore test']);
     await storeProof(store, backup, { at: ago(2), result: 'passed', signing: signingKey(tester) });
     assert.deepEqual(checksOf(await alone(inputs)), []);
+  });
+});
+
+describe('max-recovery-key-age', () => {
+  const [drill, recovery] = [`age1${'d'.repeat(58)}`, `age1${'r'.repeat(58)}`];
+  const past: Past = { recipients: [drill, recovery] };
+  /** Health and the page, which say the same. */
+  const both = async (store: FolderStore, inputs: Record<string, string>): Promise<string[]> => {
+    const all = { 'max-recovery-key-age': '100d', ...inputs };
+    const judged = await alone({ store: store.uri, ...all });
+    const flags = Object.entries(all).flatMap(([name, value]) => [`--${name}`, value]);
+    const out = await scratch();
+    const paged = await cli(['report', '--store', store.uri, '--out', out, '--json', ...flags]);
+    assert.equal(paged.exitCode, 0, paged.stderr);
+    const findings = reportOf(judged).names.flatMap((each) => each.findings);
+    const told = (paged.json as Report).names.flatMap((each) => each.findings);
+    assert.deepEqual(
+      told.map(({ object, found }) => `${object}: ${found}`),
+      findings.map(({ object, found }) => `${object}: ${found}`),
+    );
+    return findings.map(({ check, object }) => `${check} ${object}`);
+  };
+
+  test('a record of a key is found behind more than sixty restore tests with another', async () => {
+    const store = await folderStore();
+    const all = await nightly(store, 70, past);
+    for (const [at, manifest] of all.entries())
+      await storeProof(store, manifest, { at: ago(24 * (70 - at) - 16), result: 'passed', recipient: drill });
+    assert.deepEqual(await both(store, {}), [`keys the secret key of ${recovery}`]);
+    await storeOpening(store, all[0] as Manifest, { at: ago(24 * 70 - 20), recipient: recovery });
+    assert.deepEqual(await both(store, {}), []);
+    assert.deepEqual(await both(store, { 'max-recovery-key-age': '60d' }), [`keys the secret key of ${recovery}`]);
+  });
+
+  test('restore tests with different keys on different days count for each, and an old record under a new name for none', async () => {
+    const store = await folderStore();
+    const [first, second, third] = (await nightly(store, 3, past)) as [Manifest, Manifest, Manifest];
+    await storeProof(store, first, { at: ago(50), result: 'passed', recipient: recovery });
+    await storeProof(store, second, { at: ago(30), result: 'passed', recipient: drill });
+    assert.deepEqual(await both(store, {}), []);
+    await storeProof(store, third, { at: ago(2), result: 'failed', recipient: drill });
+    const drilled = { 'max-recovery-key-age': '40h' };
+    const failed = `restore test restore test of ${third.id}`;
+    assert.deepEqual(await both(store, drilled), [failed, `keys the secret key of ${recovery}`]);
+    await storeOpening(store, third, { at: ago(45), recipient: recovery });
+    const proofs = await readdir(fileOf(store, third, 'proofs'));
+    await cp(fileOf(store, third, `proofs/${proofs[0]}`), fileOf(store, third, `proofs/20991231T000000Z.json`));
+    assert.deepEqual(await both(store, drilled), [failed, `keys the secret key of ${recovery}`]);
+    await storeOpening(store, third, { at: ago(1), recipient: recovery });
+    assert.deepEqual(await both(store, drilled), [failed]);
+  });
+
+  test('of proof-verify-key, what the tester did not sign does not count', async () => {
+    const tester = await keyPair();
+    const store = await folderStore();
+    const [only] = (await nightly(store, 1, past)) as [Manifest];
+    await storeProof(store, only, { at: ago(3), result: 'passed', recipient: drill, signing: signingKey(tester) });
+    await storeOpening(store, only, { at: ago(2), recipient: recovery });
+    const inputs = { 'proof-verify-key': tester.verify };
+    assert.deepEqual(await both(store, inputs), [`keys the secret key of ${recovery}`]);
+    await storeOpening(store, only, { at: ago(1), recipient: recovery, signing: signingKey(tester) });
+    assert.deepEqual(await both(store, inputs), []);
   });
 });
 

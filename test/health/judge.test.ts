@@ -408,30 +408,30 @@ describe('keys that open backups', () => {
     const files = one.manifest.files.map((file) => ({ ...file, encryption: { type, recipients } }));
     return { ...one, manifest: { ...one.manifest, files } };
   };
-  const opened = (recipient: string, days: number) => ({ recipient, openedAt: hoursAgo(24 * days).toISOString() });
-  const wrong = (newest: Backup, facts: Partial<HealthFacts>): string[] =>
-    judged([newest], rules, facts).findings.map(({ severity, object }) => `${severity} ${object}`);
+  const opened = (recipient: string, days: number) => ({ recipient, at: hoursAgo(24 * days).toISOString() });
+  const wrong = (newest: Backup, uses: readonly ReturnType<typeof opened>[], backupId = newest.manifest.id): string[] =>
+    judged([newest], rules, { keyUses: uses.map((use) => ({ ...use, backupId })) }).findings.map(
+      ({ severity, object }) => `${severity} ${object}`,
+    );
 
-  test('are tried one by one: by a restore test that passed, or by verify --sign-proof', () => {
+  test('are judged one by one', () => {
     const newest = encrypted('age', [drill, recovery]);
-    const passed = { ...proof('passed', hoursAgo(24)), backupId: newest.manifest.id, recipient: drill };
-    const proofs = new Map([[newest.manifest.id, passed]]);
-    assert.deepEqual(wrong(newest, { proofs, openings: [opened(recovery, 99)] }), []);
-    assert.deepEqual(wrong(newest, { proofs, openings: [opened(recovery, 101)] }), [
-      `critical the secret key of ${recovery}`,
-    ]);
-    assert.deepEqual(wrong(newest, { openings: [opened(recovery, 1), opened(recovery, 200)] }), [
+    const tested = opened(drill, 1);
+    assert.deepEqual(wrong(newest, [tested, opened(recovery, 99)]), []);
+    assert.deepEqual(wrong(newest, [tested, opened(recovery, 101)]), [`critical the secret key of ${recovery}`]);
+    assert.deepEqual(wrong(newest, [opened(recovery, 1), opened(recovery, 200)]), [
       `critical the secret key of ${drill}`,
     ]);
-    // A clock that runs ahead proves nothing, and nobody asks without the input.
-    assert.equal(wrong(newest, { proofs, openings: [opened(recovery, -2)] }).length, 1);
+    // A clock that runs ahead proves nothing, nor does a backup that does not count; nobody asks without the input.
+    assert.equal(wrong(newest, [tested, opened(recovery, -2)]).length, 1);
+    assert.equal(wrong(newest, [tested, opened(recovery, 1)], 'another').length, 2);
     assert.deepEqual(brief(judged([newest])), []);
   });
 
   test('a passphrase is one too, and a backup that is not encrypted has none', () => {
     const newest = encrypted('age-passphrase', []);
-    assert.deepEqual(wrong(newest, { openings: [opened('passphrase', 1)] }), []);
-    assert.deepEqual(wrong(newest, {}), ['critical the passphrase']);
+    assert.deepEqual(wrong(newest, [opened('passphrase', 1)]), []);
+    assert.deepEqual(wrong(newest, []), ['critical the passphrase']);
     assert.deepEqual(brief(judged([backup(hoursAgo(2))], rules)), ['critical keys']);
   });
 });

@@ -351,7 +351,13 @@ async function simulate(place: Store, nights: number): Promise<void> {
   }
   // Nothing that a plan over all of history would keep is gone.
   const backups = ever.map((manifest) => ({ manifest, manifestSha256: '', tampering: [], proofs: [] }));
-  const ideal = planRetention(rules, { backups, proven: new Set(), now, criticalAfterMs: undefined }).decisions;
+  const ideal = planRetention(rules, {
+    backups,
+    proven: new Set(),
+    opened: [],
+    now,
+    criticalAfterMs: undefined,
+  }).decisions;
   const held = new Set(await store.ids('shop'));
   for (const { backup, keptBy } of ideal) if (keptBy.length > 0) assert.ok(held.has(backup.manifest.id), keptBy.join());
 }

@@ -6,7 +6,7 @@ import { FolderStore } from '../../src/store/folder.ts';
 import { runAction } from '../support/action.ts';
 import { cli } from '../support/backup.ts';
 import { repository, scratch } from '../support/faults.ts';
-import { storePast, storeProof } from '../support/history.ts';
+import { storeOpening, storePast, storeProof } from '../support/history.ts';
 import { keyPair, signingKey } from '../support/signing.ts';
 
 const ago = (days: number): Date => new Date(Date.now() - days * 86_400_000);
@@ -61,5 +61,39 @@ describe('retention with verify-key', () => {
     const result = await cli(['prune', '--store', store.uri, '--name', 'shop', '--keep-last', '1', ...keys, '--json']);
     assert.equal(result.exitCode, 0, result.stderr);
     assert.deepEqual(await store.ids('shop'), [proven.id, newest.id]);
+  });
+
+  test('the backup that a key opened last stays, with its record, unless the tester did not sign that', async () => {
+    const tester = await keyPair();
+    const signing = signingKey(tester);
+    const [drill, recovery] = [`age1${'d'.repeat(58)}`, `age1${'r'.repeat(58)}`];
+    const store = new FolderStore(await scratch());
+    const past = { recipients: [drill, recovery] };
+    const [opened, claimed, tested, later] = [
+      await storePast(store, ago(9), past),
+      await storePast(store, ago(8), past),
+      await storePast(store, ago(7), past),
+      await storePast(store, ago(6), past),
+    ];
+    // A restore test that failed afterwards does not take back that the key opened it.
+    await storeProof(store, tested, { at: ago(5), result: 'passed', recipient: drill, signing });
+    await storeProof(store, tested, { at: ago(4.5), result: 'failed', signing });
+    await storeOpening(store, opened, { at: ago(4), recipient: recovery, signing });
+    await storeProof(store, opened, { at: ago(3.5), result: 'failed', signing });
+    await storeOpening(store, claimed, { at: ago(3), recipient: recovery });
+    const newest = await storePast(store, ago(0.5), past);
+    const flags = ['--store', store.uri, '--name', 'shop', '--keep-last', '1', '--proof-verify-key', tester.verify];
+    const dry = await cli(['prune', ...flags, '--dry-run']);
+    assert.match(dry.stdout, new RegExp(`${opened.id}.* last that the key of ${recovery} opened`));
+    const result = await cli(['prune', ...flags, '--json']);
+    assert.equal(result.exitCode, 0, result.stderr);
+    assert.deepEqual(await store.ids('shop'), [opened.id, tested.id, newest.id], `${claimed.id} and ${later.id} go`);
+    const judged = ['health', '--store', store.uri, '--max-recovery-key-age', '7d'];
+    const healthy = await cli([...judged, '--proof-verify-key', tester.verify, '--fail-on', 'never', '--json']);
+    const findings = (healthy.json as { names: { findings: { check: string }[] }[] }).names[0]?.findings ?? [];
+    assert.deepEqual(
+      findings.filter(({ check }) => check === 'keys'),
+      [],
+    );
   });
 });

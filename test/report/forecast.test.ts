@@ -8,7 +8,7 @@ import { forecastRetention } from '../../src/retention-forecast.ts';
 import { dayMs, factsOf, type NightlyOptions, nightly, now, policy } from '../support/page.ts';
 
 const facts = (backups: readonly Backup[], at = now) => ({
-  ...{ backups, proven: new Set<string>(), now: at, criticalAfterMs: undefined },
+  ...{ backups, proven: new Set<string>(), opened: [], now: at, criticalAfterMs: undefined },
 });
 
 describe('forecastRetention', () => {

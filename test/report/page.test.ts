@@ -28,6 +28,19 @@ const sixty = (): PageFacts =>
     }),
   ]);
 
+/** Three weeks, encrypted to a key that opened the second of those nights last. */
+function withKey(): PageFacts {
+  const recipient = `age1${'r'.repeat(58)}`;
+  const encryption = { type: 'age', recipients: [recipient] } as const;
+  const file = { name: 'database.dump.age', bytes: 5000, sha256: '', compression: 'none', encryption };
+  const made = nightly(21, { night: () => ({ files: [file] }) });
+  const backupId = made.catalog.backups[19]?.manifest.id ?? '';
+  const at = new Date(now.getTime() - dayMs).toISOString();
+  const facts = factsOf([{ ...made, keyUses: [{ backupId, recipient, at }] }], { retention: policy({ last: 3 }) });
+  assert.ok(page(facts).text.includes(`last that the key of ${recipient} opened`));
+  return facts;
+}
+
 describe('the page in Chromium', { skip: withoutBrowser, timeout: 120_000 }, () => {
   let browser: Browser;
   let folder: string;
@@ -93,6 +106,7 @@ describe('the page in Chromium', { skip: withoutBrowser, timeout: 120_000 }, () 
       () => factsOf([nightly(3), nightly(30, { name: 'billing', night: (n) => (n < 2 ? 'none' : {}) })]),
     ],
     ['names and counts withheld', () => factsOf([nightly(20)], { details: false })],
+    ['a key that opened an old backup last', withKey],
   ];
   for (const [kind, make] of kinds)
     test(`${kind}: fits a phone, and axe finds nothing, in light and in dark`, async () => {
@@ -251,4 +265,33 @@ describe('the page in Chromium', { skip: withoutBrowser, timeout: 120_000 }, () 
     assert.match(written, /withheld here/);
     assert.match(written, /What to do: /);
   });
+});
+
+test('the page restores from artifacts and with a key as a shell does it', () => {
+  const encryption = (type: 'age' | 'age-passphrase') => (night: number) => ({
+    files: [
+      { name: 'database.dump.age', bytes: 5, sha256: '', compression: 'none', encryption: { type, recipients: [] } },
+    ],
+    id: `2026112${night}T020000Z-3f9a1c`,
+  });
+  const lines = (facts: PageFacts): string[] =>
+    [...page(facts).text.matchAll(/<pre><code>(.*?)<\/code><\/pre>/g)].map(([, line = '']) => line);
+  const stored = (store: string, view: Partial<PageFacts> = {}, type: 'age' | 'age-passphrase' = 'age'): string[] =>
+    lines({ ...factsOf([nightly(1, { night: encryption(type) })], view), shellStore: store });
+  const backup = '20261120T020000Z-3f9a1c';
+  const start = 'TARGET_URL=postgresql://…';
+  assert.deepEqual(stored('artifact://github.com/octo/backups'), [
+    `${start} GITHUB_TOKEN=… GITHUB_REPOSITORY=octo/backups pgassay restore ${backup} --store artifact --name shop --decrypt-identity-file key.txt`,
+  ]);
+  assert.deepEqual(stored('artifact://acme.ghe.com/octo/backups', {}, 'age-passphrase'), [
+    `${start} GITHUB_TOKEN=… GITHUB_REPOSITORY=octo/backups GITHUB_SERVER_URL=https://acme.ghe.com GITHUB_API_URL=https://api.acme.ghe.com pgassay restore ${backup} --store artifact --name shop --decrypt-passphrase-file passphrase.txt`,
+  ]);
+  const [withheld = ''] = stored('artifact://github.com/octo/backups', { details: false });
+  assert.match(withheld, /GITHUB_REPOSITORY=&#39;…&#39; pgassay restore \S+ --store artifact --name shop --decrypt/);
+  const [before, newest] = [lines(factsOf([nightly(4)]))[1], lines(factsOf([nightly(4)]))[0]];
+  assert.match(
+    newest ?? '',
+    /^TARGET_URL=postgresql:\/\/… pgassay restore \S+ --store s3:\/\/acme-backups\/prod --name shop$/,
+  );
+  assert.match(before ?? '', /pgassay restore 20261119T\S+ --store s3:\/\/acme-backups\/prod --name shop$/);
 });

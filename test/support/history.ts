@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { newId } from '../../src/backup-id.ts';
-import { type Census, type Manifest, serialize } from '../../src/manifest.ts';
+import { type Census, type Manifest, serialize, storedName } from '../../src/manifest.ts';
+import { writeOpening } from '../../src/openings.ts';
 import { type Proof, proofName, serializeProof } from '../../src/proof.ts';
 import { type SigningKey, signatureOf } from '../../src/signing.ts';
 import { put, type Store } from '../../src/store/store.ts';
@@ -21,7 +22,11 @@ export interface Past {
     readonly result: Proof['result'];
     readonly restoreSeconds?: number;
     readonly signing?: SigningKey;
+    /** Whose identity opened it. */
+    readonly recipient?: string | null;
   };
+  /** To whom it is encrypted, as its manifest has it; what its files hold is not. */
+  readonly recipients?: readonly string[];
   /** Who signs it. */
   readonly signing?: SigningKey;
   readonly more?: Partial<Manifest>;
@@ -33,7 +38,7 @@ export const oneDatabase = sha256(Buffer.from('one database'));
 /** Stores a backup as of `at`, whole but for what its files hold, and returns its manifest. */
 export async function storePast(store: Store, at: Date, past: Past = {}): Promise<Manifest> {
   const { name = 'shop', label = 'scheduled', series = 'full', database = oneDatabase, bytes = 100 } = past;
-  const { tables = { users: bytes } } = past;
+  const { tables = { users: bytes }, recipients } = past;
   const id = newId(at, []);
   const folder = `${name}/${id}`;
   const contents = {
@@ -42,8 +47,11 @@ export async function storePast(store: Store, at: Date, past: Past = {}): Promis
     'census.json': serialize(censusOf(tables)),
   };
   const files: Manifest['files'] = Object.entries(contents).map(([file, content]) => ({
-    ...{ name: file, bytes: content.length, sha256: sha256(content), plainSha256: sha256(content) },
-    ...{ compression: 'none', encryption: null },
+    ...{ name: storedName(file, recipients !== undefined), bytes: content.length, sha256: sha256(content) },
+    ...(recipients === undefined
+      ? { plainSha256: sha256(content), encryption: null }
+      : { encryption: { type: 'age' as const, recipients } }),
+    compression: 'none',
   }));
   const manifest: Manifest = {
     ...{ format: 'pgassay/1', id, name, label, series },
@@ -65,7 +73,8 @@ export async function storePast(store: Store, at: Date, past: Past = {}): Promis
     timings: { total: 1 },
     ...past.more,
   };
-  for (const [file, content] of Object.entries(contents)) await put(store, `${folder}/${file}`, content);
+  for (const [file, content] of Object.entries(contents))
+    await put(store, `${folder}/${storedName(file, recipients !== undefined)}`, content);
   const bytesOfIt = serialize(manifest);
   if (past.signing !== undefined) await put(store, `${folder}/manifest.sig`, signatureOf(bytesOfIt, past.signing));
   await put(store, `${folder}/manifest.json`, bytesOfIt);
@@ -91,7 +100,7 @@ function censusOf(tables: Readonly<Record<string, number>>): Census {
 export async function storeProof(
   store: Store,
   manifest: Manifest,
-  { at, result, restoreSeconds = 10, signing }: NonNullable<Past['tested']>,
+  { at, result, restoreSeconds = 10, signing, recipient = null }: NonNullable<Past['tested']>,
 ): Promise<void> {
   const proof: Proof = {
     ...{ format: 'pgassay-proof/1', backupId: manifest.id, name: manifest.name },
@@ -99,13 +108,30 @@ export async function storeProof(
     findings: result === 'passed' ? [] : [{ object: 'public.users', expected: '3 rows', found: '2 rows' }],
     ...{ findingsLeftOut: 0, leftOut: [], notes: [] },
     timings: { download: 1, restore: restoreSeconds - 1, total: restoreSeconds + 2 },
-    ...{ maxRestoreSeconds: null, server: '17.6', recipient: null },
+    ...{ maxRestoreSeconds: null, server: '17.6', recipient },
     tools: { pgRestore: '17.6', pgassay: '0.1.0' },
     runUrl: null,
   };
   const path = `${manifest.name}/${manifest.id}/${proofName(at)}`;
   if (signing !== undefined) await put(store, `${path}.sig`, signatureOf(serializeProof(proof), signing));
   await put(store, path, serializeProof(proof));
+}
+
+/** Stores the record of a key that opened a backup. */
+export async function storeOpening(
+  store: Store,
+  manifest: Manifest,
+  { at, recipient, signing }: { readonly at: Date; readonly recipient: string; readonly signing?: SigningKey },
+): Promise<void> {
+  await writeOpening(
+    store,
+    {
+      ...{ format: 'pgassay-opening/1', backupId: manifest.id, name: manifest.name, recipient, bytes: 100 },
+      ...{ manifestSha256: sha256(serialize(manifest)), openedAt: at.toISOString() },
+      ...{ tools: { pgassay: '0.1.0' }, runUrl: null },
+    },
+    signing,
+  );
 }
 
 /** A store whose clock says what the test says. */

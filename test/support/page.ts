@@ -37,7 +37,7 @@ export function nightly(nights: number, options: NightlyOptions = {}): NameFacts
     if (test !== undefined) proofs.set(id, [proofOf(backup, test)]);
   }
   const catalog: Catalog = { backups, damaged: [], unfinished: [] };
-  return { name, catalog, proofs, tables: undefined, damage: [], openings: [] };
+  return { name, catalog, proofs, tables: undefined, damage: [], keyUses: [] };
 }
 
 const weekly = (night: number): Partial<Proof> | undefined => (night % 7 === 2 ? {} : undefined);

@@ -39,7 +39,7 @@ ${table(part)}</details>`,
 function forecastWords({ paused, everyMs, end }: Forecast): Html {
   if (paused !== undefined)
     return html`<p><strong>Retention is paused:</strong> ${paused}. Until there is a newer backup nothing is deleted.</p>`;
-  return html`<p class="soft">When a backup goes is foretold as if one came every ${seconds(everyMs / 1000)}, up to ${end.toISOString().slice(0, 10)}. The newest one that a restore test passed stays longer, until a newer one passes.</p>`;
+  return html`<p class="soft">When a backup goes is foretold as if one came every ${seconds(everyMs / 1000)}, up to ${end.toISOString().slice(0, 10)}. The newest one that a restore test passed and the last one that each key opened stay longer, until there is another such one.</p>`;
 }
 
 function backupTable(

@@ -1,6 +1,9 @@
+import type { Backup } from '../../catalog.ts';
 import type { HealthFinding } from '../../health-findings.ts';
 import type { NameState, PageFacts } from '../../page-facts.ts';
 import { restoreSeconds } from '../../proof.ts';
+import { commandOn } from '../commands.ts';
+import { keyFlag } from '../encryption.ts';
 import { stateSentence } from '../state.ts';
 import { backupList } from './backups.ts';
 import { calendar } from './calendar.ts';
@@ -81,13 +84,13 @@ function figures({ condition, backups }: NameState, { details, now, targetSecond
 
 /** At 2 a.m. this is what the page was opened for. */
 function restoreLines({ name, condition }: NameState, { details, shellStore }: PageFacts): Html {
-  const { newest, proven } = condition;
+  const { newest, series } = condition;
   if (newest === undefined) return html``;
-  const id = newest.manifest.id;
-  const line = (backup: string): Html =>
-    html`<pre><code>TARGET_URL=postgresql://… pgassay restore ${backup} --store ${details ? shellStore : "'…'"} --name ${name}</code></pre>`;
+  const proven = series.find(({ manifest }) => manifest.id === condition.proven?.backupId);
+  const line = ({ manifest }: Backup): Html =>
+    html`<pre><code>TARGET_URL=postgresql://… ${commandOn(shellStore, `restore ${manifest.id}`, details)} --name ${name}${keyFlag(manifest)}</code></pre>`;
   return html`<h3>Restore it</h3>
 <p>The newest backup, into a database that is empty or does not exist yet:</p>
-${line(id)}
-${proven !== undefined && proven.backupId !== id && html`<p>The newest one that a restore test passed:</p>${line(proven.backupId)}`}`;
+${line(newest)}
+${proven !== undefined && proven !== newest && html`<p>The newest one that a restore test passed:</p>${line(proven)}`}`;
 }
