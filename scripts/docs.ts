@@ -25,7 +25,8 @@ const meanings: Record<ExitName, string> = {
   store: 'The store failed: unreachable, not writable, or the stored file is not what was sent.',
   storeCredentials: 'The store refused the credentials.',
   exists: 'Something of that name is already there. Nothing was overwritten.',
-  verification: 'The proof failed: counts, checksums, a damaged or altered file. Nothing was published.',
+  verification:
+    'The proof failed: counts, checksums, a damaged or altered file, or a signature that is missing or wrong. A backup that ends so publishes nothing.',
   wrongKey: 'The key does not open this backup.',
   restore: 'The restore failed or the target is not empty.',
   differences: 'A restore test found that the restored database is not what was backed up. Every finding is listed.',

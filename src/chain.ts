@@ -1,4 +1,4 @@
-import type { Backup, Catalog } from './catalog.ts';
+import type { Catalog } from './catalog.ts';
 
 /** A backup that follows one which is not there as it was. */
 export interface Gap {
@@ -39,23 +39,6 @@ export function describeGap({ previous, kind }: Pick<Gap, 'previous' | 'kind'>):
     another: 'is here with another manifest than the one it followed',
   }[kind];
   return `follows ${previous}, which ${what}`;
-}
-
-/** A run on GitHub that ended well. */
-export interface SuccessfulRun {
-  readonly repository: string;
-  readonly runId: string;
-}
-
-/**
- * Runs that must have stored a backup, and whose backup is not here. The newest backups can be deleted without a gap in
- * the chain, because nothing follows them yet; the runs that took them are on record where the store's writer has no say.
- */
-export function runsWithoutBackup<Run extends SuccessfulRun>(runs: readonly Run[], backups: readonly Backup[]): Run[] {
-  const stored = new Set(
-    backups.flatMap(({ manifest: { source } }) => (source === null ? [] : [`${source.repository} ${source.runId}`])),
-  );
-  return runs.filter(({ repository, runId }) => !stored.has(`${repository} ${runId}`));
 }
 
 function keyOf({ name, id }: { readonly name: string; readonly id: string }): string {

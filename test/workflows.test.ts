@@ -503,6 +503,27 @@ describe('the examples, run', { timeout: 300_000 }, () => {
     assert.equal((await store.get('acme-backups', `${folder}/manifest.sig`)).length, 89);
   });
 
+  test('retention, which deletes what no rule keeps and leaves the newest', async () => {
+    const called = {
+      inputs: { store: 's3://acme-backups/prod', name: 'shop' },
+      secrets: { 'database-url': source.url('shop') },
+      permissions: { 'id-token': 'write' },
+    };
+    const taken: string[] = [];
+    for (const _ of ['older', 'newer']) {
+      const { outputs } = await runWorkflow('.github/workflows/backup.yml', place, called);
+      taken.push(outputs['backup-id'] ?? '');
+    }
+    const [older = '', newer = ''] = taken;
+    const run = await runWorkflow('examples/prune.yml', place);
+    assert.deepEqual(resultsOf(run), { prune: 'success' }, logOf(run));
+    const { pruned = '', kept = '' } = run.steps[0]?.result?.outputs ?? {};
+    assert.ok((JSON.parse(pruned) as string[]).includes(older), logOf(run));
+    assert.equal((JSON.parse(kept) as string[])[0], newer);
+    const left = (await store.keys('acme-backups')).filter((key) => key.startsWith('prod/shop/'));
+    assert.ok(!left.some((key) => key.includes(older)) && left.includes(`prod/shop/${newer}/manifest.json`));
+  });
+
   test('our own nightly run: a sample database, tested in a service container and in a server of the step’s own', async () => {
     await source.createDatabase('sample');
     await loadSampleDatabase(source.url('sample'));

@@ -26,7 +26,9 @@ export const backupCommand: Command = {
   name: 'backup',
   summary: 'Takes one backup: dumps, proves the dump whole, stores it.',
   flags: [
-    ...storeFlags,
+    ...storeFlags.map((flag) =>
+      flag.name === 'store' ? { ...flag, many: true, help: `${flag.help} (repeat the flag for several)` } : flag,
+    ),
     ...writeFlags,
     {
       name: 'database-url',

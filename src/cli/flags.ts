@@ -30,7 +30,8 @@ export function parseFlags(
     if (flag.secret !== undefined) options[`${flag.name}-file`] = { type: 'string' };
     options[flag.name] = { type: 'string', multiple: flag.many === true };
   }
-  const { values, positionals, given } = parse(command, withValues(command, args), options);
+  const { values, positionals, given, names } = parse(command, withValues(command, args), options);
+  problems.push(...repeated(command, names));
   const texts = new Map<string, string>();
   for (const flag of command.flags) {
     const value = values[flag.name];
@@ -62,6 +63,17 @@ export function parseFlags(
   const [first, ...rest] = problems;
   if (first !== undefined) throw inputFailure([first, ...rest]);
   return { read: (name) => texts.get(name), given, argument, json: values.json === true, warnings };
+}
+
+/** Of two values for one flag, one would be forgotten without a word. */
+function repeated({ flags }: Command, names: readonly string[]): Problem[] {
+  const many = new Set(flags.filter((flag) => flag.many).map((flag) => flag.name));
+  const twice = new Set(names.filter((name, at) => names.indexOf(name) < at && !many.has(name)));
+  return [...twice].map((name) => ({
+    input: name,
+    message: 'was given more than once, and only one of them would count',
+    hint: `give --${name} once`,
+  }));
 }
 
 interface Secret {
@@ -123,13 +135,16 @@ function parse(
   values: Record<string, unknown>;
   positionals: string[];
   given: Flags['given'];
+  /** Of every flag, as often as it was given. */
+  names: string[];
 } {
   try {
     const { values, positionals, tokens } = parseArgs({ args, options, allowPositionals: true, tokens: true });
     const given = tokens.flatMap((token) =>
       token.kind === 'option' && token.value !== undefined ? [{ name: token.name, value: token.value }] : [],
     );
-    return { values, positionals, given };
+    const names = tokens.flatMap((token) => (token.kind === 'option' ? [token.name] : []));
+    return { values, positionals, given, names };
   } catch (error) {
     const text = (error as Error).message.split('. ', 1)[0] ?? '';
     throw new Failure('input', 'badInput', text.charAt(0).toLowerCase() + text.slice(1), {
@@ -149,7 +164,8 @@ export function generalHelp(commands: readonly Command[]): string {
     ...commands.map((command) => `  ${command.name.padEnd(width)}  ${command.summary}`),
     '',
     'pgassay <command> --help explains a command. Results go to stdout, progress and errors to stderr.',
-    "Secrets come from variables (DATABASE_URL, TARGET_URL) or files (--database-url-file), never from a flag's value.",
+    'Secrets come from variables (DATABASE_URL, TARGET_URL, PGASSAY_<NAME>) or files (--database-url-file), never from a',
+    "flag's value.",
     '',
     'exit status: 0 done, 2 bad input, 10 connect, 11 authentication, 12 privileges, 13 versions, 14 time or locks,',
     '15 pooler, 20 disk, 30 store, 31 store rights, 32 exists, 40 verification, 41 wrong key, 50 restore, 51 a restore',

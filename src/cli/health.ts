@@ -24,8 +24,8 @@ export const healthCommand: Command = {
     },
     {
       name: 'github-token',
-      help: 'a token that may read their actions, and artifacts',
-      secret: { variable: 'GITHUB_TOKEN' },
+      help: 'a token that may read their actions, and artifacts (or GITHUB_TOKEN)',
+      secret: { variable: 'PGASSAY_GITHUB_TOKEN', also: 'GITHUB_TOKEN' },
     },
     { name: 'fail-on', value: 'STATUS', help: 'exit 70 on critical (default), warning or never' },
     { name: 'metrics-file', value: 'FILE', help: 'write OpenMetrics text for Prometheus and the like' },
@@ -41,7 +41,11 @@ export const healthCommand: Command = {
     if (token !== undefined) secrets.add(token);
     const repository = sourceOf(variables)?.repository ?? variables.GITHUB_REPOSITORY;
     if (inputs.lines('workflows').length > 0 && token === undefined)
-      inputs.problem('workflows', 'GitHub tells nobody without a token', 'set GITHUB_TOKEN or use --github-token-file');
+      inputs.problem(
+        'workflows',
+        'GitHub tells nobody without a token',
+        'set PGASSAY_GITHUB_TOKEN or use --github-token-file',
+      );
     const config = readHealthConfig(inputs, {
       identity: identityOf(variables),
       artifacts: placeOf(terminal),

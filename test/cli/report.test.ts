@@ -46,7 +46,7 @@ describe('pgassay report', () => {
   });
 
   const report = async (args: readonly string[], env: Record<string, string> = {}): Promise<CliResult> =>
-    cli(['report', '--store', store.uri, ...args], env);
+    cli(['report', ...(args.includes('--store') ? [] : ['--store', store.uri]), ...args], env);
   const read = (folder: string): Promise<string> => readFile(join(folder, 'index.html'), 'utf8');
 
   test('writes one page about one name, and says its sentence', async () => {

@@ -31,11 +31,6 @@ async function nightly(store: FolderStore, nights: number, past: Past = {}): Pro
   return stored;
 }
 
-const signingKey = ({ privateKey }: Keys): SigningKey => {
-  const parsed = parseSigningKey(privateKey);
-  assert.ok('key' in parsed);
-  return parsed.key;
-};
 const fileOf = (store: FolderStore, { name, id }: Manifest, file: string): string =>
   join(fileURLToPath(store.uri), name, id, file);
 

@@ -78,8 +78,7 @@ describe('rows from a backup', () => {
       const whole = (await everything(source, 'shop'))['r public.t'];
       await target.createDatabase('shop');
       await target.query('shop', table.split(';')[0] ?? '');
-      const bin = clientBin(source)['client-bin'];
-      const flags = ['--table', 't', '--where', 'true', '--json', ...(bin === undefined ? [] : ['--client-bin', bin])];
+      const flags = ['--table', 't', '--where', 'true', '--json'];
       const result = await rows(source, backup, 'shop', flags, target.url('shop'));
       assert.equal(result.exitCode, 0, result.stderr);
       assert.equal((await everything(target, 'shop'))['r public.t'], whole);

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { describe, test } from 'node:test';
 import type { Backup, Catalog } from '../../src/catalog.ts';
-import { describeGap, findGaps, runsWithoutBackup } from '../../src/chain.ts';
+import { describeGap, findGaps } from '../../src/chain.ts';
 import { tellGaps } from '../../src/locate.ts';
 import { type Log, silent } from '../../src/log.ts';
 import type { Manifest } from '../../src/manifest.ts';
@@ -16,7 +16,6 @@ function made(n: number, previous: number | null = n - 1, name = 'shop'): Backup
     id: idOf(n),
     name,
     previous: previous === null ? null : { id: idOf(previous), manifestSha256: digestOf(previous) },
-    source: { repository: 'octo/shop', runId: String(1000 + n) },
   };
   return { manifest: manifest as Manifest, manifestSha256: digestOf(n), tampering: [], proofs: [] };
 }
@@ -79,20 +78,5 @@ describe('the chain of backups', () => {
       findGaps(catalog([made(1, null), made(1, null, 'till'), made(2, 1, 'till'), made(3, 2)])).map(({ id }) => id),
       [idOf(3)],
     );
-  });
-
-  test('does not show that the newest are gone; the runs that took them do', () => {
-    const left = [made(1, null), made(2)];
-    assert.deepEqual(findGaps(catalog(left)), []);
-    const runs = [1, 2, 3, 4].map((n) => ({ repository: 'octo/shop', runId: String(1000 + n), url: `run ${n}` }));
-    assert.deepEqual(
-      runsWithoutBackup(runs, left).map(({ url }) => url),
-      ['run 3', 'run 4'],
-    );
-    assert.deepEqual(runsWithoutBackup(runs.slice(0, 2), left), []);
-    // Another repository's run of the same number took none of these.
-    assert.equal(runsWithoutBackup([{ repository: 'octo/till', runId: '1001' }], left).length, 1);
-    const local = { ...made(5), manifest: { ...made(5).manifest, source: null } };
-    assert.equal(runsWithoutBackup([{ repository: 'octo/shop', runId: '1005' }], [local]).length, 1);
   });
 });

@@ -254,6 +254,20 @@ describe('one of two stores fails', () => {
   });
 });
 
+describe('on the command line', () => {
+  test('the flag --store is repeated, and each folder has the backup', async () => {
+    const [one, two] = [await scratch(), await scratch()];
+    const bin = Object.entries(clientBin(cluster)).flatMap(([name, value]) => [`--${name}`, value]);
+    const taken = await cli(
+      ['backup', '--store', `file://${one}`, '--store', `file://${two}`, '--name', 'shop', ...bin, '--json'],
+      { DATABASE_URL: cluster.url('shop') },
+    );
+    assert.equal(taken.exitCode, 0, taken.stderr);
+    const { backup } = taken.json as { backup: Manifest };
+    for (const folder of [one, two]) assert.ok(existsSync(join(folder, 'shop', backup.id, 'manifest.json')), folder);
+  });
+});
+
 describe('both stores', () => {
   test('are left clean by a run that is cancelled, and by the post step of one that is killed', async () => {
     await using places = await Places.open();
@@ -275,6 +289,9 @@ describe('both stores', () => {
     const twice = await places.run({ store: `file://${places.folder}\nfile://${places.folder}/` });
     assert.equal(twice.exitCode, 2, twice.log);
     assert.match(errorOf(twice), /store: names file:\/\/\S+ twice/);
+    const repeated = await cli(['list', '--store', 'file:///srv/a', '--store', 'file:///srv/b']);
+    assert.equal(repeated.exitCode, 2);
+    assert.match(repeated.stderr, /^input: store: was given more than once/);
     const read = await cli(['list', '--store', 'file:///srv/a\nfile:///srv/b']);
     assert.equal(read.exitCode, 2);
     assert.match(read.stderr, /store: names 2 stores, and only a backup goes to several/);
