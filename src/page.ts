@@ -7,7 +7,7 @@ import { Failure } from './failure.ts';
 import { backupsThatCount } from './health-findings.ts';
 import { newestOpenings } from './openings.ts';
 import { type NameFacts, type PageFacts, type PageView, pageFacts } from './page-facts.ts';
-import type { Proof } from './proof.ts';
+import { countFindings, type Proof, withoutNames } from './proof.ts';
 import { type ProofKeys, readProofs } from './proofs.ts';
 import { shellWord } from './publish.ts';
 import { release } from './release.ts';
@@ -101,9 +101,18 @@ async function readName(
   const tested = catalog.backups.filter(({ proofs }) => proofs.length > 0);
   const proofs = new Map<string, Proof[]>(
     await Promise.all(
-      tested.map(async (each) => [each.manifest.id, await readProofs(store, each, proofKeys)] as const),
+      tested.map(async (each) => {
+        const tests = await readProofs(store, each, proofKeys);
+        return [each.manifest.id, tests.map(briefly)] as const;
+      }),
     ),
   );
   const openings = health.maxKeyAgeMs === undefined ? [] : await newestOpenings(store, series, { keys: proofKeys });
   return { name, catalog, proofs, openings, ...(await readComparedTables(store, series)) };
+}
+
+/** What the page says of a restore test: there may be thousands of them. */
+function briefly(proof: Proof): Proof {
+  const findings = proof.findings.slice(0, 1);
+  return { ...withoutNames(proof), findings, findingsLeftOut: countFindings(proof) - findings.length };
 }

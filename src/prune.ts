@@ -55,10 +55,8 @@ export function warnOfPruned({ kept }: Pruned, log: Log): void {
 /** The ids of the backups whose newest restore test passed. */
 async function provenOf(store: Store, { backups }: Catalog, keys: ProofKeys): Promise<Set<string>> {
   const tested = backups.filter((backup) => backup.proofs.length > 0);
-  const proofs = await Promise.all(
-    tested.map(async (backup) => ({ backup, proof: await newestProof(store, backup, keys) })),
-  );
-  return new Set(proofs.flatMap(({ backup, proof }) => (proof?.result === 'passed' ? [backup.manifest.id] : [])));
+  const results = await Promise.all(tested.map(async (each) => (await newestProof(store, each, keys))?.result));
+  return new Set(tested.flatMap(({ manifest }, at) => (results[at] === 'passed' ? [manifest.id] : [])));
 }
 
 function stays(decision: Decision): boolean {
