@@ -47,6 +47,7 @@ function backup(at: Date, over: Made = {}): Backup {
     ...{ id: `${stamp}-${made.toString(16).padStart(6, '0')}`, name: 'shop', createdAt: at.toISOString() },
     ...{ label: over.label ?? 'scheduled', series: over.series ?? 'full', expiresAt: over.expiresAt ?? null },
     database: { id: over.database ?? oneDatabase, sizeBytes: bytes * 3 },
+    store: 'file:///srv/backups',
     source: over.runId === undefined ? null : { runId: over.runId },
     totals: { tables: over.tables ?? 3 },
     previous: over.previous === undefined ? null : { id: over.previous },
@@ -423,6 +424,20 @@ describe('keys that open backups', () => {
     assert.deepEqual(wrong(newest, { openings: [opened(recovery, 1), opened(recovery, 200)] }), [
       `critical the secret key of ${drill}`,
     ]);
+    // Artifacts have no place for such a record, and the way on is another.
+    const hints = [
+      newest,
+      { ...newest, manifest: { ...newest.manifest, store: 'artifact://github.com/octo/backups' } },
+    ];
+    const [elsewhere, artifacts] = hints.map((each) => judged([each], rules, { proofs }).findings[0]?.hint ?? '');
+    assert.match(
+      elsewhere ?? '',
+      /^whoever holds it runs pgassay verify latest --sign-proof with it; a key that is lost/,
+    );
+    assert.match(
+      artifacts ?? '',
+      /^give it to a restore test \(decrypt-identity\), which is what counts in artifacts; if it/,
+    );
     // A clock that runs ahead proves nothing, and nobody asks without the input.
     assert.equal(wrong(newest, { proofs, openings: [opened(recovery, -2)] }).length, 1);
     assert.deepEqual(brief(judged([newest])), []);
