@@ -77,7 +77,7 @@ export async function health(request: HealthRequest, io: HealthIo): Promise<Heal
     store: store.uri,
     findings,
     names,
-    notes: notesOn(store, names),
+    notes: notesOn(store, names, policy),
   };
 }
 
@@ -171,9 +171,14 @@ async function workflowFindings(
   return findings;
 }
 
-function notesOn({ uri }: Store, names: readonly NameHealth[]): string[] {
+function notesOn({ uri }: Store, names: readonly NameHealth[], { maxKeyAgeMs }: HealthPolicy): string[] {
   if (!uri.startsWith('artifact:') || names.length === 0) return [];
   return [
     'the backups here are artifacts of GitHub: they expire, and go with the repository; keep a second copy elsewhere',
+    ...(maxKeyAgeMs === undefined
+      ? []
+      : [
+          'for max-recovery-key-age only restore tests that passed count here: verify --sign-proof can add no record to artifacts',
+        ]),
   ];
 }

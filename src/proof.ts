@@ -68,11 +68,15 @@ export function countFindings({ findings, findingsLeftOut }: Proof): number {
 
 const mostFindings = 1000;
 
-/** The bytes to store. */
+/** A file that is larger is no proof. Bytes. */
+export const largestProof = 1024 * 1024;
+
+/** The bytes to store, no more than {@link largestProof}: of what would be more, the verdict. */
 export function serializeProof(proof: Proof): Buffer {
   const findings = proof.findings.slice(0, mostFindings);
   const findingsLeftOut = proof.findingsLeftOut + proof.findings.length - findings.length;
-  return Buffer.from(`${JSON.stringify({ ...proof, findings, findingsLeftOut }, null, 2)}\n`);
+  const bytes = Buffer.from(`${JSON.stringify({ ...proof, findings, findingsLeftOut }, null, 2)}\n`);
+  return bytes.length > largestProof ? serializeProof(withoutNames(proof)) : bytes;
 }
 
 /** Parses and checks a proof. Throws {@link UnreadableDocument}. */

@@ -1,10 +1,17 @@
+import { AtOnce } from './at-once.ts';
 import type { Backup } from './catalog.ts';
 import { Failure } from './failure.ts';
 import { UnreadableDocument } from './manifest.ts';
 import { type Opening, parseOpening } from './opening.ts';
-import { isNamedAfter, type Proof, parseProof, proofName, serializeProof } from './proof.ts';
-import { type SigningKey, signatureOf, signerOf, type VerifyKey } from './signing.ts';
+import { isNamedAfter, largestProof, type Proof, parseProof, proofName, serializeProof } from './proof.ts';
+import { largestSignature, type SigningKey, signatureOf, signerOf, type VerifyKey } from './signing.ts';
 import { put, putNext, type Store } from './store/store.ts';
+
+/**
+ * Whoever may write to a store may put large files there, and many: so many are read at the same time, whoever in this
+ * process asks for them.
+ */
+const reading = new AtOnce(16);
 
 /** Writes a proof beside its backup, signed where there is a key, and returns its address. Throws a `Failure`. */
 export function writeProof(store: Store, proof: Proof, key: SigningKey | undefined): Promise<string> {
@@ -101,22 +108,24 @@ function parseProofFile(bytes: Buffer): Proof | Opening | undefined {
 }
 
 /** Undefined for what is not there, or what nobody signed who has to. */
-async function readEvidence(
+function readEvidence(
   store: Store,
   { manifest: { name, id } }: Backup,
   file: string,
   keys: ProofKeys,
 ): Promise<Buffer | undefined> {
   const path = `${name}/${id}/${file}`;
-  const bytes = await readSmall(store, path);
-  if (bytes === undefined || keys.length === 0) return bytes;
-  const signature = await readSmall(store, `${path}.sig`);
-  return signature === undefined || signerOf(bytes, signature, keys) === undefined ? undefined : bytes;
+  return reading.run(async () => {
+    const bytes = await readSmall(store, path, largestProof);
+    if (bytes === undefined || keys.length === 0) return bytes;
+    const signature = await readSmall(store, `${path}.sig`, largestSignature);
+    return signature === undefined || signerOf(bytes, signature, keys) === undefined ? undefined : bytes;
+  });
 }
 
 /** A file that is too large to be a proof is none, and no reason to read no other. */
-function readSmall(store: Store, path: string): Promise<Buffer | undefined> {
-  return store.read(path).catch((error: unknown) => {
+function readSmall(store: Store, path: string, largest: number): Promise<Buffer | undefined> {
+  return store.read(path, 0, largest).catch((error: unknown) => {
     if (error instanceof Failure && error.exit === 'verification') return undefined;
     throw error;
   });

@@ -1,3 +1,4 @@
+import { AtOnce } from './at-once.ts';
 import { idPattern, namePattern } from './backup-id.ts';
 import { Failure } from './failure.ts';
 import type { Log } from './log.ts';
@@ -40,6 +41,11 @@ export function withoutPatterns<T extends Readonly<Record<string, readonly strin
   return Object.fromEntries(kept) as { readonly [Key in keyof T]: T[Key] | null };
 }
 
+/** A few hundred bytes, and as many patterns as somebody typed. */
+const largestRecord = 1024 * 1024;
+/** Whoever may write to a store may put large files there, and many. */
+const reading = new AtOnce(16);
+
 const recordPattern = /^\d{8}T\d{6}Z(?:-\d+)?\.json$/;
 
 /** A store that refuses it is a warning: the restore is what it is. */
@@ -57,7 +63,9 @@ export async function writeRecord(store: Store, record: RestoreRecord, log: Log)
 /** Newest first; of one name where one is given. What is no record is passed over. */
 export async function readRecords(store: Store, name: string | undefined): Promise<RestoreRecord[]> {
   const files = (await store.records()).filter((file) => recordPattern.test(file));
-  const records = await Promise.all(files.map((file) => readRecord(store, `${recordsFolder}/${file}`)));
+  const records = await Promise.all(
+    files.map((file) => reading.run(() => readRecord(store, `${recordsFolder}/${file}`))),
+  );
   return records
     .filter((record) => record !== undefined)
     .filter((record) => name === undefined || record.name === name)
@@ -65,11 +73,12 @@ export async function readRecords(store: Store, name: string | undefined): Promi
 }
 
 async function readRecord(store: Store, path: string): Promise<RestoreRecord | undefined> {
-  const bytes = await store.read(path);
   try {
+    const bytes = await store.read(path, 0, largestRecord);
     return bytes === undefined ? undefined : parseRecord(bytes);
   } catch (error) {
     if (error instanceof UnreadableDocument) return undefined;
+    if (error instanceof Failure && error.exit === 'verification') return undefined;
     throw error;
   }
 }

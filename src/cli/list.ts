@@ -45,7 +45,12 @@ export const listCommand: Command = {
     tellGaps(findGaps(catalog), terminal.log);
     const now = await store.now();
     const proofs = new Map(
-      await Promise.all(catalog.backups.map(async (each) => [each, await newestProof(store, each)] as const)),
+      await Promise.all(
+        catalog.backups.map(async (each) => {
+          const proof = await newestProof(store, each);
+          return [each, proof && summaryOf(proof)] as const;
+        }),
+      ),
     );
     answer(
       terminal,
@@ -111,7 +116,7 @@ function describeEnd({ result, exitCode, totals }: RestoreRecord): string {
 }
 
 /** What `list --json` says of a backup. */
-function listed({ manifest, signedBy }: Backup, proof: Proof | undefined): Record<string, unknown> {
+function listed({ manifest, signedBy }: Backup, proof: ProofSummary | undefined): Record<string, unknown> {
   return {
     id: manifest.id,
     name: manifest.name,
@@ -125,7 +130,7 @@ function listed({ manifest, signedBy }: Backup, proof: Proof | undefined): Recor
     serverVersion: manifest.database.serverVersion,
     encrypted: encryptionOf(manifest) !== null,
     signed: signedBy !== undefined || manifest.signing !== null,
-    proof: proof === undefined ? null : summaryOf(proof),
+    proof: proof ?? null,
   };
 }
 
@@ -135,15 +140,21 @@ function describeSignature({ manifest: { signing }, signedBy }: Backup): string 
   return signing === null ? 'no' : `says key ${shortKeyId(signing.keyId)}; --verify-key checks it`;
 }
 
-function summaryOf(proof: Proof): Record<string, unknown> {
+/** Of a proof, what a list says: the rest may be large. */
+interface ProofSummary extends Pick<Proof, 'testedAt' | 'result' | 'level'> {
+  readonly findings: number;
+  readonly restoreSeconds: number;
+}
+
+function summaryOf(proof: Proof): ProofSummary {
   const { testedAt, result, level, timings } = proof;
   return { testedAt, result, level, findings: countFindings(proof), restoreSeconds: restoreSeconds(timings) };
 }
 
 /** `passed 2 days ago, 4 min 10 s` */
-function describeProof(proof: Proof | undefined, now: Date): string {
+function describeProof(proof: ProofSummary | undefined, now: Date): string {
   if (proof === undefined) return 'not yet';
-  return `${proof.result} ${formatAge(proof.testedAt, now)}, ${formatSeconds(restoreSeconds(proof.timings))}`;
+  return `${proof.result} ${formatAge(proof.testedAt, now)}, ${formatSeconds(proof.restoreSeconds)}`;
 }
 
 export const showCommand: Command = {
@@ -179,10 +190,12 @@ export const showCommand: Command = {
         `  encrypted ${describeEncryption(manifest)}`,
         ...manifest.files.map((file) => `  file      ${file.name}  ${formatBytes(file.bytes)}  sha256 ${file.sha256}`),
         ...(census.warnings ?? manifest.warnings).map((warning) => `  warning   ${warning}`),
-        ...proofs.map(
-          (proof) =>
-            `  tested    ${describeProof(proof, now)}${countFindings(proof) === 0 ? '' : `, ${formatCount(countFindings(proof), 'finding')}`}`,
-        ),
+        ...proofs
+          .map(summaryOf)
+          .map(
+            (proof) =>
+              `  tested    ${describeProof(proof, now)}${proof.findings === 0 ? '' : `, ${formatCount(proof.findings, 'finding')}`}`,
+          ),
         ...openings.map(
           ({ openedAt, recipient }) => `  opened    ${formatAge(openedAt, now)} with ${shortRecipient(recipient)}`,
         ),

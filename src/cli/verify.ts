@@ -1,6 +1,7 @@
 import { findGaps } from '../chain.ts';
 import { inputsOf, sourceOf } from '../environment.ts';
 import { Failure } from '../failure.ts';
+import type { Inputs } from '../inputs.ts';
 import { tellGaps } from '../locate.ts';
 import { encryptionOf, shortRecipient } from '../manifest.ts';
 import { formatBytes, formatCount } from '../numbers.ts';
@@ -8,6 +9,7 @@ import { writeOpening } from '../openings.ts';
 import { release } from '../release.ts';
 import { shortKeyId } from '../signing.ts';
 import { readProofKey, readTrust } from '../signing-inputs.ts';
+import { parseStoreAddress } from '../store/open.ts';
 import { verify } from '../verify.ts';
 import { answer, type Command } from './command.ts';
 import {
@@ -41,6 +43,7 @@ export const verifyCommand: Command = {
     const proofKey = readProofKey(inputs, readTrust(inputs));
     if (proofKey !== undefined && !record)
       inputs.problem('proof-key', 'signs a record, and none is asked for', 'say --sign-proof too');
+    if (record) refuseArtifacts(inputs);
     inputs.finish();
     const keys = readKeyFlags(terminal);
     const { store, backup, catalog } = await openBackup(terminal);
@@ -79,3 +82,14 @@ export const verifyCommand: Command = {
     );
   },
 };
+
+/** Before everything is downloaded for a record that cannot be kept. */
+function refuseArtifacts(inputs: Inputs): void {
+  const store = parseStoreAddress(inputs.optional('store') ?? '');
+  if (!('address' in store) || store.address.kind !== 'artifact') return;
+  inputs.problem(
+    'sign-proof',
+    'keeps its record beside the backup, and only a step of GitHub Actions that uses an action can add artifacts',
+    'leave it out to verify the backup; in artifacts a key is tried by a restore test (decrypt-identity of pgassay/pgassay/restore-test); for a key that stays offline, keep a copy in a bucket or a folder too (one more line in store of the backup step), and verify that one',
+  );
+}

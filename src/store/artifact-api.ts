@@ -39,7 +39,7 @@ export interface ArtifactPage {
 }
 
 /** What a list has to look into is smaller; bytes. */
-const largestSmall = 8 * 1024 * 1024;
+const largestSmall = 4 * 1024 * 1024;
 
 /** The most that GitHub gives at once. */
 export const pageSize = 100;

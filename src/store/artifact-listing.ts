@@ -1,7 +1,18 @@
+import { AtOnce } from '../at-once.ts';
 import { idPattern } from '../backup-id.ts';
 import { Failure } from '../failure.ts';
 import { type ArtifactApi, type ArtifactPage, pageSize, type StoredArtifact } from './artifact-api.ts';
-import { type ArtifactName, manifestsOf, nthName, parseArtifactName, proofsOf, recordsName } from './artifact-names.ts';
+import {
+  type ArtifactName,
+  manifestsOf,
+  nthName,
+  parseArtifactName,
+  proofSignaturesOf,
+  proofSignedBy,
+  proofsOf,
+  recordsName,
+} from './artifact-names.ts';
+import { proofsFolder } from './store.ts';
 
 /** A repository with no more artifacts is listed whole. */
 const fewPages = 10;
@@ -22,6 +33,7 @@ export interface ArtifactEntry {
   readonly files: ReadonlyMap<string, StoredArtifact>;
   /** Every manifest that says it is of this id, the first one first. */
   readonly manifests: readonly StoredArtifact[];
+  /** And the signatures of those that are signed. */
   readonly proofs: ReadonlyMap<string, StoredArtifact>;
 }
 
@@ -84,7 +96,7 @@ export class ArtifactLister {
     const ofKind = (kind: ArtifactName['kind']): StoredArtifact[] =>
       named.flatMap(({ artifact, parsed }) => (parsed.kind === kind && !artifact.expired ? [artifact] : []));
     const { manifests, unclear } = await this.#identify(ofKind('manifest').sort(byAge), files);
-    const proofs = await this.#proofs(ofKind('proof'));
+    const proofs = await this.#proofs(ofKind('proof'), ofKind('proof signature'));
     const ids = [...new Set([...files.keys(), ...manifests.keys()])].sort();
     const entries = ids.flatMap((id): ArtifactEntry[] => {
       const [first, ...others] = manifests.get(id) ?? [];
@@ -102,7 +114,11 @@ export class ArtifactLister {
     const all = this.#withOwn(await this.#shared(recordsName)).filter(
       (each) => !each.expired && parseArtifactName(each.name)?.kind === 'record',
     );
-    return this.#dated(all.sort(byAge), (content) => timeFile(content.finishedAt));
+    const files = await inParallel(all.sort(byAge), async (artifact) => {
+      const file = timeFile(parsed(await this.#read(artifact)).finishedAt);
+      return file === undefined ? [] : [{ file, artifact }];
+    });
+    return byFile(files.flat());
   }
 
   /** Every artifact that says anything about a name; in a large repository, of the runs that published backups of it. */
@@ -112,7 +128,8 @@ export class ArtifactLister {
     const [manifests, proofs] = await Promise.all([this.#shared(manifestsOf(name)), this.#shared(proofsOf(name))]);
     const runs = [...new Set(manifests.map(({ runId }) => runId))];
     if (pagesOf(first) <= runs.length) return this.#withOwn(await this.#rest({}, first));
-    return this.#withOwn([...manifests, ...proofs, ...(await this.#ofRuns(runs))]);
+    const signatures = proofs.length === 0 ? [] : await this.#shared(proofSignaturesOf(name));
+    return this.#withOwn([...manifests, ...proofs, ...signatures, ...(await this.#ofRuns(runs))]);
   }
 
   async #ofRuns(runs: readonly number[]): Promise<StoredArtifact[]> {
@@ -175,39 +192,22 @@ export class ArtifactLister {
     return { manifests: found, unclear };
   }
 
-  async #proofs(artifacts: readonly StoredArtifact[]): Promise<Map<string, Map<string, StoredArtifact>>> {
-    const found = new Map<string, StoredArtifact[]>();
+  async #proofs(
+    artifacts: readonly StoredArtifact[],
+    signatures: readonly StoredArtifact[],
+  ): Promise<Map<string, Map<string, StoredArtifact>>> {
+    const found = new Map<string, FileArtifact[]>();
     const newestFirst = artifacts.toSorted(byAge).toReversed();
     for (let from = 0, passed = false; from < newestFirst.length && !passed; from += proofsAtOnce) {
-      const some = newestFirst.slice(from, from + proofsAtOnce);
-      const contents = await inParallel(some, async (each) => parsed(await this.#read(each)));
-      passed = contents.some(({ result }) => result === 'passed');
-      for (const [index, artifact] of some.entries()) {
-        const id = contents[index]?.backupId;
-        if (typeof id === 'string') found.set(id, [artifact, ...(found.get(id) ?? [])]);
-      }
+      const told = await inParallel(newestFirst.slice(from, from + proofsAtOnce), async (artifact) => ({
+        ...proofIn(parsed(await this.#read(artifact))),
+        artifact,
+      }));
+      passed = told.some((each) => each.passed);
+      for (const { id, file, artifact } of told)
+        if (id !== undefined && file !== undefined) found.set(id, [{ file, artifact }, ...(found.get(id) ?? [])]);
     }
-    const proofs = new Map<string, Map<string, StoredArtifact>>();
-    for (const [id, those] of found)
-      proofs.set(id, await this.#dated(those, ({ testedAt }) => prefixed('proofs/', timeFile(testedAt))));
-    return proofs;
-  }
-
-  /** By file name; a second one of the same second gets `-2`, as everywhere. */
-  async #dated(
-    artifacts: readonly StoredArtifact[],
-    nameOf: (content: Readonly<Record<string, unknown>>) => string | undefined,
-  ): Promise<Map<string, StoredArtifact>> {
-    const contents = await inParallel(artifacts, async (each) => parsed(await this.#read(each)));
-    const found = new Map<string, StoredArtifact>();
-    for (const [index, artifact] of artifacts.entries()) {
-      const file = nameOf(contents[index] ?? {});
-      if (file === undefined) continue;
-      let free = file;
-      for (let more = 2; found.has(free); more++) free = file.replace(/\.json$/, `-${more}.json`);
-      found.set(free, artifact);
-    }
-    return found;
+    return new Map([...found].map(([id, proofs]) => [id, withSignatures(byFile(proofs), signatures)]));
   }
 
   #withOwn(artifacts: readonly StoredArtifact[]): StoredArtifact[] {
@@ -235,6 +235,35 @@ function filesOf(all: readonly FileArtifact[], runId: number | undefined): Map<s
     if (taken === undefined || artifact.id < taken.id) found.set(file, artifact);
   }
   return found;
+}
+
+/** By file name; a second one of the same second gets `-2`, as everywhere. */
+function byFile(all: readonly FileArtifact[]): Map<string, StoredArtifact> {
+  const found = new Map<string, StoredArtifact>();
+  for (const { file, artifact } of all) {
+    let free = file;
+    for (let more = 2; found.has(free); more++) free = file.replace(/\.json$/, `-${more}.json`);
+    found.set(free, artifact);
+  }
+  return found;
+}
+
+/**
+ * A signature is stored right before its proof, by the same run and with the same number. A run that was started again has
+ * a number twice: then it is the last one before the proof.
+ */
+function withSignatures(
+  proofs: ReadonlyMap<string, StoredArtifact>,
+  signatures: readonly StoredArtifact[],
+): Map<string, StoredArtifact> {
+  const pairs = [...proofs].flatMap(([file, proof]) => {
+    const signature = signatures
+      .filter(({ id, runId, name }) => runId === proof.runId && id < proof.id && proofSignedBy(name) === proof.name)
+      .sort(byAge)
+      .at(-1);
+    return signature === undefined ? [] : [[`${file}.sig`, signature] as const];
+  });
+  return new Map([...proofs, ...pairs]);
 }
 
 function pagesOf({ total }: ArtifactPage): number {
@@ -270,16 +299,21 @@ function timeFile(time: unknown): string | undefined {
     .replace(/\.\d+Z$/, 'Z')}.json`;
 }
 
-function prefixed(prefix: string, text: string | undefined): string | undefined {
-  return text === undefined ? undefined : `${prefix}${text}`;
+/** What a restore test's proof, or the record of a key that opened a backup, says of its place. */
+function proofIn({ backupId, testedAt, openedAt, result }: Readonly<Record<string, unknown>>): {
+  readonly id: string | undefined;
+  readonly file: string | undefined;
+  readonly passed: boolean;
+} {
+  const file = timeFile(testedAt ?? openedAt);
+  return {
+    id: typeof backupId === 'string' && idPattern.test(backupId) ? backupId : undefined,
+    file: file === undefined ? undefined : `${proofsFolder}/${file}`,
+    passed: result === 'passed',
+  };
 }
 
-async function inParallel<T, U>(items: readonly T[], work: (item: T) => Promise<U>): Promise<U[]> {
-  const results: U[] = [];
-  const waiting = items.entries();
-  const worker = async (): Promise<void> => {
-    for (const [index, item] of waiting) results[index] = await work(item);
-  };
-  await Promise.all(Array.from({ length: atOnce }, worker));
-  return results;
+function inParallel<T, U>(items: readonly T[], work: (item: T) => Promise<U>): Promise<U[]> {
+  const few = new AtOnce(atOnce);
+  return Promise.all(items.map((item) => few.run(() => work(item))));
 }

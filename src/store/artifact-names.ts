@@ -9,6 +9,8 @@ export type ArtifactName =
   | { readonly kind: 'manifest'; readonly name: string }
   /** `pgassay-proof-<name>`: of which backup, only its content tells. */
   | { readonly kind: 'proof'; readonly name: string }
+  /** `pgassay-proofsig-<name>`: the signature of the proof that has the same number in the same run. */
+  | { readonly kind: 'proof signature'; readonly name: string }
   /** `pgassay-restores`: one record of a restore. */
   | { readonly kind: 'record' };
 
@@ -24,6 +26,7 @@ const encrypted = '.age';
 
 const manifestStart = 'pgassay-manifest-';
 const proofStart = 'pgassay-proof-';
+const signatureStart = 'pgassay-proofsig-';
 const records = 'pgassay-restores';
 
 const nameText = namePattern.source.slice(1, -1);
@@ -36,7 +39,10 @@ export function artifactNameOf(path: string): { readonly artifact: string; reado
   const file = rest.join('/');
   if (name === recordsFolder && file === '') return { artifact: records, shared: true };
   if (file === 'manifest.json') return { artifact: manifestsOf(name), shared: true };
-  if (file.startsWith(`${proofsFolder}/`) && file.endsWith('.json')) return { artifact: proofsOf(name), shared: true };
+  if (file.startsWith(`${proofsFolder}/`)) {
+    if (file.endsWith('.json')) return { artifact: proofsOf(name), shared: true };
+    if (file.endsWith('.json.sig')) return { artifact: proofSignaturesOf(name), shared: true };
+  }
   const plain = file.endsWith(encrypted) ? file.slice(0, -encrypted.length) : file;
   const end = ends.find(([known]) => known === plain)?.[1];
   if (end === undefined) throw new Error(`no artifact is made for ${path}`);
@@ -56,6 +62,15 @@ export function proofsOf(name: string): string {
   return `${proofStart}${name}`;
 }
 
+export function proofSignaturesOf(name: string): string {
+  return `${signatureStart}${name}`;
+}
+
+/** `pgassay-proof-shop~2` of `pgassay-proofsig-shop~2` */
+export function proofSignedBy(signature: string): string {
+  return `${proofStart}${signature.slice(signatureStart.length)}`;
+}
+
 export const recordsName = records;
 
 /** Undefined for what is somebody else's. */
@@ -70,6 +85,7 @@ export function parseArtifactName(text: string): ArtifactName | undefined {
   for (const [start, kind] of [
     [manifestStart, 'manifest'],
     [proofStart, 'proof'],
+    [signatureStart, 'proof signature'],
   ] as const) {
     const of = shared.slice(start.length);
     if (shared.startsWith(start) && namePattern.test(of)) return { kind, name: of };

@@ -7,7 +7,7 @@ import { Failure } from '../failure.ts';
 import { ArtifactApi, type StoredArtifact } from './artifact-api.ts';
 import { deleting, deletionFailure, noToken, notWritable } from './artifact-failure.ts';
 import { type ArtifactEntry, ArtifactLister, type ArtifactSurvey } from './artifact-listing.ts';
-import { artifactNameOf } from './artifact-names.ts';
+import { artifactNameOf, proofSignedBy } from './artifact-names.ts';
 import { requireLongEnough, requireReadableByFew } from './artifact-permit.ts';
 import { type ArtifactOptions, type ArtifactPlace, artifactUri } from './artifact-place.ts';
 import { ArtifactUpload, artifactClient, orAborted, requireSpoolSpace } from './artifact-upload.ts';
@@ -31,6 +31,8 @@ const publishingMs = 1500;
 const surveyMs = 10_000;
 /** Manifests and proofs are smaller; a census may be large, and is read once. Bytes. */
 const largestKept = 256 * 1024;
+/** Of all that is kept. Bytes. */
+const mostKept = 64 * 1024 * 1024;
 /** Of a database nobody has dumped yet, a dump can be this part: rows compress, and indexes are not in it. */
 const smallestPart = 10;
 
@@ -49,6 +51,7 @@ export class ArtifactStore implements Store {
   /** How many manifests there are of a backup. */
   readonly #manifests = new Map<string, number>();
   readonly #contents = new Map<number, Promise<Buffer | undefined>>();
+  #keptBytes = 0;
   readonly #lister: ArtifactLister;
   readonly #surveys = new Map<string, { readonly until: number; readonly survey: Promise<ArtifactSurvey> }>();
   #keepMs: number | undefined;
@@ -102,10 +105,10 @@ export class ArtifactStore implements Store {
     return file === 'manifest.json' && manifests > 1 ? 'overwritten' : 'as written';
   }
 
-  async read(path: string, version = 0): Promise<Buffer | undefined> {
+  async read(path: string, version = 0, largest = largestRead): Promise<Buffer | undefined> {
     const artifact = await this.#find(path, version);
     if (artifact === undefined) return undefined;
-    if (artifact.bytes > largestRead)
+    if (artifact.bytes > largest)
       throw new Failure(
         'download',
         'verification',
@@ -134,7 +137,7 @@ export class ArtifactStore implements Store {
     const [name = '', id = '', file = ''] = path.split('/');
     if (file.startsWith('database.')) await requireSpoolSpace(temporary, await this.#needed(name, expected));
     return ArtifactUpload.begin({
-      ...artifactNameOf(path),
+      ...this.#nameFor(path),
       ...{ api: this.#api, temporary, signal: this.#signal, keepMs: this.#keepMs },
       sending: (work) => {
         if (file === 'manifest.json') this.#publishing.set(`${name}/${id}`, work);
@@ -145,6 +148,13 @@ export class ArtifactStore implements Store {
         this.#surveys.clear();
       },
     });
+  }
+
+  /** A proof gets the number of its signature: that is how a reader knows them for a pair. */
+  #nameFor(path: string): ReturnType<typeof artifactNameOf> {
+    const signature = this.#paths.get(`${path}.sig`);
+    if (signature === undefined || !this.#own.uploaded.has(signature.id)) return artifactNameOf(path);
+    return { artifact: proofSignedBy(signature.name), shared: false };
   }
 
   async discard(name: string, id: string): Promise<void> {
@@ -284,9 +294,12 @@ export class ArtifactStore implements Store {
   }
 
   #keep(artifact: StoredArtifact, content: Promise<Buffer | undefined>): Promise<Buffer | undefined> {
-    if (artifact.bytes > largestKept) return content;
+    if (artifact.bytes > largestKept || this.#keptBytes + artifact.bytes > mostKept) return content;
     this.#contents.set(artifact.id, content);
-    const forget = (): unknown => this.#contents.delete(artifact.id);
+    this.#keptBytes += artifact.bytes;
+    const forget = (): void => {
+      if (this.#contents.delete(artifact.id)) this.#keptBytes -= artifact.bytes;
+    };
     content.then((bytes) => bytes ?? forget(), forget);
     return content;
   }

@@ -9,6 +9,7 @@ import { ArtifactServer, type Run } from '../support/artifacts.ts';
 import { type CliResult, cli, clientBin } from '../support/backup.ts';
 import { errorOf, repository, scratch, wrapped } from '../support/faults.ts';
 import { Cluster } from '../support/postgres.ts';
+import { keyPair } from '../support/signing.ts';
 
 describe('store: artifact', () => {
   let cluster: Cluster;
@@ -104,20 +105,27 @@ describe('store: artifact', () => {
     assert.ok(dump !== undefined && (await readFile(file)).equals(await server.content(dump)));
   });
 
-  test('a later run locates it, tests it, and leaves a proof that everybody sees', async () => {
+  test('a later run locates it, tests it, and leaves a signed proof that everybody sees', async () => {
+    const tester = await keyPair();
     const located = await step({ id: 2 }, 'locate');
     assert.equal(located.outputs['backup-id'], id, located.log);
     const tested = await step({ id: 2 }, 'restore-test', {
-      ...{ ...clientBin(cluster), 'install-client': false, 'alert-issue': false },
+      ...{ ...clientBin(cluster), 'install-client': false, 'alert-issue': false, 'proof-key': tester.privateKey },
     });
+    assert.equal(tested.exitCode, 0, tested.log);
     assert.equal(tested.outputs.result, 'passed', tested.log);
     assert.match(tested.outputs.proof ?? '', new RegExp(`^artifact://github.com/octo/backups/shop/${id}/proofs/`));
     assert.deepEqual(
       server.artifacts.filter(({ run }) => run.id === 2).map(({ name }) => name),
-      ['pgassay-proof-shop'],
+      ['pgassay-proofsig-shop', 'pgassay-proof-shop'],
     );
     const shown = await atHome(['show', id]);
     assert.match(shown.stdout, /tested {4}passed/);
+    const recent = ['health', '--max-proof-age', '1d', '--proof-verify-key'];
+    const judged = await atHome([...recent, tester.verify]);
+    assert.equal(judged.exitCode, 0, judged.stdout);
+    const others = await atHome([...recent, (await keyPair()).verify]);
+    assert.equal(others.exitCode, 70, others.stdout);
   });
 
   test('it is restored from another run, over what is there, with a safety backup and a record', async () => {
@@ -229,6 +237,14 @@ describe('store: artifact', () => {
     });
     assert.equal(written.exitCode, 31);
     assert.match(written.stderr, /only by a step that uses the action/);
+    server.requests.length = 0;
+    const recorded = await atHome(['verify', 'latest', '--sign-proof', ...programs()]);
+    assert.equal(recorded.exitCode, 2, recorded.stderr);
+    assert.match(recorded.stderr, /^input: sign-proof: keeps its record beside the backup, and only a step/m);
+    assert.match(recorded.stderr, /^hint: .*restore test \(decrypt-identity of .*a bucket or a folder/m);
+    assert.deepEqual(server.requests, [], 'nothing is downloaded for it');
+    const judged = await atHome(['health', '--max-recovery-key-age', '100d']);
+    assert.match(judged.stdout, /note: for max-recovery-key-age only restore tests that passed count here/);
   });
 
   const programs = (): string[] => Object.entries(clientBin(cluster)).flatMap(([name, value]) => [`--${name}`, value]);

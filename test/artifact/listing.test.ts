@@ -2,10 +2,16 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { readCatalog } from '../../src/catalog.ts';
+import type { Opening } from '../../src/opening.ts';
+import { newestOpenings, writeOpening } from '../../src/openings.ts';
+import { readProofs } from '../../src/proofs.ts';
+import { parseSigningKey, parseVerifyKeys, type SigningKey, type VerifyKey } from '../../src/signing.ts';
 import type { ArtifactStore } from '../../src/store/artifact.ts';
 import { put, putNext } from '../../src/store/store.ts';
 import { noSignatures } from '../../src/trust.ts';
 import { ArtifactServer, openArtifacts, type Run, readArtifacts } from '../support/artifacts.ts';
+import { storePast, storeProof } from '../support/history.ts';
+import { keyPair } from '../support/signing.ts';
 
 let server: ArtifactServer;
 before(async () => (server = await ArtifactServer.start()));
@@ -265,5 +271,71 @@ describe('small artifacts beside backups', () => {
     assert.deepEqual(await artifacts.read(`shop/${id(1)}/${proofs[1]}`), proof(times[1] ?? ''));
     assert.deepEqual(await artifacts.records(), ['20261121T030000Z-2.json', '20261121T030000Z.json']);
     assert.deepEqual(await artifacts.read('_restores/20261121T030000Z.json'), record);
+    // As large as somebody else wants them, they are not read.
+    await assert.rejects(artifacts.read('_restores/20261121T030000Z.json', 0, record.length - 1), /too many for what/);
+  });
+
+  test('a signed proof counts, whoever else tests in the same run, and in a list that is too long to read', async () => {
+    const { key, keys } = await tester();
+    const manifest = await storePast(await openArtifacts(server, { id: 1 }), new Date('2026-11-21T02:00:00Z'));
+    const at = (minute: number): Date => new Date(Date.UTC(2026, 10, 21, 3, minute));
+    // Two jobs of one run: the second one stores both of its files while the first one has stored its signature.
+    const [one, other] = [await openArtifacts(server, { id: 2 }), await openArtifacts(server, { id: 2 })];
+    const begin = one.begin.bind(one);
+    let first = true;
+    one.begin = async (path, expected) => {
+      if (path.endsWith('.json') && first) {
+        first = false;
+        await storeProof(other, manifest, { at: at(1), result: 'failed', signing: key });
+      }
+      return begin(path, expected);
+    };
+    await storeProof(one, manifest, { at: at(0), result: 'failed', signing: key });
+    await storeProof(one, manifest, { at: at(2), result: 'failed', signing: key });
+    // In a later run, nobody signed the first one, and of the second one somebody stored the signature twice.
+    const later = await openArtifacts(server, { id: 3 });
+    await storeProof(later, manifest, { at: at(3), result: 'passed' });
+    await server.add('pgassay-proofsig-shop', { id: 4 }, Buffer.from('of a first try'));
+    await storeProof(await openArtifacts(server, { id: 4 }), manifest, { at: at(4), result: 'passed', signing: key });
+    const read = async (of: typeof keys): Promise<string[]> => {
+      const artifacts = reader();
+      const { backups } = await readCatalog(artifacts, noSignatures, 'shop');
+      const tests = await Promise.all(backups.map((backup) => readProofs(artifacts, backup, of)));
+      return tests.flat().map(({ testedAt }) => testedAt.slice(14, 16));
+    };
+    assert.deepEqual(await read([]), ['04', '03', '02', '01', '00']);
+    assert.deepEqual(await read(keys), ['04', '02', '01', '00']);
+    await strangers(1000);
+    server.requests.length = 0;
+    assert.deepEqual(await read(keys), ['04', '02', '01', '00']);
+    const lists = server.requests.filter(({ path }) => path.includes('artifacts?')).length;
+    assert.ok(lists <= 20, `${lists} lists`);
+  });
+
+  test('a record of a key that opened a backup lies there as a proof does', async () => {
+    const { key, keys } = await tester();
+    const run = await openArtifacts(server, { id: 1 });
+    const { id: backupId, name } = await storePast(run, new Date('2026-11-21T02:00:00Z'));
+    const { backups } = await readCatalog(run, noSignatures, 'shop');
+    const [backup] = backups;
+    assert.ok(backup !== undefined);
+    const opening: Opening = {
+      ...{ format: 'pgassay-opening/1', backupId, name, manifestSha256: backup.manifestSha256 },
+      ...{ openedAt: '2026-11-21T03:00:00.000Z', recipient: 'passphrase', bytes: 3, runUrl: null },
+      tools: { pgassay: '0.1.0' },
+    };
+    await writeOpening(run, opening, key);
+    const artifacts = reader();
+    const listed = await readCatalog(artifacts, noSignatures, 'shop');
+    assert.deepEqual(listed.backups[0]?.proofs, ['proofs/20261121T030000Z.json']);
+    assert.deepEqual(await newestOpenings(artifacts, listed.backups, { keys }), [opening]);
   });
 });
+
+/** A key that signs proofs, and whoever believes it. */
+async function tester(): Promise<{ readonly key: SigningKey; readonly keys: readonly VerifyKey[] }> {
+  const pair = await keyPair();
+  const [secret, open] = [parseSigningKey(pair.privateKey), parseVerifyKeys(pair.publicKey)];
+  assert.ok('key' in secret && 'keys' in open);
+  return { key: secret.key, keys: open.keys };
+}

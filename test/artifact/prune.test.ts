@@ -3,11 +3,13 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
 import type { Manifest } from '../../src/manifest.ts';
+import { parseSigningKey } from '../../src/signing.ts';
 import { type ActionResult, runAction } from '../support/action.ts';
 import { ArtifactServer, openArtifacts, readArtifacts } from '../support/artifacts.ts';
 import { type CliResult, cli } from '../support/backup.ts';
 import { repository } from '../support/faults.ts';
 import { type Past, storePast } from '../support/history.ts';
+import { keyPair } from '../support/signing.ts';
 
 const day = 86_400_000;
 
@@ -50,17 +52,24 @@ describe('retention in artifacts', () => {
   const read = () => readArtifacts(server);
 
   test('deletes every artifact of what no rule keeps, the manifest first, and no other', async () => {
-    const tested = { at: new Date(Date.now() - 3.5 * day), result: 'failed' } as const;
+    const { privateKey, publicKey } = await keyPair();
+    const parsed = parseSigningKey(privateKey);
+    assert.ok('key' in parsed);
+    const signing = parsed.key;
+    const tested = { at: new Date(Date.now() - 3.5 * day), result: 'failed', signing } as const;
     const [old, proven, newest] = await stored(
       [4, { tested }],
-      [3, { tested: { at: new Date(Date.now() - 2 * day), result: 'passed' } }],
+      [3, { tested: { at: new Date(Date.now() - 2 * day), result: 'passed', signing } }],
       [0.5],
     );
     await stored([9, { name: 'other' }]);
     await server.add('coverage', { id: 1 });
-    const gone = server.artifacts.slice(0, 5);
-    assert.equal(gone[3]?.name, 'pgassay-manifest-shop');
-    const result = await prune();
+    const gone = server.artifacts.slice(0, 6);
+    assert.deepEqual(
+      gone.slice(3).map(({ name }) => name),
+      ['pgassay-manifest-shop', 'pgassay-proofsig-shop', 'pgassay-proof-shop'],
+    );
+    const result = await prune({ 'proof-verify-key': publicKey });
     assert.equal(result.exitCode, 0, result.log);
     assert.equal(result.outputs.pruned, JSON.stringify([old]));
     assert.equal(deletions()[0], String(gone[3]?.id));

@@ -5,7 +5,7 @@ import fc from 'fast-check';
 import { artifactPlaceOf } from '../../src/environment.ts';
 import type { Failure } from '../../src/failure.ts';
 import { Inputs } from '../../src/inputs.ts';
-import { artifactNameOf, nthName, parseArtifactName } from '../../src/store/artifact-names.ts';
+import { artifactNameOf, nthName, parseArtifactName, proofSignedBy } from '../../src/store/artifact-names.ts';
 import { requireKept, requireLongEnough, requireReadableByFew } from '../../src/store/artifact-permit.ts';
 import { readStore } from '../../src/store-inputs.ts';
 
@@ -77,6 +77,7 @@ describe('the names of artifacts', () => {
       [`shop/${id}/census.json`, `pgassay-shop-${id}.census`, false],
       [`shop/${id}/manifest.json`, 'pgassay-manifest-shop', true],
       [`shop/${id}/proofs/20261121T030000Z.json`, 'pgassay-proof-shop', true],
+      [`shop/${id}/proofs/20261121T030000Z.json.sig`, 'pgassay-proofsig-shop', true],
       ['_restores/20261121T030000Z.json', 'pgassay-restores', true],
     ] as const)
       assert.deepEqual(artifactNameOf(path), { artifact, shared });
@@ -95,6 +96,9 @@ describe('the names of artifacts', () => {
         });
         const manifest = nthName(artifactNameOf(`${name}/${id}/manifest.json`).artifact, nth);
         assert.deepEqual(parseArtifactName(manifest), { kind: 'manifest', name });
+        const signature = nthName(artifactNameOf(`${name}/${id}/proofs/20261121T030000Z.json.sig`).artifact, nth);
+        assert.deepEqual(parseArtifactName(signature), { kind: 'proof signature', name });
+        assert.deepEqual(parseArtifactName(proofSignedBy(signature)), { kind: 'proof', name });
       }),
     );
   });

@@ -47,6 +47,7 @@ function backup(at: Date, over: Made = {}): Backup {
     ...{ id: `${stamp}-${made.toString(16).padStart(6, '0')}`, name: 'shop', createdAt: at.toISOString() },
     ...{ label: over.label ?? 'scheduled', series: over.series ?? 'full', expiresAt: over.expiresAt ?? null },
     database: { id: over.database ?? oneDatabase, sizeBytes: bytes * 3 },
+    store: 'file:///srv/backups',
     source: over.runId === undefined ? null : { runId: over.runId },
     totals: { tables: over.tables ?? 3 },
     previous: over.previous === undefined ? null : { id: over.previous },
@@ -422,6 +423,18 @@ describe('keys that open backups', () => {
     assert.deepEqual(wrong(newest, [opened(recovery, 1), opened(recovery, 200)]), [
       `critical the secret key of ${drill}`,
     ]);
+    // Artifacts have no place for such a record, and the way on is another.
+    const inArtifacts = { ...newest, manifest: { ...newest.manifest, store: 'artifact://github.com/octo/backups' } };
+    const hintFor = (each: Backup): string =>
+      judged([each], rules, { keyUses: [{ ...tested, backupId: each.manifest.id }] }).findings[0]?.hint ?? '';
+    assert.match(
+      hintFor(newest),
+      /^whoever holds it runs pgassay verify latest --sign-proof with it; a key that is lost/,
+    );
+    assert.match(
+      hintFor(inArtifacts),
+      /^give it to a restore test \(decrypt-identity\), which is what counts in artifacts; if it/,
+    );
     // A clock that runs ahead proves nothing, nor does a backup that does not count; nobody asks without the input.
     assert.equal(wrong(newest, [tested, opened(recovery, -2)]).length, 1);
     assert.equal(wrong(newest, [tested, opened(recovery, 1)], 'another').length, 2);

@@ -62,7 +62,9 @@ describe('every restore is recorded in the store', () => {
     assert.match(text.stdout, /just now +assayed\/\S+ +one +table u +failed, exit 50/);
     assert.match(text.stdout, / +one +all +restored: 2 tables, 11 rows/);
     // It is no name of backups, and what somebody else puts there is passed over.
-    await writeFile(join(fileURLToPath(backup.store), '_restores/20260101T000000Z.json'), '{}');
+    const folder = join(fileURLToPath(backup.store), '_restores');
+    await writeFile(join(folder, '20260101T000000Z.json'), '{}');
+    await writeFile(join(folder, '20260102T000000Z.json'), `${JSON.stringify(first)}${' '.repeat(1024 * 1024)}`);
     assert.equal((await recorded(backup.store)).length, 2);
     const names = await cli(['list', '--store', backup.store, '--json']);
     assert.equal((names.json as { backups: unknown[] }).backups.length, 1);
