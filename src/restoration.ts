@@ -6,7 +6,7 @@ import type { Toc } from './postgres/archive-toc.ts';
 import { childEnvironment } from './postgres/child-environment.ts';
 import type { Programs } from './postgres/client.ts';
 import type { Session } from './postgres/connect.ts';
-import { carryOver, readWrites, swapped } from './postgres/database-swap.ts';
+import { carryOver, swapped } from './postgres/database-swap.ts';
 import { displayWord, type QualifiedName } from './postgres/names.ts';
 import { JobsDeadlocked, restoreArchive } from './postgres/restore.ts';
 import { readServerFacts } from './postgres/server.ts';
@@ -15,6 +15,7 @@ import { objectsOf, readRelationIds, requireAnother, requireServer } from './pos
 import { TargetRoles } from './postgres/target-roles.ts';
 import { restoreSecurityWarning } from './postgres/version.ts';
 import { endSessions } from './postgres/watch.ts';
+import { readTraces } from './postgres/write-traces.ts';
 import { type Left, tellFailure } from './restore-aftermath.ts';
 import { planBeside, takePlace } from './restore-beside.ts';
 import { type Choice, choose, listed, withoutExtensionComments } from './restore-choice.ts';
@@ -64,8 +65,8 @@ export class Restoration {
   readonly #application = `pgassay ${randomBytes(3).toString('hex')}`;
   #choice: Choice | undefined;
   #safety: Manifest | undefined;
-  /** How many rows were ever written to the target, before the safety backup. */
-  #writes = '';
+  /** Of writing in the target, before the safety backup. */
+  #traces: string | undefined;
   /** What a transaction makes anew, and which relations had these names before it. */
   #relations: readonly QualifiedName[] = [];
   #before = '';
@@ -75,8 +76,9 @@ export class Restoration {
   readonly #beside: Beside | undefined;
   /** The target's own table of contents, read last. */
   #targetToc: Toc | undefined;
-  /** Restored beside the target, and not yet in its place. */
+  /** Restored beside the target, and not yet in its place; `aside` is what the target is called then. */
   #replacement: Restoration | undefined;
+  #aside = '';
   #state: 'before' | 'restoring' | 'restored' | 'equal' = 'before';
 
   constructor(store: Store, manifest: Manifest, config: RestoreConfig, io: RestoreIo, beside?: Beside) {
@@ -191,12 +193,13 @@ export class Restoration {
       return undefined;
     }
     const { sizeBytes: bytes } = this.#manifest.database;
-    const safe = this.#safety !== undefined;
-    const names = await planBeside(session, { target, toc, archive: source.archive, bytes, safe, log });
+    const before = { safe: this.#safety !== undefined, traces: this.#traces };
+    const names = await planBeside(session, { target, toc, archive: source.archive, bytes, before, log });
     const { database } = await readServerFacts(session);
     await this.#target.close(session);
     if (names === undefined) return undefined;
     this.#choice = choice;
+    this.#aside = names.aside;
     if (choice.redefined.length > 0)
       log.warn(`changed since the backup, and put back to what it says: ${listed(choice.redefined)}`);
     this.#replacement = new Restoration(
@@ -207,10 +210,14 @@ export class Restoration {
       { source, like: { database: { ...database, serverVersion: this.#manifest.database.serverVersion }, toc } },
     );
     const restored = await this.#replacement.run();
-    await takePlace(this.#target, this.#replacement.#target.identity, { ...names, safe, writes: this.#writes, log });
+    await takePlace(this.#target, this.#replacement.#target.identity, { ...names, before, log });
     this.#state = 'equal';
-    const seconds = (Date.now() - this.#started) / 1000;
-    return { ...restored, seconds, createdDatabase: false, safetyBackup: this.#safety };
+    return {
+      ...restored,
+      seconds: (Date.now() - this.#started) / 1000,
+      createdDatabase: false,
+      safetyBackup: this.#safety,
+    };
   }
 
   async #restoreData(source: Source): Promise<Compared> {
@@ -269,8 +276,8 @@ export class Restoration {
     const like = this.#beside?.like.database ?? database;
     const session = await this.#target.open(like, (each) => requireServer(each, database, extensions));
     const choice = await this.#choose(session, source);
-    if (choice.clean && this.#safety === undefined) this.#writes = await readWrites(session);
     if (!choice.clean || this.#safety !== undefined || !this.#config.safetyBackup) return { session, choice };
+    this.#traces = await readTraces(session);
     await this.#target.close(session);
     await this.#takeSafetyBackup();
     const again = await this.#target.reopen();
@@ -367,9 +374,8 @@ export class Restoration {
     const budget = signal.aborted ? undoMs.cancelled : undoMs.failed;
     const replacement = this.#replacement;
     if (replacement !== undefined)
-      return leaveBeside(name, replacement.#target, budget, async (session) => {
-        const fresh = replacement.#target.identity;
-        const taken = await swapped(session, { old: this.#target.identity, fresh });
+      return leaveBeside({ name, aside: displayWord(this.#aside) }, replacement.#target, budget, async (session) => {
+        const taken = await swapped(session, { old: this.#target.identity, fresh: replacement.#target.identity });
         if (!taken) await replacement.#roles.drop(session, log);
         return taken;
       });

@@ -5,18 +5,27 @@ import type { Log } from './log.ts';
 import { formatBytes } from './numbers.ts';
 import type { Toc } from './postgres/archive-toc.ts';
 import type { Session } from './postgres/connect.ts';
-import { leftovers, nameWith, readWrites, swapDatabases, swapObstacle, swapped } from './postgres/database-swap.ts';
+import { leftovers, nameWith, swapDatabases, swapObstacle, swapped } from './postgres/database-swap.ts';
 import { isDatabaseError } from './postgres/messages.ts';
 import { displayWord, sqlWord } from './postgres/names.ts';
 import type { Target } from './postgres/target.ts';
 import { type DatabaseIdentity, dropDatabase } from './postgres/target-database.ts';
 import type { ConnectionTarget } from './postgres/url.ts';
+import { awaitStatistics, readTraces } from './postgres/write-traces.ts';
 import { reachOf } from './reach.ts';
 
 /** Names for the database that is restored beside the target, and for the target once that has taken its place. */
 export interface BesideNames {
   readonly fresh: string;
   readonly aside: string;
+}
+
+/** What is known of the target from before it is touched. */
+interface Before {
+  /** A safety backup holds what it was then. */
+  readonly safe: boolean;
+  /** Of writing in it, from before that backup; undefined where the server cannot tell. */
+  readonly traces: string | undefined;
 }
 
 /**
@@ -30,7 +39,7 @@ export async function planBeside(
     toc,
     archive,
     bytes,
-    safe,
+    before,
     log,
   }: {
     readonly target: ConnectionTarget;
@@ -39,8 +48,7 @@ export async function planBeside(
     readonly archive: CheckedArchive;
     /** How large the source was. */
     readonly bytes: number;
-    /** A safety backup holds what the target is now. */
-    readonly safe: boolean;
+    readonly before: Before;
     readonly log: Log;
   },
 ): Promise<BesideNames | undefined> {
@@ -63,9 +71,19 @@ export async function planBeside(
     aside: nameWith(target.database, `_before_${new Date().toISOString().replace(/\D/g, '').slice(0, 14)}`),
   };
   log.notice(
-    `the backup is restored beside ${name}, as ${displayWord(names.fresh)}, with several jobs, and compared; then it takes its place in one step, and what ${name} is now is ${safe ? 'dropped, as a safety backup holds it (and kept, if rows are written there meanwhile)' : `kept as ${displayWord(names.aside)}`}. Until then, and if it fails, ${name} is as it was. This needs about ${formatBytes(bytes)} more of disk`,
+    `the backup is restored beside ${name}, as ${displayWord(names.fresh)}, with several jobs, and compared; then it takes its place in one step, and what ${name} is now gets the name ${displayWord(names.aside)} and is ${fateOf(before)}. Until then, and if it fails, ${name} is as it was. This needs about ${formatBytes(bytes)} more of disk`,
   );
   return names;
+}
+
+/** Why nobody knows whether the safety backup still holds all of it. */
+const untold =
+  'the server does not tell whether it is written to after the safety backup has begun (track_counts is off for it or for a role, or a table is of a kind that an extension made)';
+
+function fateOf({ safe, traces }: Before): string {
+  if (!safe) return 'kept';
+  if (traces === undefined) return `kept, as ${untold}`;
+  return 'dropped, as a safety backup holds it (kept, if anything is written there meanwhile)';
 }
 
 /** Only a server on this machine can be asked for its free space, by whoever may know where its files are. */
@@ -91,45 +109,35 @@ async function shortage(session: Session, target: ConnectionTarget, bytes: numbe
 export async function takePlace(
   target: Target,
   fresh: DatabaseIdentity,
-  {
-    aside,
-    safe,
-    writes,
-    log,
-  }: {
-    readonly aside: string;
-    readonly safe: boolean;
-    /** From before the safety backup. */
-    readonly writes: string;
-    readonly log: Log;
-  },
+  { aside, before, log }: { readonly aside: string; readonly before: Before; readonly log: Log },
 ): Promise<void> {
   const old = target.identity;
-  const name = displayWord(old.name);
+  const done = `${displayWord(old.name)} is the restored database now`;
   const byHand = `what it was before is ${displayWord(aside)}, until you drop it:\n  DROP DATABASE ${sqlWord(aside)};`;
-  const written = safe && !(await isAt(target, writes));
   const session = await target.maintenance();
   try {
     await swapDatabases(session, { old, fresh, aside });
-    if (!safe) return log.notice(`${name} is the restored database now; ${byHand}`);
-    if (written)
-      return log.warn(
-        `${name} is the restored database now; rows were written to it after the safety backup had begun, so ${byHand}`,
-      );
-    await dropDatabase(session, { ...old, name: aside });
-    log.info(`${name} is the restored database now; what it was before was dropped`);
+    if (!before.safe) return log.notice(`${done}; ${byHand}`);
+    // Only now is it known that nobody is in it any more, and nobody comes who does not know its new name.
+    const now = await tracesUnder(aside, target);
+    if (before.traces === undefined || now === undefined) return log.warn(`${done}; ${untold}, so ${byHand}`);
+    if (now !== before.traces)
+      return log.warn(`${done}; it was written to after the safety backup had begun, so ${byHand}`);
+    await dropDatabase(session, { ...old, name: aside }, { force: false });
+    log.info(`${done}; what it was before was dropped`);
   } catch (error) {
     if (!(await swapped(session, { old, fresh }).catch(() => false))) throw error;
-    log.warn(`${name} is the restored database now, but the old one could not be dropped; ${byHand}`);
+    log.warn(`${done}, but the old one could not be dropped; ${byHand}`);
   } finally {
     await target.close(session);
   }
 }
 
-async function isAt(target: Target, writes: string): Promise<boolean> {
-  const session = await target.reopen();
+async function tracesUnder(name: string, target: Target): Promise<string | undefined> {
+  const session = await target.reopen(undefined, name);
   try {
-    return (await readWrites(session)) === writes;
+    await awaitStatistics(session);
+    return await readTraces(session);
   } finally {
     await target.close(session);
   }

@@ -133,7 +133,7 @@ export function rolledBack(
 
 /** What was restored beside a target is dropped, unless it has taken its place in the last moment. */
 export async function leaveBeside(
-  name: string,
+  { name, aside }: { readonly name: string; readonly aside: string },
   beside: Target,
   withinMs: number,
   hasTakenPlace: (session: Session) => Promise<boolean>,
@@ -146,10 +146,10 @@ export async function leaveBeside(
   });
   if (taken)
     return {
-      text: `${name} is the restored database, and every table was compared; what it was before may still be there under another name, which the next run tells`,
+      text: `${name} is the restored database, and every table was compared; what it was before may still be there as ${aside}: look whether you need it, then drop it`,
       intact: false,
     };
   return told.intact
     ? { text: untouched, intact: true }
-    : { text: `${told.text}; ${untouched}, unless it was renamed in the last moment`, intact: false };
+    : { text: `${told.text}; ${untouched}, unless it was renamed to ${aside} in the last moment`, intact: false };
 }

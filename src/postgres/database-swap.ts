@@ -77,15 +77,6 @@ export function nameWith(name: string, suffix: string): string {
   return `${stem}${suffix}`;
 }
 
-/** How many rows were ever written in `session`'s database, as far as the server counts: another number later is a warning. */
-export async function readWrites(session: Session): Promise<string> {
-  const [row] = await session.query<{ writes: string }>(
-    `SELECT coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0)::text AS writes FROM pg_catalog.pg_stat_all_tables
-     WHERE relid = 'pg_catalog.pg_largeobject'::regclass OR schemaname !~ '^(?:pg_catalog|pg_toast|information_schema)$'`,
-  );
-  return row?.writes ?? '';
-}
-
 /** Databases that earlier restores of `name` have left on the server: unfinished ones, and those that were replaced. */
 export async function leftovers(
   session: Session,
@@ -132,15 +123,36 @@ export async function swapDatabases(
   maintenance: Session,
   { old, fresh, aside }: { readonly old: DatabaseIdentity; readonly fresh: DatabaseIdentity; readonly aside: string },
 ): Promise<void> {
+  const another = (name: string): Failure =>
+    new Failure('restore', 'restore', `${displayWord(name)} is another database now`);
+  for (const database of [old, fresh]) {
+    const now = await identify(maintenance, database.name);
+    if (now === undefined || !isSame(now, database)) throw another(database.name);
+  }
   await maintenance.query('BEGIN READ WRITE');
   try {
-    for (const database of [old, fresh]) {
-      const now = await identify(maintenance, database.name);
-      if (now === undefined || !isSame(now, database))
-        throw new Failure('restore', 'restore', `${displayWord(database.name)} is another database now`);
-    }
+    // Fails while anybody is in it, or has prepared a transaction there; until the COMMIT nobody new comes in.
     await maintenance.query(`ALTER DATABASE ${quoteName(old.name)} RENAME TO ${quoteName(aside)}`);
+    const [slot] = await maintenance.query<{ name: string }>(
+      'SELECT slot_name::text AS name FROM pg_catalog.pg_replication_slots WHERE datoid = $1::oid LIMIT 1',
+      [old.oid],
+    );
+    if (slot !== undefined)
+      throw new Failure(
+        'restore',
+        'restore',
+        `${displayWord(old.name)} has got a replication slot meanwhile: ${displayWord(slot.name)}`,
+        {
+          hint: 'drop the slot and run it again; --jobs 1 replaces what is in the database, and leaves the slot',
+        },
+      );
     await maintenance.query(`ALTER DATABASE ${quoteName(fresh.name)} RENAME TO ${quoteName(old.name)}`);
+    // A statement knows them by name alone; from here on both are locked.
+    const renamed = await maintenance.query(
+      'SELECT FROM pg_catalog.pg_database WHERE (oid, datname) IN (($1::oid, $2::name), ($3::oid, $4::name))',
+      [old.oid, aside, fresh.oid, old.name],
+    );
+    if (renamed.length < 2) throw another(old.name);
     await maintenance.query('COMMIT');
   } catch (error) {
     await maintenance.query('ROLLBACK').catch(() => {});

@@ -93,15 +93,19 @@ function literal(text: string): string {
   return text.includes('\\') ? ` E${quoted}` : quoted;
 }
 
-/** Drops that very database, with every session in it. `another`: what has its name now is not it, and stays. */
+/**
+ * Drops that very database; with every session in it, or not while there is one. `another`: what has its name now is
+ * not it, and stays.
+ */
 export async function dropDatabase(
   maintenance: Session,
   database: DatabaseIdentity,
+  { force }: { readonly force: boolean },
 ): Promise<'dropped' | 'gone' | 'another'> {
   const found = await identify(maintenance, database.name);
   if (found === undefined) return 'gone';
   if (!isSame(found, database)) return 'another';
-  await maintenance.query(`DROP DATABASE ${quoteName(database.name)} WITH (FORCE)`);
+  await maintenance.query(`DROP DATABASE ${quoteName(database.name)}${force ? ' WITH (FORCE)' : ''}`);
   return 'dropped';
 }
 

@@ -110,8 +110,11 @@ export class Target {
   }
 
   /** A fresh session in that very database. Throws a `Failure` when another one has its name now. */
-  async reopen(signal = this.#options.signal): Promise<Session> {
-    const { database: name } = this.#options.connection;
+  async reopen(
+    signal = this.#options.signal,
+    /** It was renamed. */
+    name = this.#options.connection.database,
+  ): Promise<Session> {
     const session = await this.#connect(name, signal);
     const found = await identify(session, name);
     if (found !== undefined && this.#database !== undefined && isSame(found, this.#database)) return session;
@@ -161,7 +164,7 @@ export class Target {
         return { text: '', intact: true };
       }
       const session = await this.#connect(maintenanceDatabase, limit);
-      const outcome = await dropDatabase(session, this.#database);
+      const outcome = await dropDatabase(session, this.#database, { force: true });
       this.#dropped = outcome !== 'another';
       await onServer(session);
       if (outcome === 'another')

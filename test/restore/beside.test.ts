@@ -52,7 +52,7 @@ describe('a whole database is replaced by one that was restored beside it', () =
     assert.equal(result.exitCode, 0, result.stderr);
     assert.match(
       result.stderr,
-      /the backup is restored beside over, as over_pgassay_\w{6}, with several jobs, and compared; then it takes its place in one step, and what over is now is dropped, as a safety backup holds it/,
+      /the backup is restored beside over, as over_pgassay_\w{6}, with several jobs, and compared; then it takes its place in one step, and what over is now gets the name over_before_\d{14} and is dropped, as a safety backup holds it/,
     );
     assert.notDeepEqual(await oidOf('over'), oid);
     assert.deepEqual(await facts(), before);
@@ -117,7 +117,7 @@ describe('a whole database is replaced by one that was restored beside it', () =
     const [aside = ''] = await others('written');
     assert.match(
       result.stderr,
-      /warning: written is the restored database now; rows were written to it after the safety backup had begun, so what it was before is written_before_\d{14}, until you drop it/,
+      /warning: written is the restored database now; it was written to after the safety backup had begun, so what it was before is written_before_\d{14}, until you drop it/,
     );
     assert.deepEqual([await rowsOf('written'), (await cluster.query(aside, 'SELECT FROM u')).length], [100, 2]);
   });
