@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { readCatalog } from '../../src/catalog.ts';
 import type { Opening } from '../../src/opening.ts';
-import { newestOpenings, writeOpening } from '../../src/openings.ts';
+import { readOpenings, writeOpening } from '../../src/openings.ts';
 import { readProofs } from '../../src/proofs.ts';
 import { parseSigningKey, parseVerifyKeys, type SigningKey, type VerifyKey } from '../../src/signing.ts';
 import type { ArtifactStore } from '../../src/store/artifact.ts';
@@ -327,8 +327,9 @@ describe('small artifacts beside backups', () => {
     await writeOpening(run, opening, key);
     const artifacts = reader();
     const listed = await readCatalog(artifacts, noSignatures, 'shop');
-    assert.deepEqual(listed.backups[0]?.proofs, ['proofs/20261121T030000Z.json']);
-    assert.deepEqual(await newestOpenings(artifacts, listed.backups, { keys }), [opening]);
+    assert.ok(listed.backups[0] !== undefined);
+    assert.deepEqual(listed.backups[0].proofs, ['proofs/20261121T030000Z.json']);
+    assert.deepEqual(await readOpenings(artifacts, listed.backups[0], keys), [opening]);
   });
 });
 

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { type Backup, readCatalog } from '../../src/catalog.ts';
 import { serializeOpening } from '../../src/opening.ts';
-import { newestOpenings } from '../../src/openings.ts';
+import { readOpenings } from '../../src/openings.ts';
 import { largestProof, type Proof, parseProof, proofName, serializeProof } from '../../src/proof.ts';
 import { newestProof, readProofs, writeProof } from '../../src/proofs.ts';
 import { parseSigningKey, parseVerifyKeys } from '../../src/signing.ts';
@@ -82,13 +82,14 @@ describe('what lies beside a backup', () => {
     await writeFile(file(3), Buffer.concat([await readFile(file(3)), Buffer.alloc(largestProof, ' ')]));
     await writeFile(`${file(2)}.sig`, Buffer.concat([await readFile(`${file(2)}.sig`), Buffer.alloc(1024, '\n')]));
     const { manifest, manifestSha256 } = backup;
-    const opening = serializeOpening({
-      ...{ format: 'pgassay-opening/1', backupId: manifest.id, name: manifest.name, manifestSha256 },
-      ...{ openedAt: time(4).toISOString(), recipient: 'passphrase', bytes: 3, runUrl: null },
-      tools: { pgassay: '0.1.0' },
-    });
-    await writeFile(file(4), Buffer.concat([opening, Buffer.alloc(largestProof, ' ')]));
-    await writeFile(file(5), opening);
+    const opening = (hours: number): Buffer =>
+      serializeOpening({
+        ...{ format: 'pgassay-opening/1', backupId: manifest.id, name: manifest.name, manifestSha256 },
+        ...{ openedAt: time(hours).toISOString(), recipient: 'passphrase', bytes: 3, runUrl: null },
+        tools: { pgassay: '0.1.0' },
+      });
+    await writeFile(file(4), Buffer.concat([opening(4), Buffer.alloc(largestProof, ' ')]));
+    await writeFile(file(5), opening(5));
     const tested = await only(store);
     assert.equal(tested.proofs.length, 5);
     const times = async (keys: typeof open.keys): Promise<string[]> =>
@@ -98,7 +99,7 @@ describe('what lies beside a backup', () => {
       [2, 1].map((hours) => time(hours).toISOString()),
     );
     assert.deepEqual(await times(open.keys), [time(1).toISOString()]);
-    assert.equal((await newestOpenings(store, [tested])).length, 1);
+    assert.equal((await readOpenings(store, tested)).length, 1);
   });
 
   test('is read a few files at a time, however many there are and whoever asks', async () => {
@@ -121,7 +122,7 @@ describe('what lies beside a backup', () => {
     const [newest, all] = await Promise.all([
       Promise.all(backups.map((each) => newestProof(store, each))),
       Promise.all(backups.map((each) => readProofs(store, each))),
-      newestOpenings(store, backups),
+      Promise.all(backups.map((each) => readOpenings(store, each))),
     ]);
     assert.deepEqual([newest.filter((each) => each !== undefined).length, all.flat().length], [30, 60]);
     assert.equal(most(), 16);
